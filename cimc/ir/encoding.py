@@ -1,0 +1,164 @@
+"""From weights to conductances: differential pairs, offset weights, bit slices.
+
+A weight column becomes ``planes`` device columns. With ``q`` the conductance of one level step (the window over
+``levels - 1``; the whole window where levels are continuous), a device holds ``g_min + digit * q``. The digital side gets
+the weight column back from what the device columns read, in units of one level step::
+
+    acc[c] = sum over slices s of ( sum over planes p of alpha[s, p, c] * D[s, p, c]  +  unit[s, c] * D_unit[s, tile of c] )
+    x @ W  = acc * weight_step
+
+``D_unit`` is the unit column, all of whose devices hold one level step. `encode` gives everything in that formula.
+
+==================  =================================================================================================
+differential pair   ``|w|`` on the plus planes where w > 0, on the minus planes where w < 0; the other holds g_min
+offset              ``w + 2**(bits - 1)`` (Shafiee et al., ISCA 2016); the shift comes off with the unit column
+bit slices          digits of base ``levels``, least significant plane first
+flipped             a device column whose digits add up to more than half is stored complemented (the same paper)
+==================  =================================================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import TargetError
+from cimc.targets.description import Target
+
+F32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Coefficients:
+    """How the digital side combines device columns; float64, exact integers wherever the target's weights are integers."""
+
+    alpha: NDArray[np.float64]
+    """``[groups, slices, planes, columns]``."""
+    unit: NDArray[np.float64] | None
+    """``[groups, slices, columns]``; None where the target reads no unit column."""
+    weight_step: NDArray[np.float64]
+    """``[groups * columns]``: weight of one level step of the least significant plane."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A layer's target conductances, in µS, ``[groups, rows, planes, columns]``, and their coefficients."""
+
+    g_us: F32
+    coefficients: Coefficients
+
+
+def level_step_us(target: Target) -> float:
+    """Conductance of one level step; the whole window where levels are continuous."""
+    device = target.device
+    return (device.g_max_us - device.g_min_us) / ((device.levels or 2) - 1)
+
+
+def steps_of_full_weight(target: Target) -> float:
+    """Level steps (of the least significant plane) that the largest weight spans.
+
+    Raises:
+        TargetError: The cells of a weight cannot hold its bits.
+    """
+    base, w = target.device.levels or 2, target.weights
+    pair = w.representation == "differential_pair"
+    if w.bits is None:
+        return float(base - 1) if pair else (base - 1) / 2
+    needed = 2 ** (w.bits - 1) if pair else 2**w.bits
+    if base**w.cells < needed:
+        cells = next(n for n in range(1, 17) if base**n >= needed)
+        raise TargetError(
+            f"{w.cells} cells of {base} levels hold {base**w.cells} values, a weight of {w.bits} bits needs {needed}",
+            where=f"target {target.name}, weights.cells",
+            fix=f"--set weights.cells={cells}, or fewer weights.bits",
+        )
+    return float(2 ** (w.bits - 1) - 1)
+
+
+def _shift(target: Target) -> float:
+    """Level steps added to a weight before it is stored: none for a pair."""
+    if target.weights.representation == "differential_pair":
+        return 0.0
+    bits = target.weights.bits
+    return steps_of_full_weight(target) if bits is None else float(2 ** (bits - 1))
+
+
+def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) -> NDArray[np.float64]:
+    """Weights in level steps, clipped to the window, whole numbers where the target rounds.
+
+    Args:
+        weights: ``[groups, rows, columns]``.
+        weight_max: ``[1]`` or ``[groups * columns]``.
+    """
+    full = steps_of_full_weight(target)
+    span = np.asarray(weight_max, np.float64).reshape(-1)
+    span = span if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
+    steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * full
+    discrete = target.weights.rounded and (target.device.levels or target.weights.bits)
+    shift = _shift(target)
+    return np.rint(steps + shift) - shift if discrete else steps
+
+
+def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int, ...], target: Target) -> Encoded:
+    """Target conductances of one layer.
+
+    Args:
+        weights: ``[groups, rows, columns]``, any real dtype.
+        weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
+        row_cuts: Row slice s is rows ``row_cuts[s]`` to ``row_cuts[s + 1]``.
+        target: The chip.
+
+    Raises:
+        TargetError: The cells of a weight cannot hold its bits.
+    """
+    groups, rows, columns = weights.shape
+    base, cells = target.device.levels or 2, target.weights.cells
+    steps = quantise(weights, weight_max, target)
+    pair = target.weights.representation == "differential_pair"
+    shift = _shift(target)
+    polarities = (np.maximum(steps, 0.0), np.maximum(-steps, 0.0)) if pair else (steps + shift,)
+    digits = np.stack([d for part in polarities for d in _digits(part, base, cells)], axis=2)
+
+    signs = (1.0, -1.0) if pair else (1.0,)
+    weighting = np.array([sign * base**cell for sign in signs for cell in range(cells)])
+    slices = len(row_cuts) - 1
+    alpha = np.broadcast_to(weighting[None, None, :, None], (groups, slices, weighting.size, columns)).copy()
+    unit = None
+    if target.array.unit_column:
+        unit = np.full((groups, slices, columns), -shift)
+        if target.adc.flipped:
+            _flip(digits, alpha, unit, row_cuts, base - 1)
+        if target.adc.conversion == "integrated":
+            # g_min under every device reads as g_min/q of the input sum; the unit column sees 1 + g_min/q of it.
+            leak = target.device.g_min_us / level_step_us(target)
+            unit -= (alpha.sum(axis=2) + unit) * leak / (1 + leak)
+    g_us = (target.device.g_min_us + digits * level_step_us(target)).astype(np.float32)
+    full = steps_of_full_weight(target)
+    weight_step = np.broadcast_to(np.asarray(weight_max, np.float64).reshape(-1) / full, (groups * columns,)).copy()
+    return Encoded(g_us, Coefficients(alpha, unit, weight_step))
+
+
+def _digits(values: NDArray[np.float64], base: int, cells: int) -> list[NDArray[np.float64]]:
+    """Digits of base ``base``; a single cell keeps the fraction of a continuous weight."""
+    if cells == 1:
+        return [values]
+    digits = []
+    for _ in range(cells):
+        values, digit = np.divmod(values, base)
+        digits.append(digit)
+    return digits
+
+
+def _flip(
+    digits: NDArray[np.float64], alpha: NDArray[np.float64], unit: NDArray[np.float64], row_cuts: tuple[int, ...], top: int
+) -> None:
+    """Complement, in place, each device column of a slice whose digits exceed half of what the slice could hold."""
+    for s, (begin, end) in enumerate(zip(row_cuts, row_cuts[1:], strict=False)):
+        part = digits[:, begin:end]
+        heavy = part.sum(axis=1) > (end - begin) * top / 2
+        part[...] = np.where(heavy[:, None], top - part, part)
+        unit[:, s] += (np.where(heavy, alpha[:, s] * top, 0.0)).sum(axis=1)
+        alpha[:, s] *= np.where(heavy, -1.0, 1.0)

@@ -1,0 +1,141 @@
+"""How a layer's weight matrix meets an activation: which inputs form a row vector, where the outputs go.
+
+A *position* is one activation of the crossbars: one output pixel of a convolution, one input pixel of a transposed
+convolution, one vector of a dense product. The layer's matrix is ``[groups, rows, columns]``; at every position each
+group multiplies its ``rows`` inputs into its ``columns`` outputs.
+"""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Shape = tuple[int, ...]
+
+
+class _Geometry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Dense(_Geometry):
+    """``X`` transposed by ``input_perm`` is ``[kept..., groups..., contracted...]``.
+
+    Every index of the ``kept`` leading axes is one position, the first of them the image; the trailing axes flatten to
+    ``groups * rows``. The outputs ``[kept..., output_dims...]`` (``output_dims`` flattens to ``groups * columns``) are
+    transposed by ``output_perm``. This holds Gemm, MatMul with the constant on either side, and Einsum.
+    """
+
+    kind: Literal["dense"] = "dense"
+    input_perm: tuple[int, ...]
+    kept: int
+    output_dims: tuple[int, ...]
+    output_perm: tuple[int, ...]
+
+    def output_shape(self, input_shape: Shape) -> Shape:
+        full = tuple(input_shape[a] for a in self.input_perm[: self.kept]) + self.output_dims
+        return tuple(full[a] for a in self.output_perm)
+
+    def positions(self, input_shape: Shape) -> int:
+        """Positions of one image."""
+        return prod(input_shape[a] for a in self.input_perm[1 : self.kept])
+
+
+class _Window(_Geometry):
+    kernel_shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: tuple[int, ...] = Field(
+        description="Begin of each axis, then end of each axis; unused with an auto_pad of SAME or VALID."
+    )
+    auto_pad: Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"] = "NOTSET"
+
+    def _extents(self) -> Shape:
+        return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_shape, self.dilations, strict=True))
+
+
+class Conv(_Window):
+    """Convolution of any rank over ``X [N, C, *spatial]``; rows are channel-major windows."""
+
+    kind: Literal["conv"] = "conv"
+
+    def resolved_pads(self, spatial: Shape) -> tuple[Shape, Shape]:
+        """Padding at the begin and the end of each spatial axis."""
+        rank = len(self.kernel_shape)
+        if self.auto_pad == "VALID":
+            return (0,) * rank, (0,) * rank
+        if self.auto_pad == "NOTSET":
+            return self.pads[:rank], self.pads[rank:]
+        total = tuple(
+            max(0, (-(-size // stride) - 1) * stride + extent - size)
+            for size, stride, extent in zip(spatial, self.strides, self._extents(), strict=True)
+        )
+        small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+        return (small, large) if self.auto_pad == "SAME_UPPER" else (large, small)
+
+    def output_spatial(self, spatial: Shape) -> Shape:
+        begin, end = self.resolved_pads(spatial)
+        return tuple(
+            (size + b + e - extent) // stride + 1
+            for size, b, e, extent, stride in zip(spatial, begin, end, self._extents(), self.strides, strict=True)
+        )
+
+    def output_shape(self, input_shape: Shape, channels: int) -> Shape:
+        return (input_shape[0], channels, *self.output_spatial(input_shape[2:]))
+
+    def positions(self, input_shape: Shape) -> int:
+        """Positions of one image: its output pixels."""
+        return prod(self.output_spatial(input_shape[2:]))
+
+
+class ConvTranspose(_Window):
+    """Transposed convolution over ``X [N, C, *spatial]``: every input pixel is a position, its outputs
+    ``[channels, *kernel_shape]`` are overlap-added digitally."""
+
+    kind: Literal["conv_transpose"] = "conv_transpose"
+    output_padding: tuple[int, ...]
+    explicit_output: tuple[int, ...] | None = Field(None, description="The attribute output_shape, which overrides pads.")
+
+    def resolved(self, spatial: Shape) -> tuple[Shape, Shape]:
+        """Begin padding and output size of each spatial axis, by the rule of the ONNX operator."""
+        rank = len(self.kernel_shape)
+        begins, sizes = [], []
+        for a, (size, stride, extent) in enumerate(zip(spatial, self.strides, self._extents(), strict=True)):
+            full = stride * (size - 1) + self.output_padding[a] + extent
+            if self.explicit_output is not None or self.auto_pad.startswith("SAME"):
+                wanted = self.explicit_output[a] if self.explicit_output is not None else size * stride
+                total = max(0, full - wanted)
+                half = total // 2
+                begins.append(half if self.auto_pad == "SAME_UPPER" else total - half)
+                sizes.append(wanted)
+            elif self.auto_pad == "VALID":
+                begins.append(0)
+                sizes.append(full)
+            else:
+                begins.append(self.pads[a])
+                sizes.append(full - self.pads[a] - self.pads[rank + a])
+        return tuple(begins), tuple(sizes)
+
+    def output_shape(self, input_shape: Shape, channels: int) -> Shape:
+        return (input_shape[0], channels, *self.resolved(input_shape[2:])[1])
+
+    def positions(self, input_shape: Shape) -> int:
+        """Positions of one image: its input pixels."""
+        return prod(input_shape[2:])
+
+
+Geometry = Annotated[Dense | Conv | ConvTranspose, Field(discriminator="kind")]
+
+
+class WeightView(_Geometry):
+    """A layer's matrix as a view of an ONNX initializer, so that trained weights find their way back.
+
+    ``matrix = tensor[index].reshape(split).transpose(perm).reshape(groups, rows, columns)``
+    """
+
+    tensor: str = Field(description="Name of the ONNX initializer.")
+    index: tuple[int, ...] = Field((), description="Leading indices, as of the direction of an LSTM.")
+    split: tuple[int, ...]
+    perm: tuple[int, ...]
+    shape: tuple[int, int, int] = Field(description="Groups, rows, columns.")

@@ -1,0 +1,192 @@
+"""The CIM target IR: crossbar layers, typed steps, and the tensors that they name.
+
+A program is immutable; a pass returns a changed copy. Everything small is in the pydantic models and prints as JSON;
+everything large is an array in ``tensors``, by name:
+
+====================  =====================================================================================
+``initializer/NAME``  the model's own initializer NAME, weights included, in its own dtype
+``segment/NAME``      uint8: the ONNX model of the digital step NAME; its large initializers are external
+                      data whose location is the initializer's name
+``graph``             uint8: the ONNX model after ``select``, initializers external in the same way
+``blocks/LAYER``      int32 ``[blocks, 9]``, columns as in ``BLOCK_FIELDS``
+``weight_max/LAYER``  float32 ``[1]`` or ``[groups * columns]``: the weight that spans the conductance window
+``scale/STEP``        float32 or float64 ``[groups * columns]``: digital factor after the crossbar sum
+``offset/STEP``       the same shape: digital offset (bias, merged batch normalisation)
+====================  =====================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from cimc.ir.geometry import Geometry, WeightView
+from cimc.targets.description import Target
+
+SCHEMA_VERSION = 1
+
+#: Columns of a ``blocks/LAYER`` table. A block is the part of one group's matrix that lies on one array. ``slice`` and
+#: ``column_tile`` number the row slices and column tiles; ``chip``, ``tile``, ``row``, ``column`` say where its first cell
+#: is (-1 before ``place``); ``height`` and ``width`` count word lines and device bit lines.
+BLOCK_FIELDS = ("group", "slice", "column_tile", "chip", "tile", "row", "column", "height", "width")
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ValueSpec(_Record):
+    """A graph input or output: ONNX element type by name, symbolic dimensions as strings, unknown ones null."""
+
+    name: str
+    dtype: str = Field(description='numpy or ml_dtypes name, "string", or "" where the type is no plain tensor.')
+    shape: tuple[int | str | None, ...] | None
+    type: str = Field("tensor", description="tensor, sequence, optional, map or sparse.")
+
+
+class InputCoding(_Record):
+    """How a layer's inputs become DAC codes: ``code = clip(rint(x * gain))``.
+
+    ``full_scale`` is the largest input that does not clip. A signed layer uses the target's ``dac.signed`` encoding.
+    """
+
+    gain: float = Field(1.0, gt=0, description="Codes per unit of input; 1 where the DAC has no quantisation.")
+    signed: bool = True
+    full_scale: float | None = None
+    basis: str = Field("", description="Where range and sign come from: calibration, synthetic input, interval analysis.")
+    bits_lost: float = Field(0.0, description="log2 of how far the gain stays below the DAC's full scale, for the ADC's sake.")
+
+
+class Layer(_Record):
+    """One weight matrix on crossbars; several steps may use it."""
+
+    name: str
+    weight: WeightView
+    channel_rows: int = Field(1, ge=1, description="Rows of one input channel: a cut at whole channels falls on multiples.")
+    group_packing: int = Field(1, ge=1, description="ONNX groups in one group here, on the block diagonal of its matrix.")
+    coding: InputCoding = InputCoding()
+    adc_range_ua: float | None = Field(None, description="Full scale of the ADC for this layer; null without an ADC.")
+    row_cuts: tuple[int, ...] = Field((), description="Row slice s is rows row_cuts[s] to row_cuts[s + 1]; set by `tile`.")
+    column_cuts: tuple[int, ...] = Field((), description="The same for the column tiles, in weight columns.")
+    weight_error: float | None = Field(None, description="RMS error of the quantised weights over the RMS weight.")
+
+    @property
+    def groups(self) -> int:
+        return self.weight.shape[0] // self.group_packing
+
+    @property
+    def rows(self) -> int:
+        """Rows of one group's matrix, packed ONNX groups included."""
+        return self.weight.shape[1] * self.group_packing
+
+    @property
+    def columns(self) -> int:
+        """Weight columns of one group's matrix, packed ONNX groups included."""
+        return self.weight.shape[2] * self.group_packing
+
+    @property
+    def crossbars(self) -> int:
+        """Logical arrays that fire at a position."""
+        return self.groups * max(0, len(self.row_cuts) - 1) * max(0, len(self.column_cuts) - 1)
+
+
+class DigitalStep(_Record):
+    """A maximal segment of nodes that the digital unit (ONNX Runtime) executes."""
+
+    kind: Literal["digital"] = "digital"
+    name: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    nodes: tuple[str, ...] = Field(description="Names of the ONNX nodes in it.")
+    splits_exactly: bool = Field(True, description="Proved to give the same bytes for any split along the batch axis.")
+
+
+class VmmStep(_Record):
+    """A layer's crossbars applied to one activation: ``y = (x @ W) * scale + offset``."""
+
+    kind: Literal["vmm"] = "vmm"
+    name: str
+    layer: str
+    input: str
+    output: str
+    geometry: Geometry
+    dtype: str = Field("float32", description="dtype of the output.")
+    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    nodes: tuple[str, ...] = Field(description="The ONNX node it stands for, then those merged into scale and offset.")
+    stage: int = Field(0, description="Order of firing, set by `schedule`; steps of one stage do not depend on each other.")
+
+
+Step = Annotated[DigitalStep | VmmStep, Field(discriminator="kind")]
+
+
+class Placement(_Record):
+    """Where one ONNX node of the user's model went, and why."""
+
+    name: str
+    op_type: str
+    where: Literal["analog", "digital", "folded"]
+    why: str
+
+
+class Provenance(_Record):
+    """What the program was made from."""
+
+    cimc_version: str = ""
+    model: str = Field("", description="File name of the model.")
+    model_sha256: str = ""
+    calibration: str = Field("", description="The data behind input scales and ADC ranges, in words.")
+    notes: tuple[str, ...] = ()
+
+
+class Preprocessing(_Record):
+    """Stored with the model, applied to its data by `evaluate` on chip and ONNX Runtime alike: ``(x * scale - mean) / std``."""
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+class Program(_Record):
+    """A compiled model. ``tensors`` is kept out of the JSON."""
+
+    schema_version: int = SCHEMA_VERSION
+    target: Target
+    inputs: tuple[ValueSpec, ...]
+    outputs: tuple[ValueSpec, ...]
+    layers: tuple[Layer, ...] = ()
+    steps: tuple[Step, ...] = ()
+    placements: tuple[Placement, ...] = ()
+    provenance: Provenance = Provenance()
+    preprocessing: Preprocessing | None = None
+    tensors: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
+
+    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+
+    def layer(self, name: str) -> Layer:
+        """The layer of that name; KeyError if there is none."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise KeyError(name)
+
+    @property
+    def vmm_steps(self) -> tuple[VmmStep, ...]:
+        return tuple(s for s in self.steps if isinstance(s, VmmStep))
+
+
+def weight_matrix(program: Program, layer: Layer) -> NDArray[Any]:
+    """The layer's weights as ``[groups, rows, columns]`` in the initializer's dtype; packed groups on the block diagonal."""
+    view = layer.weight
+    tensor = program.tensors[f"initializer/{view.tensor}"]
+    matrix = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
+    pack = layer.group_packing
+    if pack == 1:
+        return matrix
+    _, rows, columns = view.shape
+    packed = np.zeros((layer.groups, pack, rows, pack, columns), matrix.dtype)
+    packed[:, np.arange(pack), :, np.arange(pack), :] = matrix.reshape(-1, pack, rows, columns).swapaxes(0, 1)
+    return packed.reshape(layer.groups, layer.rows, layer.columns)
