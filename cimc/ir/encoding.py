@@ -20,6 +20,7 @@ flipped             a device column whose digits add up to more than half is sto
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,8 @@ def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) ->
         weight_max: ``[1]`` or ``[groups * columns]``.
     """
     full = steps_of_full_weight(target)
-    span = np.asarray(weight_max, np.float64).reshape(-1)
-    span = span if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
+    span: NDArray[np.float64] = np.asarray(weight_max, np.float64)
+    span = span.reshape(-1) if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
     steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * full
     discrete = target.weights.rounded and (target.device.levels or target.weights.bits)
     shift = _shift(target)
@@ -114,7 +115,7 @@ def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int,
     Raises:
         TargetError: The cells of a weight cannot hold its bits.
     """
-    groups, rows, columns = weights.shape
+    groups, _, columns = weights.shape
     base, cells = target.device.levels or 2, target.weights.cells
     steps = quantise(weights, weight_max, target)
     pair = target.weights.representation == "differential_pair"
@@ -156,7 +157,7 @@ def _flip(
     digits: NDArray[np.float64], alpha: NDArray[np.float64], unit: NDArray[np.float64], row_cuts: tuple[int, ...], top: int
 ) -> None:
     """Complement, in place, each device column of a slice whose digits exceed half of what the slice could hold."""
-    for s, (begin, end) in enumerate(zip(row_cuts, row_cuts[1:], strict=False)):
+    for s, (begin, end) in enumerate(pairwise(row_cuts)):
         part = digits[:, begin:end]
         heavy = part.sum(axis=1) > (end - begin) * top / 2
         part[...] = np.where(heavy[:, None], top - part, part)

@@ -182,7 +182,7 @@ def weight_matrix(program: Program, layer: Layer) -> NDArray[Any]:
     """The layer's weights as ``[groups, rows, columns]`` in the initializer's dtype; packed groups on the block diagonal."""
     view = layer.weight
     tensor = program.tensors[f"initializer/{view.tensor}"]
-    matrix = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
+    matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
     pack = layer.group_packing
     if pack == 1:
         return matrix

@@ -56,12 +56,12 @@ class Pass(ABC):
 
     name: ClassVar[str]
 
-    def requires(self, state: Compilation) -> None:  # noqa: B027  (an empty contract is a contract)
+    def requires(self, state: Compilation) -> None:
         """Raise a CimcError for input that this pass refuses."""
 
     @abstractmethod
     def call(self, state: Compilation) -> bool:
         """Change the compilation; True if anything changed."""
 
-    def ensures(self, state: Compilation) -> None:  # noqa: B027
+    def ensures(self, state: Compilation) -> None:
         """Raise a VerifyError if the pass broke its promise."""

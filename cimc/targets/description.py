@@ -25,7 +25,7 @@ class Array(Section):
     tiles_per_chip: int | None = Field(None, ge=1, description="Tiles of one chip; null: unlimited.")
     unit_column: bool = Field(
         False,
-        description="A further bit line beside the columns; its devices all hold one level step, so that it measures the sum of the inputs.",
+        description="A further bit line whose devices all hold one level step: it measures the sum of the inputs.",
     )
 
 
@@ -64,7 +64,7 @@ class Weights(Section):
 
     representation: Literal["differential_pair", "offset"] = Field(
         "differential_pair",
-        description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max on one polarity, the shift taken off with the unit column.",
+        description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max, the shift taken off with the unit column.",
     )
     bits: int | None = Field(
         None, ge=2, le=16, description="Bits of a weight, sign included; null: what one cell of `levels` holds."
@@ -132,7 +132,7 @@ class Mapping(Section):
     )
     depthwise: Literal["auto", "analog", "digital"] = Field(
         "auto",
-        description="Depthwise convolutions (one input channel a group). auto: digital, as a column would use k*k rows of an array.",
+        description="Depthwise convolutions (one input channel a group). auto: digital, as a column uses but k*k rows.",
     )
     max_unroll: int = Field(32, ge=0, description="Longest static sequence of a recurrent node that is unrolled to crossbars.")
 
