@@ -10,8 +10,8 @@ everything large is an array in ``tensors``, by name:
 ``graph``             uint8: the ONNX model after ``select``, initializers external in the same way
 ``blocks/LAYER``      int32 ``[blocks, 9]``, columns as in ``BLOCK_FIELDS``
 ``weight_max/LAYER``  float32 ``[1]`` or ``[groups * columns]``: the weight that spans the conductance window
-``scale/STEP``        float32 or float64 ``[groups * columns]``: digital factor after the crossbar sum
-``offset/STEP``       the same shape: digital offset (bias, merged batch normalisation)
+``scale/STEP``        float32 or float64, one for each output channel: digital factor after the crossbar sum; absent: 1
+``offset/STEP``       the same shape: digital offset (bias, merged batch normalisation); absent: 0
 ====================  =====================================================================================
 """
 
@@ -46,6 +46,7 @@ class ValueSpec(_Record):
     dtype: str = Field(description='numpy or ml_dtypes name, "string", or "" where the type is no plain tensor.')
     shape: tuple[int | str | None, ...] | None
     type: str = Field("tensor", description="tensor, sequence, optional, map or sparse.")
+    range: tuple[float, float] | None = Field(None, description="Data outside is refused: the chip was calibrated for this only.")
 
 
 class InputCoding(_Record):

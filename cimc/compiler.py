@@ -1,0 +1,173 @@
+"""The compiler: a checked ONNX model through the pipeline to a program."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.data import load_arrays
+from cimc.errors import CimcError
+from cimc.frontend.load import Loaded, load
+from cimc.ir.dialect import register_schemas
+from cimc.ir.onnx_io import join, split
+from cimc.ir.printer import print_program
+from cimc.ir.program import Preprocessing, Program, Provenance
+from cimc.ir.verify import verify as verify_program
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.calibrate import Calibrate
+from cimc.passes.fold import Fold
+from cimc.passes.legalise import Legalise
+from cimc.passes.lower import Lower
+from cimc.passes.map import Map
+from cimc.passes.place import Place
+from cimc.passes.quantise import Quantise
+from cimc.passes.ranges import Ranges
+from cimc.passes.schedule import Schedule
+from cimc.passes.select import Select
+from cimc.passes.tile import Tile
+from cimc.targets.description import Target
+from cimc.targets.load import load_target
+from cimc.version import __version__
+
+#: The whole way. Up to `quantise` a pass changes the ONNX graph; from `tile` on, the program.
+PIPELINE: tuple[type[Pass], ...] = (
+    Legalise,
+    Fold,
+    Select,
+    Calibrate,
+    Quantise,
+    Lower,
+    Tile,
+    Map,
+    Ranges,
+    Place,
+    Schedule,
+)
+PASS_NAMES = tuple(step.name for step in PIPELINE)
+
+Model = str | Path | bytes | onnx.ModelProto | ir.Model
+Calibration = str | Path | Mapping[str, NDArray[Any]]
+#: Sees each pass when it is done: its name, seconds, whether it changed anything, the state.
+OnPass = Callable[[str, float, bool, Compilation], None]
+
+
+def compile_model(
+    model: Model,
+    target: str | Path | Target = "bulk-rram",
+    *,
+    calibration: Calibration | None = None,
+    settings: Mapping[str, Any] | Sequence[str] | None = None,
+    chips: int | None = None,
+    copies: Mapping[str, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    verify: bool = False,
+    stop_after: str | None = None,
+    on_pass: OnPass | None = None,
+) -> Compilation:
+    """Compile a model and return the whole state, graph stages included.
+
+    Args:
+        model: Path, bytes, ``onnx.ModelProto`` or ``onnx_ir.Model``.
+        target: Name of a built-in or installed chip, path of a YAML file, or a description.
+        calibration: Input images by input name, or the path of an npz; None: a synthetic input, which the program states.
+        settings: Dotted paths of the target's fields to values.
+        chips: As many chips as may be used; None: as many as it takes.
+        copies: Copies of a layer's crossbars that work at once.
+        preprocessing: Stored with the program; `evaluate` applies it to its data, for the chip and ONNX Runtime alike.
+        verify: Check what each pass promises, and the program after each program pass.
+        stop_after: Name of the last pass to run.
+        on_pass: Called after each pass.
+
+    Raises:
+        CimcError: The model, the target, the data or an option is not usable; the message says where and what to do.
+    """
+    if stop_after is not None and stop_after not in PASS_NAMES:
+        raise CimcError(f"no pass is called {stop_after}", fix=f"the passes are {', '.join(PASS_NAMES)}")
+    register_schemas()
+    described = load_target(target, settings)
+    loaded = load(model)
+    inputs = tuple(str(value.name) for value in loaded.model.graph.inputs)
+    data = load_arrays(calibration, inputs) if isinstance(calibration, str | Path) else calibration
+    state = Compilation(loaded.model, described, calibration=data, chips=chips, copies=copies or {})
+    for step in PIPELINE:
+        _run(step(), state, verify, on_pass)
+        if step is Lower:
+            _introduce(state, loaded, preprocessing)
+        if step.name == stop_after:
+            break
+    return state
+
+
+def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: Any) -> Program:  # noqa: A001
+    """Compile a model to a program; the options are those of `compile_model`."""
+    return compile_model(model, target, **options).need_program()
+
+
+def _run(step: Pass, state: Compilation, verify: bool, on_pass: OnPass | None) -> None:
+    begin = time.perf_counter()
+    step.requires(state)
+    changed = step.call(state)
+    if verify:
+        step.ensures(state)
+        if state.program is not None:
+            verify_program(state.program)
+    if on_pass is not None:
+        on_pass(step.name, time.perf_counter() - begin, changed, state)
+
+
+def _introduce(state: Compilation, loaded: Loaded, preprocessing: Preprocessing | None) -> None:
+    """Put into the new program what only the compiler knows."""
+    provenance = Provenance(
+        cimc_version=__version__,
+        model=loaded.name,
+        model_sha256=loaded.sha256,
+        calibration=state.calibration_basis,
+        notes=tuple(state.notes),
+    )
+    state.program = state.need_program().model_copy(update={"provenance": provenance, "preprocessing": preprocessing})
+
+
+def emit(state: Compilation, form: str) -> str | bytes:
+    """What a compilation holds, as the user wants to see it.
+
+    Args:
+        state: Stopped after any pass.
+        form: ``onnx``: the graph (before and after `lower` alike), serialised; ``text`` and ``json``: the program, or, before
+            there is one, the graph in ONNX's text and JSON forms.
+
+    Raises:
+        CimcError: Another form.
+    """
+    if form not in ("onnx", "text", "json"):
+        raise CimcError(f"cannot emit {form}", fix="--emit onnx, text or json")
+    if state.program is None or form == "onnx":
+        return _emit_graph(state.model, form)
+    return print_program(state.program) if form == "text" else state.program.model_dump_json(indent=2) + "\n"
+
+
+def _emit_graph(model: ir.Model, form: str) -> str | bytes:
+    if form == "text":
+        return ir.to_onnx_text(model, exclude_initializers=True) + "\n"
+    proto = join(*split(model))
+    if form == "onnx":
+        return proto.SerializeToString()
+    for tensor in proto.graph.initializer:
+        for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
+            tensor.ClearField(field)
+    from google.protobuf.json_format import MessageToJson
+
+    return MessageToJson(proto, preserving_proto_field_name=True) + "\n"
+
+
+def program_onnx(program: Program) -> onnx.ModelProto:
+    """The graph that a program was lowered from, weights included."""
+    prefix = "initializer/"
+    tensors = {name.removeprefix(prefix): array for name, array in program.tensors.items() if name.startswith(prefix)}
+    return join(np.asarray(program.tensors["graph"]).tobytes(), tensors)

@@ -1,0 +1,147 @@
+"""``model.cim``: a program in one safetensors file.
+
+The program's JSON, a manifest and the SHA-256 of every tensor stand in the file's metadata, so that any safetensors
+reader can open it. Loading maps the tensors into memory and reads only what is used, after one pass that checks the hashes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import struct
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cimc.errors import ArtifactError, RunError
+from cimc.ir.program import SCHEMA_VERSION, Program
+
+FORMAT = "cimc-program"
+
+#: safetensors' names of element types.
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "BOOL": np.dtype(np.bool_),
+    "U8": np.dtype(np.uint8),
+    "I8": np.dtype(np.int8),
+    "U16": np.dtype(np.uint16),
+    "I16": np.dtype(np.int16),
+    "U32": np.dtype(np.uint32),
+    "I32": np.dtype(np.int32),
+    "U64": np.dtype(np.uint64),
+    "I64": np.dtype(np.int64),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+    "F32": np.dtype(np.float32),
+    "F64": np.dtype(np.float64),
+    "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
+    "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
+}
+
+
+def save(program: Program, path: str | Path) -> None:
+    """Write ``program`` to ``path``, all or nothing.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    tensors = {name: np.ascontiguousarray(array) for name, array in program.tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "schema_version": str(SCHEMA_VERSION),
+        "program": program.model_dump_json(),
+        "sha256": json.dumps({name: _sha256(array) for name, array in tensors.items()}),
+    }
+    write_safetensors(tensors, metadata, Path(path))
+
+
+def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: Path) -> None:
+    """Write a safetensors file under a temporary name, then rename it."""
+    from safetensors.numpy import save_file
+
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        save_file(dict(tensors), temporary, metadata=dict(metadata))
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except Exception as error:  # safetensors raises its own types for a full disk
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
+
+
+def load(path: str | Path) -> Program:
+    """Read a program; its tensors are read-only views of the file.
+
+    Raises:
+        ArtifactError: No such file, not a program, of another schema version, or damaged.
+    """
+    metadata, tensors = read_safetensors(Path(path))
+    where = str(path)
+    if metadata.get("format") != FORMAT:
+        raise ArtifactError("not a compiled program", where=where, fix="make one with `cimc compile MODEL.onnx -o M.cim`")
+    if metadata.get("schema_version") != str(SCHEMA_VERSION):
+        raise ArtifactError(
+            f"program schema version {metadata.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
+            where=where,
+            fix="compile the model again with this version",
+        )
+    damaged = ArtifactError("the file is damaged", where=where, fix="compile the model again")
+    try:
+        hashes = json.loads(metadata["sha256"])
+        program = Program.model_validate_json(metadata["program"])
+    except (KeyError, ValueError, ValidationError) as error:
+        raise damaged from error
+    if not isinstance(hashes, dict) or hashes.keys() != tensors.keys():
+        raise damaged
+    for name, array in tensors.items():
+        if _sha256(array) != hashes[name]:
+            raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
+    return program.model_copy(update={"tensors": tensors})
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:
+    """Metadata and memory-mapped tensors of a safetensors file.
+
+    Raises:
+        ArtifactError: The file is missing, or no valid safetensors file.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise ArtifactError("no such file", where=str(path))
+    try:
+        with safe_open(path, framework="numpy"):  # checks the header: sizes, offsets, overlaps, trailing bytes
+            pass
+        with path.open("rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            header = json.loads(file.read(length))
+        data = np.memmap(path, np.uint8, mode="r", offset=8 + length) if path.stat().st_size > 8 + length else np.empty(0, np.uint8)
+        metadata = header.pop("__metadata__", {})
+        tensors: dict[str, NDArray[Any]] = {}
+        for name, entry in header.items():
+            begin, end = entry["data_offsets"]
+            tensors[name] = np.asarray(data[begin:end]).view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    except (SafetensorError, OSError, ValueError, KeyError, struct.error) as error:
+        raise ArtifactError(f"not a safetensors file, or damaged: {error}", where=str(path)) from error
+    return metadata, tensors
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
+    digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current

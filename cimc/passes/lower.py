@@ -1,0 +1,207 @@
+"""``lower``: from the selected ONNX graph to a program of digital and crossbar steps."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from pydantic import TypeAdapter
+
+from cimc.errors import ModelError
+from cimc.ir.geometry import Dense, Geometry, WeightView
+from cimc.ir.onnx_io import split
+from cimc.ir.program import DigitalStep, InputCoding, Layer, Placement, Program, Step, ValueSpec, VmmStep
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.lowering.affine import Affine, affine_of
+from cimc.passes.lowering.exact import splits_exactly
+from cimc.passes.lowering.segments import cut, to_model
+from cimc.passes.lowering.stages import is_vmm, node_stages, used_values
+
+_GEOMETRY: TypeAdapter[Geometry] = TypeAdapter(Geometry)
+
+
+class Lower(Pass):
+    """Every ``cimc::Vmm`` becomes a step on its layer; everything between, maximal digital segments."""
+
+    name = "lower"
+
+    def call(self, state: Compilation) -> bool:
+        graph_bytes, tensors = split(state.model)
+        lowering = _Lowering(state)
+        lowering.run()
+        named = {f"initializer/{name}": array for name, array in tensors.items()} | lowering.tensors
+        state.program = Program(
+            target=state.target,
+            inputs=tuple(_value_spec(value) for value in state.model.graph.inputs),
+            outputs=tuple(_value_spec(value) for value in state.model.graph.outputs),
+            layers=tuple(lowering.layers.values()),
+            steps=tuple(lowering.steps),
+            placements=tuple(state.placements.values()),
+            tensors=named | {"graph": np.frombuffer(graph_bytes, np.uint8)},
+        )
+        return True
+
+
+class _Lowering:
+    """The steps, layers and tensors of one program, as they come to be."""
+
+    def __init__(self, state: Compilation) -> None:
+        self.state = state
+        self.layers: dict[str, Layer] = {}
+        self.steps: list[Step] = []
+        self.tensors: dict[str, NDArray[Any]] = {}
+
+    def run(self) -> None:
+        graph = self.state.model.graph
+        vmms = {node: self._affine(node) for node in graph if is_vmm(node)}
+        merged = {inner for affine in vmms.values() for inner in affine.merged}
+        # A merged node goes with its Vmm, so the value that leaves the Vmm is the last merged node's output.
+        nodes = [node for node in graph if node not in merged]
+        digital: dict[int, list[ir.Node]] = {}
+        analog: dict[int, list[ir.Node]] = {}
+        for node, stage in zip(nodes, node_stages(nodes, {n: a.output for n, a in vmms.items()}), strict=True):
+            (analog if is_vmm(node) else digital).setdefault(stage, []).append(node)
+        initializers = set(graph.initializers.values()) - set(graph.inputs)
+        readers = _readers(nodes)
+        for stage in sorted(digital.keys() | analog.keys()):
+            if stage in digital:
+                self._digital(f"digital{stage}", digital[stage], readers, initializers)
+            for node in analog.get(stage, ()):
+                self._vmm(node, vmms[node])
+
+    def _affine(self, node: ir.Node) -> Affine:
+        view = _view(node)
+        geometry = _geometry(node)
+        channels = view.shape[0] * view.shape[2]
+        if geometry.kind == "conv_transpose":
+            channels //= int(np.prod(geometry.kernel_shape))
+        return affine_of(node, geometry, channels)
+
+    def _digital(self, name: str, nodes: list[ir.Node], readers: dict[ir.Value, set[ir.Node]], initializers: set[ir.Value]) -> None:
+        inside = set(nodes)
+        outputs = set(self.state.model.graph.outputs)
+        needed = {v for node in nodes for v in node.outputs if v in outputs or readers.get(v, set()) - inside}
+        segment = cut(nodes, needed, initializers)
+        if not segment.outputs:
+            return  # dead work
+        self.tensors[f"segment/{name}"] = np.frombuffer(to_model(segment, name, self.state.model), np.uint8)
+        self.steps.append(
+            DigitalStep(
+                name=name,
+                inputs=tuple(str(value.name) for value in segment.inputs),
+                outputs=tuple(str(value.name) for value in segment.outputs),
+                nodes=tuple(str(node.name) for node in nodes),
+                splits_exactly=splits_exactly(nodes),
+            )
+        )
+
+    def _vmm(self, node: ir.Node, affine: Affine) -> None:
+        activation = node.inputs[0]
+        if activation is None:
+            raise ModelError("a crossbar product without an input", where=f"node {node.name}")
+        layer = self._layer(node)
+        geometry = _geometry(node)
+        name = str(node.name)
+        dtype = np.float64 if activation.dtype == ir.DataType.DOUBLE else np.float32
+        if (affine.scale != 1).any():
+            self.tensors[f"scale/{name}"] = affine.scale.astype(dtype)
+        if affine.offset.any():
+            self.tensors[f"offset/{name}"] = affine.offset.astype(dtype)
+        self.steps.append(
+            VmmStep(
+                name=name,
+                layer=layer.name,
+                input=str(activation.name),
+                output=str(affine.output.name),
+                geometry=geometry,
+                dtype=_dtype_name(activation),
+                positions=self._positions(activation, geometry),
+                nodes=(name, *(str(inner.name) for inner in affine.merged)),
+            )
+        )
+        for inner in affine.merged:
+            if inner.name in self.state.placements:
+                why = f"merged into the digital scale and offset of {name}"
+                self.state.placements[inner.name] = Placement(name=inner.name, op_type=inner.op_type, where="digital", why=why)
+
+    def _layer(self, node: ir.Node) -> Layer:
+        attributes = node.attributes
+        name = attributes.get_string("layer")
+        if name not in self.layers:
+            view = _view(node)
+            weight = cast(ir.Value, node.inputs[1])
+            if weight.const_value is None:
+                raise ModelError(f"weight {weight.name} has no data", where=f"node {node.name}")
+            # Small weights are inline in the graph; the layer wants them as arrays too.
+            self.tensors[f"initializer/{weight.name}"] = weight.const_value.numpy()
+            weight_max = attributes.get_floats("weight_max", None)
+            if weight_max is not None:
+                self.tensors[f"weight_max/{name}"] = np.array(weight_max, np.float32)
+            self.layers[name] = Layer(
+                name=name,
+                weight=view,
+                channel_rows=attributes.get_int("channel_rows", 1),
+                group_packing=attributes.get_int("group_packing", 1),
+                weight_error=attributes.get_float("weight_error", None),
+                coding=InputCoding(
+                    gain=attributes.get_float("input_gain", 1.0),
+                    signed=bool(attributes.get_int("input_signed", 1)),
+                    full_scale=attributes.get_float("input_full_scale", None),
+                    basis=attributes.get_string("input_basis", ""),
+                ),
+            )
+        return self.layers[name]
+
+    def _positions(self, activation: ir.Value, geometry: Geometry) -> int | None:
+        shape = self.state.input_shapes.get(str(activation.name))
+        if shape is None and activation.shape is not None:
+            axis = geometry.input_perm[0] if isinstance(geometry, Dense) and geometry.kept else 0
+            dims = [1 if a == axis else d for a, d in enumerate(activation.shape)]
+            shape = tuple(d for d in dims if isinstance(d, int))
+            shape = shape if len(shape) == len(dims) else None
+        return None if shape is None else geometry.positions(shape)
+
+
+def _geometry(node: ir.Node) -> Geometry:
+    return _GEOMETRY.validate_json(node.attributes.get_string("geometry"))
+
+
+def _view(node: ir.Node) -> WeightView:
+    attributes = node.attributes
+    weight = cast(ir.Value, node.inputs[1])
+    return WeightView(
+        tensor=str(weight.name),
+        index=tuple(attributes.get_ints("view_index", ())),
+        split=tuple(attributes.get_ints("view_split")),
+        perm=tuple(attributes.get_ints("view_perm")),
+        shape=cast("tuple[int, int, int]", tuple(attributes.get_ints("view_shape"))),
+    )
+
+
+def _readers(nodes: list[ir.Node]) -> dict[ir.Value, set[ir.Node]]:
+    readers: dict[ir.Value, set[ir.Node]] = {}
+    for node in nodes:
+        for value in used_values(node):
+            readers.setdefault(value, set()).add(node)
+    return readers
+
+
+def _dtype_name(value: ir.Value) -> str:
+    if value.dtype is None:
+        return ""
+    return "string" if value.dtype == ir.DataType.STRING else value.dtype.numpy().name
+
+
+def _value_spec(value: ir.Value) -> ValueSpec:
+    kinds = {ir.SequenceType: "sequence", ir.OptionalType: "optional", ir.SparseTensorType: "sparse"}
+    shape = value.shape
+    allowed = value.metadata_props.get("cimc.range")
+    return ValueSpec(
+        name=str(value.name),
+        dtype=_dtype_name(value),
+        shape=None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape),
+        type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor"),
+        range=None if allowed is None else cast("tuple[float, float]", tuple(float(end) for end in allowed.split(","))),
+    )

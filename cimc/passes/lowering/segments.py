@@ -1,0 +1,82 @@
+"""Digital segments: the nodes of one stage as an ONNX model of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import onnx
+import onnx_ir as ir
+
+from cimc.ir.onnx_io import external_initializer
+from cimc.passes.lowering.stages import used_values
+
+#: Initializers of at least this many bytes stay outside the segment, shared by all that use them.
+INLINE_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A digital segment before it becomes a step."""
+
+    nodes: Sequence[ir.Node]
+    inputs: Sequence[ir.Value]
+    outputs: Sequence[ir.Value]
+    initializers: Sequence[ir.Value]
+
+
+def cut(nodes: Sequence[ir.Node], needed: set[ir.Value], initializers: set[ir.Value]) -> Segment:
+    """The segment of ``nodes``; ``needed`` are the values that other steps or the user read."""
+    made = {value for node in nodes for value in node.outputs}
+    used = dict.fromkeys(value for node in nodes for value in used_values(node))
+    within_bodies = _made_within_bodies(nodes)
+    outside = [value for value in used if value not in made and value not in within_bodies]
+    return Segment(
+        nodes,
+        inputs=[value for value in outside if value not in initializers],
+        outputs=[value for node in nodes for value in node.outputs if value in needed],
+        initializers=[value for value in outside if value in initializers],
+    )
+
+
+def _made_within_bodies(nodes: Iterable[ir.Node]) -> set[ir.Value]:
+    made: set[ir.Value] = set()
+    for node in nodes:
+        for attribute in node.attributes.values():
+            bodies = ()
+            if attribute.type == ir.AttributeType.GRAPH:
+                bodies = (attribute.as_graph(),)
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                bodies = tuple(attribute.as_graphs())
+            for body in bodies:
+                made.update(body.inputs, body.initializers.values(), *(inner.outputs for inner in body))
+                made |= _made_within_bodies(body)
+    return made
+
+
+def to_model(segment: Segment, name: str, model: ir.Model) -> bytes:
+    """The segment as a serialised ONNX model at the opset of ``model``."""
+    graph = onnx.GraphProto(name=name)
+    graph.node.extend(ir.serde.serialize_node(node) for node in segment.nodes)
+    graph.input.extend(_typed(value) for value in segment.inputs)
+    graph.output.extend(_typed(value) for value in segment.outputs)
+    for value in segment.initializers:
+        tensor = value.const_value
+        if tensor is None:
+            raise RuntimeError(f"initializer {value.name} has no data")
+        large = tensor.nbytes >= INLINE_BYTES and (proto := external_initializer(str(value.name), tensor)) is not None
+        graph.initializer.append(proto if large else ir.serde.serialize_tensor(tensor))
+        graph.initializer[-1].name = value.name
+    opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
+    proto = onnx.ModelProto(ir_version=model.ir_version, graph=graph, opset_import=opsets)
+    proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
+    return proto.SerializeToString(deterministic=True)
+
+
+def _typed(value: ir.Value) -> onnx.ValueInfoProto:
+    """Name and type; dimensions only where the model's user declared them, as inferred ones may be too narrow."""
+    proto = ir.serde.serialize_value(value)
+    if not value.is_graph_input() and proto.type.HasField("tensor_type"):
+        for dimension in proto.type.tensor_type.shape.dim:
+            dimension.Clear()
+    return proto

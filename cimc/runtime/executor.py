@@ -1,0 +1,140 @@
+"""Runs a program's steps in order: digital segments on ONNX Runtime, products on crossbars."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import DataError
+from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmStep
+from cimc.runtime.crossbar import Crossbar
+from cimc.runtime.digital import DigitalUnit, Value
+
+#: Sees a crossbar step and its input before it fires.
+Watch = Callable[[VmmStep, NDArray[Any]], None]
+
+
+class Executor:
+    """The control flow of one chip.
+
+    Args:
+        program: What to run.
+        crossbars: By layer name.
+        seed: Of the chip; keys the read noise.
+        deterministic: Run digital segments that are not proved to split exactly image by image.
+    """
+
+    def __init__(self, program: Program, crossbars: Mapping[str, Crossbar], seed: int, deterministic: bool = False) -> None:
+        self._program = program
+        self._crossbars = crossbars
+        self._seed = seed
+        self._deterministic = deterministic
+        self._digital = DigitalUnit(program)
+        self._last_use = _last_uses(program)
+
+    def run(self, inputs: Mapping[str, Value], first_image: int, watch: Watch | None = None, keep: tuple[str, ...] = ()) -> dict[str, Value]:
+        """Outputs by name, in the model's order; then the values named in ``keep``.
+
+        Args:
+            inputs: A value for each model input.
+            first_image: Number of the first image of this batch; keys the read noise.
+            watch: Called before each crossbar step.
+            keep: Intermediate values to return as well.
+
+        Raises:
+            DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
+        """
+        values = check_inputs(self._program.inputs, inputs)
+        images = image_count(self._program.inputs, values)
+        wanted = [value.name for value in self._program.outputs]
+        outputs = {*wanted, *keep}
+        for number, step in enumerate(self._program.steps):
+            if isinstance(step, DigitalStep):
+                split = images if self._deterministic and not step.splits_exactly else None
+                values.update(zip(step.outputs, self._digital.run(step, values, split), strict=True))
+            else:
+                if watch is not None:
+                    watch(step, values[step.input])
+                values[step.output] = self._multiply(step, values[step.input], images, first_image)
+            for name in self._last_use[number]:
+                if name not in outputs:
+                    del values[name]
+        return {name: self._output(name, values) for name in (*wanted, *keep)}
+
+    def _multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+        crossbar = self._crossbars[step.layer]
+        tensors = self._program.tensors
+        rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
+        # A batch that was flattened into rows (tokens, patches) has several of them an image.
+        first_row = first_image * (rows // images if images and rows % images == 0 else 1)
+        scale, offset = tensors.get(f"scale/{step.name}"), tensors.get(f"offset/{step.name}")
+        return crossbar.multiply(x, step.geometry, self._seed, first_row, step=step.name, scale=scale, offset=offset)
+
+    def _output(self, name: str, values: Mapping[str, Value]) -> Value:
+        return values[name] if name in values else self._program.tensors[f"initializer/{name}"]
+
+
+def _last_uses(program: Program) -> list[list[str]]:
+    """For each step, the values that no later step reads."""
+    last: dict[str, int] = {}
+    for number, step in enumerate(program.steps):
+        read = step.inputs if isinstance(step, DigitalStep) else (step.input,)
+        made = step.outputs if isinstance(step, DigitalStep) else (step.output,)
+        last.update(dict.fromkeys((*read, *made), number))
+    uses: list[list[str]] = [[] for _ in program.steps]
+    for name, number in last.items():
+        uses[number].append(name)
+    return uses
+
+
+def image_count(specs: tuple[ValueSpec, ...], values: Mapping[str, Value]) -> int:
+    """Images in a batch: the length of the first input that has a first axis; 1 if none has."""
+    for spec in specs:
+        value = values[spec.name]
+        if isinstance(value, np.ndarray) and value.ndim:
+            return len(value)
+    return 1
+
+
+def check_inputs(specs: tuple[ValueSpec, ...], inputs: Mapping[str, Value]) -> dict[str, Value]:
+    """The inputs by name, arrays where the model wants arrays.
+
+    Raises:
+        DataError: A name is missing or unknown, or dtype, rank, shape or range is wrong.
+    """
+    names = [spec.name for spec in specs]
+    unknown = [name for name in inputs if name not in names]
+    missing = [spec.name for spec in specs if spec.name not in inputs and spec.type != "optional"]
+    if unknown or missing:
+        word, which = ("no input is called", unknown) if unknown else ("no data for input", missing)
+        raise DataError(f"{word} {', '.join(which)}", fix=f"the model's inputs are {', '.join(names)}")
+    return {spec.name: _checked(spec, inputs.get(spec.name)) for spec in specs}
+
+
+def _checked(spec: ValueSpec, value: Value) -> Value:
+    if spec.type != "tensor" or value is None or not spec.dtype:
+        return value
+    array = np.asarray(value)
+    if spec.dtype == "string":
+        return array
+    if array.dtype.name != spec.dtype:
+        raise DataError(f"dtype {array.dtype.name}, the model wants {spec.dtype}", where=f"input {spec.name}")
+    if spec.shape is not None:
+        fits = len(spec.shape) == array.ndim and all(
+            not isinstance(want, int) or want == have for want, have in zip(spec.shape, array.shape, strict=True)
+        )
+        if not fits:
+            shape = ", ".join("?" if d is None else str(d) for d in spec.shape)
+            raise DataError(f"shape {array.shape}, the model wants [{shape}]", where=f"input {spec.name}")
+    if spec.range is not None and array.size:
+        low, high = float(array.min()), float(array.max())
+        if not (spec.range[0] <= low and high <= spec.range[1]):
+            raise DataError(
+                f"data from {low:g} to {high:g}, but the chip was calibrated for {spec.range[0]:g} to {spec.range[1]:g}",
+                where=f"input {spec.name}",
+                fix=f"compile with --set input.range={low:g},{high:g} or with --calibration DATA.npz",
+            )
+    return array
