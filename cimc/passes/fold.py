@@ -1,0 +1,220 @@
+"""Compute once, at compile time, what depends on constants only.
+
+Example::
+
+    before  s: y = Shape (k)      w = ConstantOfShape <value = [0.5]> (s)      z = MatMul (x, w)
+    after   z = MatMul (x, w)     with the initializer w
+
+What the user may train stays itself: no initializers are merged, and a weight that a product takes transposed or
+reshaped keeps its name, as `select` tells the rearrangement by the weight's view.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.selection.operand import VIEW_OPS, integers, is_constant, resolve
+from cimc.passes.selection.placement import name_nodes, record
+from cimc.passes.selection.registry import weight_slots
+
+#: Largest tensor that folding may compute, in bytes. One filled with a single value takes no memory at any size.
+MAX_BYTES = 1 << 28
+
+RANDOM_OPS = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+)
+_CONSTANT_FIELDS = ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings")
+
+log = logging.getLogger(__name__)
+
+
+class Fold(Pass):
+    """Constant folding that keeps parameters."""
+
+    name: ClassVar[str] = "fold"
+
+    def call(self, state: Compilation) -> bool:
+        name_nodes(state.model)
+        return fold_constants(state)
+
+
+def fold_constants(state: Compilation) -> bool:
+    """Fold what can be folded; True if anything was."""
+    graph = state.model.graph
+    known: set[ir.Value] = set()  # values that depend on constants only, folded or not
+    changed = False
+    for node in list(graph):
+        if not all(value is None or value in known or is_constant(value) for value in node.inputs):
+            continue
+        if not _may_fold(node):
+            continue
+        known.update(node.outputs)
+        if any(o.is_graph_output() for o in node.outputs):
+            continue
+        if _is_weight_view(node, known):
+            continue
+        arrays = _evaluate(node, state.model)
+        if arrays is None:
+            continue
+        why = "a constant" if node.op_type == "Constant" else "computed once from constants"
+        record(state, node, "folded", why)
+        _become_initializers(graph, node, arrays)
+        changed = True
+    return changed
+
+
+def lift_constants(state: Compilation) -> bool:
+    """Turn Constant nodes to initializers."""
+    changed = False
+    for node in list(state.model.graph):
+        if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
+            continue
+        tensor = constant_tensor(node)
+        if tensor is None:
+            continue
+        record(state, node, "folded", "a constant")
+        _become_initializers(state.model.graph, node, [tensor])
+        changed = True
+    return changed
+
+
+def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
+    """The value of a Constant node; None where it is sparse."""
+    for name in _CONSTANT_FIELDS:
+        attribute = node.attributes.get(name)
+        if attribute is None:
+            continue
+        if name == "value":
+            return attribute.as_tensor()
+        if name.startswith("value_string"):
+            entries = attribute.as_strings() if name.endswith("s") else attribute.as_string()
+            return ir.StringTensor(np.array(entries, dtype=object))
+        return ir.tensor(attribute.value, dtype=ir.DataType.INT64 if "int" in name else ir.DataType.FLOAT)
+    return None
+
+
+def _may_fold(node: ir.Node) -> bool:
+    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM_OPS:
+        return False
+    return not any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+
+
+def _is_weight_view(node: ir.Node, known: set[ir.Value]) -> bool:
+    """A rearranged weight on its way to a product with something that is no constant."""
+    if node.op_type not in VIEW_OPS or resolve(node.outputs[0]) is None:
+        return False
+    for use in node.outputs[0].uses():
+        if use.node.op_type in VIEW_OPS and _is_weight_view(use.node, known):
+            return True
+        others = [v for v in use.node.inputs if v is not None and v is not node.outputs[0]]
+        if use.idx in weight_slots(use.node) and not all(v in known or is_constant(v) for v in others):
+            return True
+    return False
+
+
+def _become_initializers(graph: ir.Graph, node: ir.Node, tensors: list[Any]) -> None:
+    """Replace a node by initializers of the same names; drop initializers that only it used."""
+    sources = [v for v in node.inputs if v is not None]
+    outputs = list(node.outputs)
+    values = []
+    for output, tensor in zip(outputs, tensors, strict=True):
+        name = output.name
+        if name:
+            tensor.name = name
+        value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        values.append((output, value))
+    for output, value in values:
+        output.replace_all_uses_with(value)
+    graph.remove(node, safe=True)
+    for _, value in values:
+        if value.name:
+            graph.register_initializer(value)
+    for source in sources:
+        if source.is_initializer() and not source.uses() and not source.is_graph_input() and not source.is_graph_output():
+            graph.initializers.pop(source.name or "", None)
+
+
+def _evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | None:
+    """The node's outputs, by ONNX Runtime; None where they are too large or it cannot say."""
+    if node.op_type == "Constant":
+        tensor = constant_tensor(node)
+        return None if tensor is None else [tensor]
+    if node.op_type == "ConstantOfShape":
+        return _filled(node)
+    if any(v is not None and v.const_value is not None and v.const_value.nbytes > MAX_BYTES for v in node.inputs):
+        return None
+    proto = _single_node_model(node, model)
+    if not _small(proto):
+        return None
+    arrays = _run(proto)
+    return None if arrays is None else [ir.tensor(a) for a in arrays]
+
+
+def _filled(node: ir.Node) -> list[ir.TensorProtocol] | None:
+    """ConstantOfShape as an array without memory of its own."""
+    shape = integers(node.inputs[0])
+    attribute = node.attributes.get("value")
+    value = attribute.as_tensor().numpy().reshape(-1)[0] if attribute is not None else np.float32(0)
+    if shape is None or min(shape, default=0) < 0:
+        return None
+    return [ir.tensor(np.broadcast_to(value, shape))]
+
+
+def _single_node_model(node: ir.Node, model: ir.Model) -> onnx.ModelProto:
+    proto = ir.to_proto(node)
+    initializers: dict[str, onnx.TensorProto] = {}
+    for value in node.inputs:
+        if value is not None and value.const_value is not None and value.name:
+            tensor = ir.to_proto(value.const_value)
+            tensor.name = value.name
+            initializers[value.name] = tensor
+    outputs = [onnx.ValueInfoProto(name=o.name or "") for o in node.outputs if o.name]
+    graph = onnx.GraphProto(name="fold", node=[proto], output=outputs, initializer=list(initializers.values()))
+    opset = onnx.OperatorSetIdProto(domain="", version=model.opset_imports.get("", 1))
+    return onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph, opset_import=[opset])
+
+
+def _small(proto: onnx.ModelProto) -> bool:
+    """Whether all outputs are tensors whose size is known beforehand and small enough; sets their types."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception as error:
+        log.debug("not folded: %s", error)
+        return False
+    for output, told in zip(proto.graph.output, inferred.graph.output, strict=True):
+        tensor = told.type.tensor_type
+        if not told.type.HasField("tensor_type") or not tensor.HasField("shape"):
+            return False
+        sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
+        count = 1
+        for size in sizes:
+            if size is None:
+                return False
+            count *= size
+        if count * 8 > MAX_BYTES or tensor.elem_type == onnx.TensorProto.STRING:
+            return False
+        output.CopyFrom(told)
+    return True
+
+
+def _run(proto: onnx.ModelProto) -> list[NDArray[Any]] | None:
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        return list(session.run(None, {}))
+    except Exception as error:
+        # The digital unit meets the same node again, and its message reaches the user from there.
+        log.debug("not folded: %s", error)
+        return None

@@ -1,0 +1,183 @@
+"""What a selection rule sees of the model, and the nodes that it writes in place of the user's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.ir.dialect import DOMAIN
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.passes.selection.operand import Operand, is_constant, resolve
+from cimc.passes.selection.placement import OWNER
+from cimc.passes.selection.shapes import Dims, output_dims
+from cimc.targets.description import Target
+
+LayerKey = tuple[WeightView, int, int]
+
+
+class StaysDigital(Exception):  # noqa: N818 - a decision, not an error
+    """A node does not go to crossbars; the message is the reason."""
+
+
+@dataclass
+class Product:
+    """A ``Vmm`` that a rule wrote; its layer gets its name when all are known."""
+
+    node: ir.Node
+    weight: ir.Value
+    key: LayerKey
+    layer: str
+
+
+@dataclass
+class Site:
+    """The place where one node is replaced. ``nodes``, ``products`` and ``read`` collect what its rule writes."""
+
+    model: ir.Model
+    target: Target
+    names: set[str]
+    owner: str = ""
+    op_type: str = ""
+    nodes: list[ir.Node] = field(default_factory=list)
+    products: list[Product] = field(default_factory=list)
+    made: list[ir.Value] = field(default_factory=list)
+
+    @property
+    def opset(self) -> int:
+        return self.model.opset_imports.get("", 1)
+
+    def begin(self, owner: str, op_type: str) -> None:
+        """Start on another node."""
+        self.owner, self.op_type = owner, op_type
+        self.nodes, self.products, self.made = [], [], []
+
+    def name(self, wish: str) -> str:
+        """A name that no value of the graph has."""
+        name, count = wish, 1
+        while name in self.names:
+            count += 1
+            name = f"{wish}_{count}"
+        self.names.add(name)
+        return name
+
+    def weight(self, node: ir.Node, slot: int) -> Operand:
+        """The node's constant operand.
+
+        Raises:
+            StaysDigital: It is no constant, not real, or empty.
+        """
+        value = node.inputs[slot]
+        operand = resolve(value)
+        if operand is None or value is None:
+            raise StaysDigital(_why_no_weight(value))
+        if not all(operand.factors):
+            raise StaysDigital(f"its weight '{value.name}' is empty")
+        return operand
+
+    def dims(self, value: ir.Value) -> Dims:
+        """Sizes of a value, None where dynamic.
+
+        Raises:
+            StaysDigital: Not even the rank is known.
+        """
+        if value.shape is None:
+            raise StaysDigital(f"the rank of '{value.name}' is not known")
+        return tuple(d if isinstance(d, int) else None for d in value.shape)
+
+    def op(
+        self,
+        op_type: str,
+        inputs: Sequence[ir.Value | None],
+        suffix: str,
+        attributes: Mapping[str, Any] | None = None,
+        outputs: int = 1,
+    ) -> list[ir.Value]:
+        """A digital node; its name is the user's with a suffix."""
+        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=f"{self.owner}/{suffix}")
+        node.metadata_props[OWNER] = self.owner
+        for output in node.outputs:
+            output.name = self.name(f"{self.owner}/{suffix}")
+            output.dtype = next((v.dtype for v in inputs if v is not None), None)  # type: ignore[assignment]
+        self.nodes.append(node)
+        return list(node.outputs)
+
+    def constant(self, array: NDArray[Any], suffix: str) -> ir.Value:
+        """A further initializer; it joins the graph when the node is replaced."""
+        name = self.name(f"{self.owner}/{suffix}")
+        tensor = ir.tensor(array, name=name)
+        value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        self.made.append(value)
+        return value
+
+    def vmm(
+        self,
+        x: ir.Value,
+        operand: Operand,
+        view: WeightView,
+        geometry: Dense | Conv | ConvTranspose,
+        *,
+        bias: ir.Value | None = None,
+        channel_rows: int = 1,
+        alpha: float = 1.0,
+        beta: float = 1.0,
+        suffix: str = "",
+        layer: str = "",
+    ) -> ir.Value:
+        """A product on crossbars, named as the user's node."""
+        packing = group_packing(view, self.target)
+        attributes: dict[str, Any] = {
+            "geometry": geometry.model_dump_json(),
+            "view_split": list(view.split),
+            "view_perm": list(view.perm),
+            "view_shape": list(view.shape),
+            "origin": self.op_type,
+        }
+        if view.index:
+            attributes["view_index"] = list(view.index)
+        for name, value, default in (
+            ("channel_rows", channel_rows, 1),
+            ("group_packing", packing, 1),
+            ("alpha", float(alpha), 1.0),
+            ("beta", float(beta), 1.0),
+        ):
+            if value != default:
+                attributes[name] = value
+        name = f"{self.owner}/{suffix}" if suffix else self.owner
+        node = ir.node("Vmm", [x, operand.initializer, *([bias] if bias else [])], attributes, domain=DOMAIN, name=name)
+        node.metadata_props[OWNER] = self.owner
+        y = node.outputs[0]
+        y.name = self.name(name)
+        y.type = ir.TensorType(operand.initializer.const_value.dtype)  # type: ignore[union-attr]
+        if x.shape is not None:
+            dims = output_dims(geometry, tuple(d if isinstance(d, int) else None for d in x.shape), view)
+            y.shape = None if dims is None else ir.Shape(dims)
+        self.nodes.append(node)
+        self.products.append(Product(node, operand.initializer, (view, channel_rows, packing), layer or self.owner))
+        return y
+
+
+def group_packing(view: WeightView, target: Target) -> int:
+    """ONNX groups that share one array, on the block diagonal: as many as fit and divide; 1 where arrays are unlimited."""
+    groups, rows, columns = view.shape
+    limits = [
+        limit // size
+        for limit, size in ((target.array.rows, rows), (target.array.columns, columns * target.planes))
+        if limit is not None
+    ]
+    most = min(limits, default=1)
+    return next((p for p in range(min(most, groups), 0, -1) if groups % p == 0), 1)
+
+
+def _why_no_weight(value: ir.Value | None) -> str:
+    if value is None:
+        return "it has no weight"
+    if value.is_graph_input():
+        also = ", and the initializer of that name is only its default" if value.is_initializer() else ""
+        return f"no product with a constant weight: '{value.name}' is an input of the model{also}"
+    if is_constant(value):
+        return f"its weight '{value.name}' is not of a real type ({value.dtype})"
+    return f"no product with a constant weight: '{value.name}' is computed at run time"
