@@ -1,0 +1,141 @@
+"""cimc as an ONNX backend: ``onnx.backend.base.Backend`` on the ideal target.
+
+Models whose weights are run-time inputs, as most cases of the official test suite are, would leave nothing to crossbars.
+So the first run binds the weight operand of every product as a constant; a later run with other weights binds again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+from onnx.backend.base import Backend, BackendRep, namedtupledict
+
+from cimc.compiler import compile
+from cimc.ir.program import Program
+from cimc.runtime.chip import Chip
+
+#: Positions of the operands that a crossbar would hold.
+WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "Gemm": (1,),
+    "MatMul": (1,),
+    "Einsum": (1,),
+    "LSTM": (1, 2, 3),
+    "GRU": (1, 2, 3),
+    "RNN": (1, 2, 3),
+}
+
+
+class CimcRep(BackendRep):  # type: ignore[misc]
+    """A prepared model."""
+
+    def __init__(self, model: onnx.ModelProto, target: str = "ideal") -> None:
+        self._model = model
+        self._target = target
+        initializers = {tensor.name for tensor in model.graph.initializer}
+        self._inputs = [value.name for value in model.graph.input if value.name not in initializers]
+        self._weights = _run_time_weights(model, set(self._inputs))
+        self._bound: dict[str, Any] = {}
+        self._chip: Chip | None = None
+        if not self._weights:
+            self._chip = Chip(compile(model, target))
+
+    @property
+    def program(self) -> Program | None:
+        """The compiled program; None before the first run of a model that has run-time weights."""
+        return None if self._chip is None else self._chip.program
+
+    def run(self, inputs: Any, **kwargs: Any) -> tuple[Any, ...]:
+        """Outputs in the model's order.
+
+        Args:
+            inputs: A sequence in the order of the model's inputs, a mapping by name, or one array.
+        """
+        feeds = self._feeds(inputs)
+        chip = self._chip_for({name: feeds[name] for name in self._weights})
+        outputs = chip.run({name: value for name, value in feeds.items() if name not in self._weights}, 0)
+        return namedtupledict("Outputs", list(outputs))(*outputs.values())  # type: ignore[no-any-return]
+
+    def _feeds(self, inputs: Any) -> dict[str, Any]:
+        if isinstance(inputs, dict):
+            return dict(inputs)
+        if isinstance(inputs, np.ndarray):
+            inputs = [inputs]
+        return dict(zip(self._inputs, inputs, strict=False))
+
+    def _chip_for(self, weights: dict[str, Any]) -> Chip:
+        if self._chip is None or any(not _same(value, self._bound[name]) for name, value in weights.items()):
+            self._chip = Chip(compile(_bind(self._model, weights), self._target))
+            self._bound = weights
+        return self._chip
+
+
+class CimcBackend(Backend):  # type: ignore[misc]
+    """Prepares models for the ideal target."""
+
+    @classmethod
+    def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> CimcRep:
+        return CimcRep(model)
+
+    @classmethod
+    def run_model(cls, model: onnx.ModelProto, inputs: Any, device: str = "CPU", **kwargs: Any) -> tuple[Any, ...]:
+        return cls.prepare(model, device).run(inputs)
+
+    @classmethod
+    def run_node(
+        cls, node: onnx.NodeProto, inputs: Any, device: str = "CPU", outputs_info: Any = None, **kwargs: Any
+    ) -> tuple[Any, ...]:
+        arrays = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
+        names = [name for name in node.input if name]
+        values = [
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype), np.shape(array))
+            for name, array in zip(names, arrays, strict=True)
+        ]
+        outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
+        graph = onnx.helper.make_graph([node], "node", values, outputs)
+        opset = kwargs.get("opset_version", onnx.defs.onnx_opset_version())
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid(node.domain, opset)])
+        return cls.run_model(onnx.shape_inference.infer_shapes(model), arrays, device)
+
+    @classmethod
+    def supports_device(cls, device: str) -> bool:
+        return device == "CPU"
+
+
+def _run_time_weights(model: onnx.ModelProto, inputs: set[str]) -> list[str]:
+    names: Sequence[str] = [
+        node.input[position]
+        for node in model.graph.node
+        if node.domain in ("", "ai.onnx")
+        for position in WEIGHT_OPERANDS.get(node.op_type, ())
+        if position < len(node.input) and node.input[position] in inputs
+    ]
+    activations = {node.input[0] for node in model.graph.node if node.op_type in WEIGHT_OPERANDS}
+    outputs = {value.name for value in model.graph.output}
+    return [name for name in dict.fromkeys(names) if name not in activations and name not in outputs]
+
+
+def _bind(model: onnx.ModelProto, weights: dict[str, Any]) -> onnx.ModelProto:
+    bound = onnx.ModelProto()
+    bound.CopyFrom(model)
+    kept = [value for value in bound.graph.input if value.name not in weights]
+    del bound.graph.input[:]
+    bound.graph.input.extend(kept)
+    bound.graph.initializer.extend(numpy_helper.from_array(np.asarray(value), name) for name, value in weights.items())
+    return bound
+
+
+def _same(a: Any, b: Any) -> bool:
+    x, y = np.asarray(a), np.asarray(b)
+    return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+
+
+prepare = CimcBackend.prepare
+run_model = CimcBackend.run_model
+run_node = CimcBackend.run_node
+supports_device = CimcBackend.supports_device
