@@ -1,0 +1,106 @@
+"""How far a chip's values lie from ONNX Runtime's, layer by layer and output by output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.compiler import Model
+from cimc.errors import DataError
+from cimc.frontend.load import load
+from cimc.ir.onnx_io import session, split
+from cimc.runtime.chip import Chip
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Of one output: SQNR in dB (None where the chip is exact or the reference all zero) and the largest error."""
+
+    name: str
+    sqnr_db: float | None
+    largest_error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """Of one crossbar step: with the error of all layers before it, and its own (from ONNX Runtime's input)."""
+
+    name: str
+    layer: str
+    sqnr_db: float | None
+    own_sqnr_db: float | None
+    largest_error: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float | None:
+    """Signal to quantisation noise ratio, ``10 log10(sum r^2 / sum (r - v)^2)``."""
+    exact = reference.astype(np.float64)
+    noise = float(np.square(exact - value).sum())
+    signal = float(np.square(exact).sum())
+    return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None
+
+
+def reference_values(model: Model, inputs: Mapping[str, Any], also: tuple[str, ...] = ()) -> dict[str, Any]:
+    """ONNX Runtime's outputs of ``model``, and those of the intermediate values ``also`` that the model has.
+
+    Raises:
+        DataError: ONNX Runtime does not take the inputs.
+    """
+    loaded = load(model).model
+    graph = loaded.graph
+    known: dict[str, ir.Value] = {str(value.name): value for node in graph for value in node.outputs if value.name}
+    wanted = [str(value.name) for value in graph.outputs]
+    extra = [name for name in dict.fromkeys(also) if name in known and name not in wanted]
+    graph.outputs.extend(known[name] for name in extra)
+    runner = session(*split(loaded), optimise=True)
+    try:
+        values = runner.run([*wanted, *extra], dict(inputs))
+    except Exception as error:
+        raise DataError(str(error).splitlines()[0], where="ONNX Runtime") from error
+    return dict(zip([*wanted, *extra], values, strict=True))
+
+
+def compare_outputs(outputs: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
+    """Per numeric output, in the model's order."""
+    rows = []
+    for name, value in outputs.items():
+        expected = reference.get(name)
+        if isinstance(expected, np.ndarray) and isinstance(value, np.ndarray) and np.issubdtype(expected.dtype, np.number):
+            rows.append(Difference(name, sqnr_db(expected, value), _largest_error(expected, value)))
+    return rows
+
+
+def compare_layers(chip: Chip, model: Model, inputs: Mapping[str, Any]) -> list[LayerDifference]:
+    """Per crossbar step whose output the user's model has too, worst own SQNR first.
+
+    Raises:
+        DataError: Inputs do not suit the model.
+    """
+    steps = chip.program.vmm_steps
+    names = tuple(step.output for step in steps)
+    reference = reference_values(model, inputs, (*names, *(step.input for step in steps))) | dict(inputs)
+    values = chip.run(inputs, 0, keep=names)
+    rows = []
+    for step in steps:
+        if step.output not in reference:
+            continue  # made by an unrolled or split node
+        expected, value = reference[step.output], values[step.output]
+        own = chip.multiply(step.name, reference[step.input]) if step.input in reference else None
+        own_db = None if own is None else sqnr_db(expected, own)
+        rows.append(LayerDifference(step.name, step.layer, sqnr_db(expected, value), own_db, _largest_error(expected, value)))
+    return sorted(rows, key=lambda row: np.inf if row.own_sqnr_db is None else row.own_sqnr_db)
+
+
+def _largest_error(expected: NDArray[Any], value: NDArray[Any]) -> float:
+    return float(np.abs(expected.astype(np.float64) - value).max()) if expected.size else 0.0

@@ -1,0 +1,109 @@
+"""Accuracy of a classifier on one chip, beside ONNX Runtime's on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.compiler import Model
+from cimc.errors import DataError
+from cimc.frontend.load import load
+from cimc.ir.onnx_io import session, split
+from cimc.ir.program import Preprocessing, Program
+from cimc.runtime.chip import Chip
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Shares of images classified right; ``agreement`` of images on which chip and ONNX Runtime say the same."""
+
+    images: int
+    accuracy: float
+    reference_accuracy: float | None
+    agreement: float | None
+    seed: int
+    stats: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def preprocess(x: NDArray[Any], how: Preprocessing | None) -> NDArray[Any]:
+    """``(x * scale - mean) / std``, mean and std one a channel (axis 1) or one for all."""
+    if how is None:
+        return x
+    shape = (1, -1) + (1,) * (x.ndim - 2)
+    mean, std = (np.asarray(v, x.dtype).reshape(shape) for v in (how.mean, how.std))
+    result: NDArray[Any] = ((x * x.dtype.type(how.scale)) - mean) / std
+    return result
+
+
+def evaluate(
+    program: Program,
+    x: NDArray[Any],
+    y: NDArray[Any],
+    *,
+    seed: int = 0,
+    batch: int = 256,
+    reference: Model | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Evaluation:
+    """Classify ``x`` on one chip.
+
+    Args:
+        program: Its first output holds a score for each class along the last axis.
+        x: Images, along the first axis, as the model wants them but for the program's preprocessing.
+        y: Class numbers, ``[images]``.
+        seed: Of the chip.
+        batch: Images a run.
+        reference: The user's model, run by ONNX Runtime on the same images.
+        advance: Told the number of images after each batch.
+
+    Raises:
+        DataError: The images do not suit the model, or a label is no class of it.
+    """
+    if len(program.inputs) != 1:
+        raise DataError(f"the model has {len(program.inputs)} inputs, accuracy is defined for one", fix="use `cimc run`")
+    name = program.inputs[0].name
+    chip = Chip(program, seed)
+    runner = None
+    if reference is not None:
+        loaded = load(reference).model
+        runner = session(*split(loaded), optimise=True)
+    right = reference_right = agree = 0
+    for first in range(0, len(x), batch):
+        images = preprocess(x[first : first + batch], program.preprocessing)
+        labels = y[first : first + batch]
+        scores = next(iter(chip.run({name: images}, first).values()))
+        said = _classes(scores, labels)
+        right += int((said == labels).sum())
+        if runner is not None:
+            expected = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
+            reference_right += int((expected == labels).sum())
+            agree += int((expected == said).sum())
+        if advance is not None:
+            advance(len(labels))
+    total = len(x)
+    with_reference = runner is not None
+    return Evaluation(
+        images=total,
+        accuracy=right / total,
+        reference_accuracy=reference_right / total if with_reference else None,
+        agreement=agree / total if with_reference else None,
+        seed=seed,
+        stats=chip.stats(),
+    )
+
+
+def _classes(scores: Any, labels: NDArray[Any]) -> NDArray[Any]:
+    if not isinstance(scores, np.ndarray) or scores.ndim < 2 or len(scores) != len(labels):
+        raise DataError("the model's first output holds no score for each class of each image", fix="use `cimc run`")
+    flat = scores.reshape(len(scores), -1)
+    if labels.size and int(labels.max()) >= flat.shape[1]:
+        raise DataError(f"label {int(labels.max())}, but the model has {flat.shape[1]} classes", where="y")
+    classes: NDArray[Any] = flat.argmax(axis=1)
+    return classes
