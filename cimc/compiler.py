@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
@@ -165,9 +164,3 @@ def _emit_graph(model: ir.Model, form: str) -> str | bytes:
 
     return MessageToJson(proto, preserving_proto_field_name=True) + "\n"
 
-
-def program_onnx(program: Program) -> onnx.ModelProto:
-    """The graph that a program was lowered from, weights included."""
-    prefix = "initializer/"
-    tensors = {name.removeprefix(prefix): array for name, array in program.tensors.items() if name.startswith(prefix)}
-    return join(np.asarray(program.tensors["graph"]).tobytes(), tensors)

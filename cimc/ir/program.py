@@ -18,7 +18,8 @@ everything large is an array in ``tensors``, by name:
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cimc.ir.geometry import Geometry, WeightView
 from cimc.targets.description import Target
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+    from cimc.ir.cost import Cost
 
 SCHEMA_VERSION = 1
 
@@ -173,6 +179,39 @@ class Program(_Record):
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+    def save(self, path: str | Path) -> None:
+        """Write ``model.cim``; RunError if that is not possible."""
+        from cimc.ir.artifact import save
+
+        save(self, path)
+
+    def cost(self, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
+        """Tiles, operations, latency and energy of one image; see `cimc.ir.cost.cost`."""
+        from cimc.ir.cost import cost
+
+        return cost(self, copies, crossbars)
+
+    def placement(self) -> list[dict[str, str]]:
+        """A row for each node of the user's model: name, op_type, where (analog, digital, folded), why."""
+        return [row.model_dump() for row in self.placements]
+
+    def cells(self, layer: str) -> NDArray[np.void]:
+        """Which weight is which cell; see `cimc.ir.cells.cells`."""
+        from cimc.ir.cells import cells
+
+        return cells(self, layer)
+
+    def initializers(self) -> dict[str, NDArray[Any]]:
+        """The model's own initializers by their own names."""
+        prefix = "initializer/"
+        return {name.removeprefix(prefix): array for name, array in self.tensors.items() if name.startswith(prefix)}
+
+    def to_onnx(self) -> ModelProto:
+        """The graph that this program was lowered from, with its weights."""
+        from cimc.ir.onnx_io import join
+
+        return join(self.tensors["graph"].tobytes(), self.initializers())
 
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:

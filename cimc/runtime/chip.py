@@ -66,6 +66,15 @@ class Chip:
             self._images += max((len(v) for v in inputs.values() if isinstance(v, np.ndarray) and v.ndim), default=1)
         return outputs
 
+    def multiply(self, step: str, x: NDArray[Any]) -> NDArray[Any]:
+        """One crossbar step by itself: its layer applied to ``x``, as image 0 onwards.
+
+        Raises:
+            KeyError: No crossbar step has that name.
+        """
+        steps = {s.name: s for s in self.program.vmm_steps}
+        return self._executor.multiply(steps[step], x, len(x), 0)
+
     def calibrate(self, inputs: Mapping[str, Value]) -> None:
         """Choose input gains and ADC ranges anew from these images, on this chip's own conductances, a layer at a time.
 

@@ -57,8 +57,6 @@ class DigitalUnit:
 
     def _session(self, step: DigitalStep) -> Any:
         if step.name not in self._sessions:
-            prefix = "initializer/"
-            tensors = {name.removeprefix(prefix): a for name, a in self._program.tensors.items() if name.startswith(prefix)}
             segment = self._program.tensors[f"segment/{step.name}"].tobytes()
-            self._sessions[step.name] = session(segment, tensors, optimise=True)
+            self._sessions[step.name] = session(segment, self._program.initializers(), optimise=True)
         return self._sessions[step.name]

@@ -58,13 +58,14 @@ class Executor:
             else:
                 if watch is not None:
                     watch(step, values[step.input])
-                values[step.output] = self._multiply(step, values[step.input], images, first_image)
+                values[step.output] = self.multiply(step, values[step.input], images, first_image)
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
         return {name: self._output(name, values) for name in (*wanted, *keep)}
 
-    def _multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+    def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+        """One crossbar step on ``images`` images, the first of them number ``first_image``."""
         crossbar = self._crossbars[step.layer]
         tensors = self._program.tensors
         rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
