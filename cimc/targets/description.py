@@ -6,9 +6,11 @@ A duration is always ``_ns``, so that ``us`` never means two things.
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic.fields import FieldInfo
 
 
 class Section(BaseModel):
@@ -64,7 +66,8 @@ class Weights(Section):
 
     representation: Literal["differential_pair", "offset"] = Field(
         "differential_pair",
-        description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max, the shift taken off with the unit column.",
+        description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max on one column, the shift taken off "
+        "with the unit column.",
     )
     bits: int | None = Field(
         None, ge=2, le=16, description="Bits of a weight, sign included; null: what one cell of `levels` holds."
@@ -200,3 +203,40 @@ class Target(Section):
             and not (d.read_sigma_us or d.programming.sigma_us or d.programming.mean_us)
             and not (d.stuck_low_rate or d.stuck_high_rate or self.adc.sigma_lsb)
         )
+
+
+@cache
+def field_table() -> dict[str, FieldInfo]:
+    """Every figure of a description by its dotted path, in the order of the sections; ``sources`` is none."""
+
+    def walk(section: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
+        table: dict[str, FieldInfo] = {}
+        for name, info in section.model_fields.items():
+            if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
+                table |= walk(info.annotation, f"{prefix}{name}.")
+            else:
+                table[f"{prefix}{name}"] = info
+        return table
+
+    table = walk(Target, "")
+    del table["sources"]
+    return table
+
+
+_UNITS = {
+    "us": "µS",
+    "ua": "µA",
+    "v": "V",
+    "nj": "nJ",
+    "ns": "ns",
+    "lsb": "LSB",
+    "bits": "bit",
+    "sigma": "RMS",
+    "share": "of 1",
+    "rate": "of 1",
+}
+
+
+def unit_of(path: str) -> str:
+    """Unit of a figure, from the last word of its name; "" where it has none."""
+    return _UNITS.get(path.rsplit(".", 1)[-1].rsplit("_", 1)[-1], "")

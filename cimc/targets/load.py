@@ -1,0 +1,102 @@
+"""Find a target by name, entry point or file, and make the checked description of it."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from cimc.errors import TargetError
+from cimc.targets.description import Target
+from cimc.targets.figures import Figure, Figures, build, flatten
+from cimc.targets.settings import parse_settings
+from cimc.targets.yaml_file import Lines, read_yaml
+
+CHIPS = Path(__file__).parent / "chips"
+GROUP = "cimc.targets"
+
+#: What an ``extends`` does not hand down: a changed chip is another chip.
+_OWN = ("name", "description")
+
+
+def load_target(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence[str] | None = None) -> Target:
+    """The description of a chip.
+
+    Args:
+        ref: A built-in name, the name of an entry point of group ``cimc.targets``, a path to a YAML file (a text with a
+            slash or ending in .yaml), or a description.
+        settings: Changes on top: ``["array.rows=128"]`` or ``{"array.rows": 128}``.
+
+    Raises:
+        TargetError: No such chip, a description that is wrong, or a wrong setting.
+    """
+    origin = f"target {ref.name}" if isinstance(ref, Target) else str(ref)
+    figures = _figures(ref, Path(), ())
+    return build(figures | parse_settings(settings or {}), origin)
+
+
+def available_targets() -> dict[str, str]:
+    """Name -> where it comes from: "built in", or the package whose entry point it is. Built-in names come first."""
+    names = {path.stem: "built in" for path in sorted(CHIPS.glob("*.yaml"))}
+    for point in metadata.entry_points(group=GROUP):
+        names.setdefault(point.name, point.dist.name if point.dist else point.value)
+    return names
+
+
+def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
+    """Figures of a reference, those of what it extends below its own."""
+    if isinstance(ref, Target):
+        return flatten(ref.model_dump(), f"target {ref.name}")
+    if isinstance(ref, Path) or (isinstance(ref, str) and _is_path(ref)):
+        path = folder / Path(ref).expanduser()
+        document, lines = read_yaml(path)
+        return _extended(document, str(path), lines, path.stem, path.parent, (*chain, str(path.resolve())))
+    if not isinstance(ref, str):
+        raise TargetError(f"a target is a name, a path or a description, not {ref!r}", where=chain[-1] if chain else None)
+    builtin = CHIPS / f"{ref}.yaml"
+    if builtin.is_file():
+        return _figures(builtin, Path(), chain)
+    found = _entry_point(ref, chain)
+    if isinstance(found, Mapping):
+        return _extended(found, f"entry point {ref}", None, ref, Path(), (*chain, f"entry point {ref}"))
+    return _figures(found if isinstance(found, Target) else Path(found), Path(), chain)
+
+
+def _is_path(ref: str) -> bool:
+    return "/" in ref or os.sep in ref or ref.endswith((".yaml", ".yml"))
+
+
+def _extended(
+    document: Mapping[str, Any], origin: str, lines: Lines | None, name: str, folder: Path, chain: tuple[str, ...]
+) -> Figures:
+    if chain[-1] in chain[:-1]:
+        raise TargetError(f"extends itself: {' -> '.join(chain)}", where=origin, fix="take one `extends` out")
+    own = {key: value for key, value in document.items() if key != "extends"}
+    base: Figures = {}
+    if "extends" in document:
+        base = _figures(document["extends"], folder, chain)
+    inherited = {path: figure for path, figure in base.items() if path not in _OWN}
+    return {"name": Figure(name, None, origin)} | inherited | flatten(own, origin, lines)
+
+
+def _entry_point(name: str, chain: tuple[str, ...]) -> Any:
+    where = f"{chain[-1]}, extends" if chain else f"target {name}"
+    for point in metadata.entry_points(group=GROUP):
+        if point.name != name:
+            continue
+        try:
+            found = point.load()
+            found = found() if callable(found) else found
+        except Exception as error:  # whatever a third party's code raises is reported as its fault
+            raise TargetError(f"the entry point {point.value} failed: {type(error).__name__}: {error}", where=where) from error
+        if isinstance(found, Target | Mapping | str | Path):
+            return found
+        raise TargetError(f"the entry point {point.value} gives neither a path, a mapping nor a Target", where=where)
+    known = available_targets()
+    near = difflib.get_close_matches(name, known, n=3)
+    file = next((f for f in (f"{name}.yaml", f"{name}.yml", name) if Path(f).is_file()), None)
+    fix = f"./{file} for the file" if file else f"{' or '.join(near)}?" if near else f"one of {', '.join(known)}"
+    raise TargetError(f"there is no target {name!r}", where=where, fix=fix)

@@ -1,0 +1,58 @@
+"""Settings from the command line or a mapping: ``array.rows=128``, typed by the field they set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from cimc.errors import TargetError
+from cimc.targets.description import field_table
+from cimc.targets.figures import Figure, Figures, check_path
+from cimc.targets.yaml_file import parse_yaml
+
+SOURCE = "set by the user"
+
+
+def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
+    """Figures of ``path=value`` texts, or of a mapping of dotted paths (or nested sections) to values; the last of two wins.
+
+    Raises:
+        TargetError: A text without ``=`` or value, or an unknown field.
+    """
+    if isinstance(settings, str):
+        settings = [settings]
+    pairs = _pairs(settings) if isinstance(settings, Mapping) else (_split(text) for text in settings)
+    figures = {}
+    for path, value in pairs:
+        where = f"--set {path}={value}"
+        check_path(path, where)
+        figures[path] = Figure(_typed(path, value, where) if isinstance(value, str) else value, SOURCE, where)
+    return figures
+
+
+def _split(text: str) -> tuple[str, str]:
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise TargetError(f"{text!r} is not of the form path.to.field=value", where="--set", fix="--set array.rows=128")
+    return path.strip(), value.strip()
+
+
+def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        path = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            yield from _pairs(value, f"{path}.")
+        else:
+            yield path, value
+
+
+def _typed(path: str, text: str, where: str) -> Any:
+    """The value a text stands for: itself in a text field, else a YAML scalar or list."""
+    annotation = field_table()[path].annotation
+    if annotation is str:
+        return text
+    if not text:
+        raise TargetError("no value given", where=where, fix=f"--set {path}=null, where nothing is meant")
+    if "," in text and not text.startswith("["):
+        text = f"[{text}]"
+    return parse_yaml(text, where)[0]
