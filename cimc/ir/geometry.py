@@ -104,7 +104,8 @@ class ConvTranspose(_Window):
         for a, (size, stride, extent) in enumerate(zip(spatial, self.strides, self._extents(), strict=True)):
             full = stride * (size - 1) + self.output_padding[a] + extent
             if self.explicit_output is not None or self.auto_pad.startswith("SAME"):
-                wanted = self.explicit_output[a] if self.explicit_output is not None else size * stride
+                # ONNX Runtime's SAME never makes more than the overlap-add does, where a stride exceeds the kernel.
+                wanted = self.explicit_output[a] if self.explicit_output is not None else min(size * stride, full)
                 total = max(0, full - wanted)
                 half = total // 2
                 begins.append(half if self.auto_pad == "SAME_UPPER" else total - half)

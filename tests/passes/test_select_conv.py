@@ -14,7 +14,7 @@ from cimc.ir.geometry import WeightView
 from cimc.passes.selection.site import group_packing
 from cimc.targets.description import Array, Mapping, Target
 
-from .vmm_reference import build, oracle, products, same, select
+from .vmm_reference import build, oracle, parse, products, same, select
 
 RNG = np.random.default_rng(1)
 ANALOG = Target(name="analog", mapping=Mapping(depthwise="analog"))
@@ -100,10 +100,7 @@ def test_group_packing_is_the_largest_divisor_that_fits(groups: int, array: tupl
 
 
 def test_shared_weights_are_one_layer() -> None:
-    model = """<ir_version: 8, opset_import: ["" : 13]> g (float[1,2,5,5] x) => (float[1,2,1,1] z)
-    <float[2,2,3,3] w> { [a] y = Conv (x, w)  [b] z = Conv (y, w) }"""
-    proto = onnx.parser.parse_model(model)
-    proto.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(real(2, 2, 3, 3), "w"))
+    proto = parse("g (float[1,2,5,5] x) => (float[1,2,1,1] z) { [a] y = Conv (x, w)  [b] z = Conv (y, w) }", w=real(2, 2, 3, 3))
     state = same(proto, {"x": real(1, 2, 5, 5)})
     assert [n.attributes.get_string("layer") for n in products(state)] == ["w", "w"]
     assert [n.name for n in products(state)] == ["a", "b"]

@@ -187,7 +187,7 @@ def products(state: Compilation) -> list[ir.Node]:
 def build(
     op_type: str, inputs: Mapping[str, Array], constants: Mapping[str, Array], opset: int = 17, **attributes: Any
 ) -> onnx.ModelProto:
-    """A model of one node named ``op_type`` in lower case; its inputs in the order given, constants last unless named in order."""
+    """A model of one node, named as its operator in lower case; ``order`` names its inputs, by default constants last."""
     order = attributes.pop("order", [*inputs, *constants])
     outputs = attributes.pop("outputs", ["y"])
     node = onnx.helper.make_node(op_type, order, outputs, name=op_type.lower(), **attributes)
@@ -203,3 +203,10 @@ def build(
     )
     model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)], ir_version=8)
     return onnx.shape_inference.infer_shapes(model)
+
+
+def parse(text: str, opset: int = 17, **constants: Array) -> onnx.ModelProto:
+    """A model from the text of its graph, with these initializers; shapes inferred."""
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : {opset}]> {text}')
+    proto.graph.initializer.extend(onnx.numpy_helper.from_array(a, n) for n, a in constants.items())
+    return onnx.shape_inference.infer_shapes(proto)

@@ -16,13 +16,7 @@ from cimc.passes.selection.site import Site, StaysDigital
 @rule("Gemm", weights=(0, 1))
 def gemm(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``alpha * A' @ B' + beta * C`` with A or B constant; a C that is no constant, one a column, is added digitally."""
-    try:
-        slot, weight = 1, site.weight(node, 1)
-    except StaysDigital as right:
-        try:
-            slot, weight = 0, site.weight(node, 0)
-        except StaysDigital:
-            raise right from None
+    slot, weight = site.constant_side(node)
     x = node.inputs[1 - slot]
     if x is None:
         raise StaysDigital("it has no input")

@@ -14,13 +14,7 @@ from cimc.passes.selection.site import Site, StaysDigital
 @rule("MatMul", weights=(0, 1))
 def matmul(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """Batch axes are numbered from the right, so that equal labels broadcast."""
-    try:
-        slot, weight = 1, site.weight(node, 1)
-    except StaysDigital as right:
-        try:
-            slot, weight = 0, site.weight(node, 0)
-        except StaysDigital:
-            raise right from None
+    slot, weight = site.constant_side(node)
     x = node.inputs[1 - slot]
     if x is None:
         raise StaysDigital("it has no input")

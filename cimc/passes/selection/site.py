@@ -78,6 +78,20 @@ class Site:
             raise StaysDigital(f"its weight '{value.name}' is empty")
         return operand
 
+    def constant_side(self, node: ir.Node) -> tuple[int, Operand]:
+        """Which of the two operands is the weight, and the weight.
+
+        Raises:
+            StaysDigital: Neither is constant.
+        """
+        try:
+            return 1, self.weight(node, 1)
+        except StaysDigital as right:
+            try:
+                return 0, self.weight(node, 0)
+            except StaysDigital:
+                raise right from None
+
     def dims(self, value: ir.Value) -> Dims:
         """Sizes of a value, None where dynamic.
 
