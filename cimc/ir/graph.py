@@ -1,0 +1,45 @@
+"""The task graph of a program, as a networkx graph."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import networkx as nx
+
+from cimc.ir.program import DigitalStep, Program, Step, VmmStep
+
+if TYPE_CHECKING:
+    TaskGraph = nx.DiGraph[str]
+
+
+def step_inputs(step: Step) -> tuple[str, ...]:
+    """Names of the values that a step reads."""
+    return step.inputs if isinstance(step, DigitalStep) else (step.input,)
+
+
+def step_outputs(step: Step) -> tuple[str, ...]:
+    """Names of the values that a step makes."""
+    return step.outputs if isinstance(step, DigitalStep) else (step.output,)
+
+
+def task_graph(program: Program) -> TaskGraph:
+    """Steps by name; an edge from the step that makes a value to each that reads it, with the value's name as ``value``."""
+    graph: TaskGraph = nx.DiGraph()
+    graph.add_nodes_from(step.name for step in program.steps)
+    maker = {value: step.name for step in program.steps for value in step_outputs(step)}
+    for step in program.steps:
+        for value in step_inputs(step):
+            if value in maker:
+                graph.add_edge(maker[value], step.name, value=value)
+    return graph
+
+
+def vmm_stages(program: Program) -> dict[str, int]:
+    """By crossbar step, the number of crossbar steps on the longest way to it; networkx raises where there is a cycle."""
+    graph = task_graph(program)
+    analog = {step.name for step in program.steps if isinstance(step, VmmStep)}
+    done: dict[str, int] = {}
+    for name in nx.topological_sort(graph):
+        before = (done[other] + (other in analog) for other in graph.predecessors(name))
+        done[name] = max(before, default=0)
+    return {name: done[name] for name in done if name in analog}

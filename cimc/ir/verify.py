@@ -1,0 +1,161 @@
+"""The rules of the target IR. What a stage has not set yet is not checked: cuts before `tile`, places before `place`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+from math import prod
+from typing import NoReturn
+
+import numpy as np
+
+from cimc.errors import VerifyError
+from cimc.ir.geometry import Conv, ConvTranspose, Dense
+from cimc.ir.program import DigitalStep, Layer, Program, Step, VmmStep
+from cimc.ir.verify_blocks import verify_blocks
+
+
+def verify(program: Program) -> None:
+    """Check every rule.
+
+    Raises:
+        VerifyError: The first rule broken; it names the step or layer and what to do.
+    """
+    _unique("layer", (layer.name for layer in program.layers))
+    _unique("step", (step.name for step in program.steps))
+    _unique("input", (value.name for value in program.inputs))
+    for layer in program.layers:
+        _weights(program, layer)
+        _cuts(layer)
+    _values(program)
+    _stages(program)
+    layers = {layer.name: layer for layer in program.layers}
+    for step in program.steps:
+        if isinstance(step, DigitalStep):
+            if f"segment/{step.name}" not in program.tensors:
+                _fail(f"step {step.name}", f"no tensor segment/{step.name}", "store the segment's ONNX model under that name")
+        elif step.layer not in layers:
+            _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")
+        else:
+            _vmm(program, step, layers[step.layer])
+    verify_blocks(program)
+
+
+def _fail(where: str, what: str, fix: str) -> NoReturn:
+    raise VerifyError(what, where=where, fix=fix)
+
+
+def _unique(kind: str, names: Iterable[str]) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            _fail(f"{kind} {name}", f"two {kind}s have this name", "give each its own")
+        seen.add(name)
+
+
+def _values(program: Program) -> None:
+    """Every value is made once and before it is used; every output is made."""
+    made = {value.name for value in program.inputs}
+    kept = {name.removeprefix("initializer/") for name in program.tensors if name.startswith("initializer/")}
+    ever = {value for step in program.steps for value in _outputs(step)}
+    for step in program.steps:
+        for value in step.inputs if isinstance(step, DigitalStep) else (step.input,):
+            if value not in made and value not in kept:
+                fix = "move the step behind the one that makes it" if value in ever else "add a step that makes it"
+                _fail(f"step {step.name}", f"value {value} is used before it is made", fix)
+        for value in _outputs(step):
+            if value in made:
+                _fail(f"step {step.name}", f"value {value} is made a second time", "give the output its own name")
+            made.add(value)
+    for output in program.outputs:
+        if output.name not in made and output.name not in kept:
+            _fail(f"output {output.name}", "no step makes it", "add a step that makes it, or drop the output")
+
+
+def _outputs(step: Step) -> tuple[str, ...]:
+    return step.outputs if isinstance(step, DigitalStep) else (step.output,)
+
+
+def _stages(program: Program) -> None:
+    """Once scheduled (a stage above 0 is there), a step fires in a later stage than those it waits for."""
+    if not any(step.stage for step in program.vmm_steps):
+        return
+    latest: dict[str, int] = {}
+    for step in program.steps:
+        inputs = step.inputs if isinstance(step, DigitalStep) else (step.input,)
+        stage = max((latest.get(value, -1) for value in inputs), default=-1)
+        if isinstance(step, VmmStep):
+            if step.stage <= stage:
+                what = f"stage {step.stage}, but it waits for a step of stage {stage}"
+                _fail(f"step {step.name}", what, "run pass `schedule` again")
+            stage = step.stage
+        for value in _outputs(step):
+            latest[value] = stage
+
+
+def _weights(program: Program, layer: Layer) -> None:
+    where, view = f"layer {layer.name}", layer.weight
+    tensor = program.tensors.get(f"initializer/{view.tensor}")
+    if tensor is None:
+        _fail(where, f"no tensor initializer/{view.tensor}", "keep the model's weights under the initializer's own name")
+    rank = len(view.index)
+    if rank > tensor.ndim or any(not 0 <= i < size for i, size in zip(view.index, tensor.shape[:rank], strict=False)):
+        _fail(where, f"index {view.index} is outside of {view.tensor} {tensor.shape}", "correct weight.index")
+    left = tensor.shape[rank:]
+    if prod(left) != prod(view.split) or sorted(view.perm) != list(range(len(view.split))):
+        _fail(where, f"split {view.split}, perm {view.perm} do not view {left}", "correct weight.split and weight.perm")
+    if prod(view.shape) != prod(view.split) or min(view.shape) < 1:
+        _fail(where, f"matrix {view.shape} does not hold the {prod(view.split)} weights of {view.tensor}", "correct weight.shape")
+    if view.shape[0] % layer.group_packing:
+        what = f"{view.shape[0]} groups do not divide into packs of {layer.group_packing}"
+        _fail(where, what, "choose a group_packing that divides the groups")
+    if view.shape[1] % layer.channel_rows:
+        what = f"{view.shape[1]} rows are no multiple of {layer.channel_rows} rows a channel"
+        _fail(where, what, "correct channel_rows")
+    weight_max = program.tensors.get(f"weight_max/{layer.name}")
+    channels = view.shape[0] * view.shape[2]
+    if weight_max is not None and weight_max.shape not in ((1,), (channels,)):
+        _fail(where, f"weight_max has shape {weight_max.shape}", f"give one for the layer, or one for each of {channels} columns")
+
+
+def _cuts(layer: Layer) -> None:
+    for name, cuts, size in (("row_cuts", layer.row_cuts, layer.rows), ("column_cuts", layer.column_cuts, layer.columns)):
+        if cuts and (len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != size or any(b <= a for a, b in pairwise(cuts))):
+            _fail(f"layer {layer.name}", f"{name} {cuts[:6]} do not rise from 0 to {size}", "run pass `tile` again")
+    if bool(layer.row_cuts) != bool(layer.column_cuts):
+        _fail(f"layer {layer.name}", "it is cut one way only", "run pass `tile` again")
+
+
+def _vmm(program: Program, step: VmmStep, layer: Layer) -> None:
+    """The geometry suits the layer's matrix; scale and offset have one entry for each output channel."""
+    where, geometry = f"step {step.name}", step.geometry
+    groups, rows, columns = layer.weight.shape
+    channels = groups * columns
+    if isinstance(geometry, Dense):
+        for name in ("input_perm", "output_perm"):
+            perm = getattr(geometry, name)
+            if sorted(perm) != list(range(len(perm))):
+                _fail(where, f"{name} {perm} is no permutation", "name every axis once")
+        if not 0 <= geometry.kept <= len(geometry.input_perm):
+            _fail(where, f"{geometry.kept} kept axes of {len(geometry.input_perm)}", "correct geometry.kept")
+        if prod(geometry.output_dims) != channels or len(geometry.output_perm) != geometry.kept + len(geometry.output_dims):
+            _fail(
+                where, f"outputs {geometry.output_dims} do not hold the {channels} columns of {layer.name}", "correct output_dims"
+            )
+    else:
+        taps, rank = prod(geometry.kernel_shape), len(geometry.kernel_shape)
+        if len(geometry.strides) != rank or len(geometry.dilations) != rank or len(geometry.pads) not in (0, 2 * rank):
+            _fail(where, f"strides, dilations or pads do not suit a kernel of {rank} axes", "give one a side and axis")
+        if isinstance(geometry, Conv) and rows % taps:
+            _fail(where, f"a kernel of {taps} taps does not fit the {rows} rows of {layer.name}", "correct kernel_shape")
+        if isinstance(geometry, ConvTranspose):
+            if columns % taps:
+                _fail(
+                    where, f"a kernel of {taps} taps does not fit the {columns} columns of {layer.name}", "correct kernel_shape"
+                )
+            channels //= taps
+    for name in ("scale", "offset"):
+        tensor = program.tensors.get(f"{name}/{step.name}")
+        if tensor is not None and (tensor.shape != (channels,) or tensor.dtype not in (np.float32, np.float64)):
+            what = f"{name} is {tensor.dtype} {tensor.shape}"
+            _fail(where, what, f"give float32 or float64, one for each of {channels} output channels")

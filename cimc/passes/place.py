@@ -1,0 +1,142 @@
+"""``place``: give every block a chip, a tile, and its first word line and bit line there.
+
+Blocks of different layers share a tile where there is room; those of one layer never do, as they fire together. Copies
+of a block are put along a diagonal, so that each has word lines and bit lines of its own.
+
+Example: LeNet's six blocks on 64x64 arrays take three tiles::
+
+    tile 0  dense rows 0-64, conv2 channels 0-1, conv1      tile 1  dense rows 64-128, conv2 channels 2-3      tile 2  dense rows 128-192
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import FitError, VerifyError
+from cimc.ir.blocks import (
+    CHIP,
+    COLUMN,
+    HEIGHT,
+    I32,
+    I64,
+    ROW,
+    TILE,
+    UNLIMITED,
+    WIDTH,
+    check_copies,
+    copies_per_array,
+    with_tables,
+)
+from cimc.ir.verify import verify
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.map import need_tables
+from cimc.targets.description import Target
+
+
+class Place(Pass):
+    """First fit, tallest layers first, over the free rectangles of the tiles."""
+
+    name = "place"
+
+    def requires(self, state: Compilation) -> None:
+        """Raises CimcError for copies of a layer that is not there, VerifyError before `map`."""
+        for name, table in need_tables(state).items():
+            if (table[:, [HEIGHT, WIDTH]] < 1).any():
+                raise VerifyError("blocks have no shape yet", where=f"layer {name}", fix="run pass `map` before")
+        check_copies(state.copies, state.need_program())
+
+    def call(self, state: Compilation) -> bool:
+        program, target = state.need_program(), state.target
+        tables = need_tables(state)
+        copied = {  # a table that already holds copies is cut back to one
+            layer.name: np.tile(tables[layer.name][: layer.crossbars], (state.copies.get(layer.name, 1), 1))
+            for layer in program.layers
+        }
+        tiles = _place(copied, {layer.name: layer.crossbars for layer in program.layers}, target)
+        per_chip = target.array.tiles_per_chip or UNLIMITED
+        self._fits(tiles, per_chip, state)
+        for table in copied.values():
+            table[:, CHIP], table[:, TILE] = np.divmod(table[:, TILE], per_chip)
+        state.program = with_tables(program, copied)
+        return bool(copied)
+
+    def ensures(self, state: Compilation) -> None:
+        verify(state.need_program())
+
+    def _fits(self, tiles: int, per_chip: int, state: Compilation) -> None:
+        if state.chips is None or tiles <= state.chips * per_chip:
+            return
+        room = state.chips * per_chip
+        array = state.target.array
+        levers = [f"--chips {-(-tiles // per_chip)}", f"--set array.tiles_per_chip={-(-tiles // state.chips)}"]
+        levers += [f"--set array.rows={2 * array.rows}"] if array.rows else []
+        levers += ["--set mapping.split=rows"] if state.target.mapping.split == "channels" else []
+        levers += ["fewer copies"] if any(n > 1 for n in state.copies.values()) else []
+        raise FitError(
+            f"{tiles} tiles > {room} tiles of {state.chips} chips with {per_chip} each, {tiles - room} tiles too many",
+            where=f"target {state.target.name}",
+            fix=", or ".join(levers),
+        )
+
+
+def _place(tables: dict[str, I32], crossbars: dict[str, int], target: Target) -> int:
+    """Fill tile (counted over all chips), row and column of the tables in place; returns the number of tiles."""
+    floor = _Floor(target.array.rows or UNLIMITED, target.array.columns or UNLIMITED)
+    order = sorted(tables, key=lambda name: (-tables[name][:, HEIGHT].max(), -tables[name][:, WIDTH].max()))
+    for name in order:
+        table, blocks = tables[name], crossbars[name]
+        height, width = table[:, HEIGHT].astype(np.int64), table[:, WIDTH].astype(np.int64)
+        bundle, rank = np.divmod(np.repeat(np.arange(len(table) // blocks), blocks), copies_per_array(height, width, target))
+        # A bundle is the copies of one block on one tile; its leader is the first, and tells how many follow.
+        key = bundle * blocks + np.tile(np.arange(blocks), len(table) // blocks)
+        _, leaders, inverse, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
+        spots = floor.take(height[leaders] * sizes, width[leaders] * sizes)[inverse]
+        table[:, TILE] = spots[:, 0]
+        table[:, ROW] = spots[:, 1] + rank * height
+        table[:, COLUMN] = spots[:, 2] + rank * width
+    return floor.tiles
+
+
+class _Floor:
+    """The free rectangles of all tiles begun: rows of tile, row, column, height, width."""
+
+    def __init__(self, rows: int, columns: int) -> None:
+        self.rows, self.columns, self.tiles = rows, columns, 0
+        self.free: I64 = np.zeros((0, 5), np.int64)
+
+    def take(self, heights: I64, widths: I64) -> I64:
+        """Places ``[n, 3]`` (tile, row, column) for rectangles that all need different tiles."""
+        spots = np.zeros((len(heights), 3), np.int64)
+        used = np.zeros(self.tiles + len(heights), np.bool_)
+        shapes, which = np.unique(np.stack([-heights, -widths], axis=1), axis=0, return_inverse=True)
+        for k, (height, width) in enumerate(-shapes):
+            wanted = np.flatnonzero(which.reshape(-1) == k)
+            chosen = self._first_fit(height, width, len(wanted), used)
+            spots[wanted] = self.free[chosen, :3]
+            used[self.free[chosen, 0]] = True
+            self._cut(chosen, height, width)
+        return spots
+
+    def _first_fit(self, height: int, width: int, count: int, used: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """Free rectangles, one a tile, the tiles begun first; new tiles for those that find none."""
+        fits = np.flatnonzero((self.free[:, 3] >= height) & (self.free[:, 4] >= width) & ~used[self.free[:, 0]])
+        chosen = fits[np.unique(self.free[fits, 0], return_index=True)[1][:count]]
+        new = np.zeros((count - len(chosen), 5), np.int64)
+        new[:, 0] = self.tiles + np.arange(len(new))
+        new[:, 3:] = self.rows, self.columns
+        chosen = np.concatenate([chosen, len(self.free) + np.arange(len(new))])
+        self.free = np.concatenate([self.free, new])
+        self.tiles += len(new)
+        return chosen
+
+    def _cut(self, chosen: NDArray[np.intp], height: int, width: int) -> None:
+        """Take a corner of the chosen rectangles: the rest is a strip beside it, full height, and one below it."""
+        beside, below = self.free[chosen], self.free[chosen]
+        beside[:, 2] += width
+        beside[:, 4] -= width
+        below[:, 1] += height
+        below[:, 3] -= height
+        below[:, 4] = width
+        rest = np.concatenate([np.delete(self.free, chosen, axis=0), beside, below])
+        self.free = rest[(rest[:, 3] > 0) & (rest[:, 4] > 0)]

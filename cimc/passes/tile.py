@@ -1,0 +1,77 @@
+"""``tile``: cut each layer's matrix to the size of the arrays.
+
+Example: a 5x5 convolution of 4 channels to 12, 100 rows and 12 columns, on 64x64 arrays with differential pairs::
+
+    rows 0 to 50 and 50 to 100 (two whole input channels a slice), columns 0 to 12
+
+A dense layer, or ``mapping.split=rows``, is cut at every 64th row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cimc.errors import FitError
+from cimc.ir.blocks import COLUMN_TILE, GROUP, I32, SLICE, with_tables
+from cimc.ir.program import BLOCK_FIELDS, Layer
+from cimc.ir.verify import verify
+from cimc.passes.base import Compilation, Pass
+from cimc.targets.description import Target
+
+
+class Tile(Pass):
+    """Sets the row and column cuts of every layer and makes its block table, still without shapes and places."""
+
+    name = "tile"
+
+    def requires(self, state: Compilation) -> None:
+        """Raises FitError where one input channel of a kernel is taller than the array."""
+        for layer in state.need_program().layers:
+            _slice_rows(layer, state.target)
+
+    def call(self, state: Compilation) -> bool:
+        program = state.need_program()
+        layers = tuple(_cut(layer, state.target) for layer in program.layers)
+        program = with_tables(program, {layer.name: _table(layer) for layer in layers})
+        state.program = program.model_copy(update={"layers": layers})
+        return bool(layers)
+
+    def ensures(self, state: Compilation) -> None:
+        verify(state.need_program())
+
+
+def _cut(layer: Layer, target: Target) -> Layer:
+    columns = target.array.columns
+    step = layer.columns if columns is None else columns // target.planes
+    return layer.model_copy(
+        update={"row_cuts": _cuts(layer.rows, _slice_rows(layer, target)), "column_cuts": _cuts(layer.columns, step)}
+    )
+
+
+def _slice_rows(layer: Layer, target: Target) -> int:
+    """Rows of a full slice."""
+    rows = target.array.rows
+    if rows is None:
+        return layer.rows
+    if target.mapping.split == "rows":
+        return rows
+    if layer.channel_rows > rows:
+        raise FitError(
+            f"an input channel of {layer.channel_rows} rows > {rows} rows of an array of target {target.name}, "
+            f"{layer.channel_rows - rows} rows too many",
+            where=f"layer {layer.name}",
+            fix=f"--set mapping.split=rows, or --set array.rows={layer.channel_rows}",
+        )
+    return rows // layer.channel_rows * layer.channel_rows
+
+
+def _cuts(size: int, step: int) -> tuple[int, ...]:
+    return (*range(0, size, step), size)
+
+
+def _table(layer: Layer) -> I32:
+    """A row for each group, slice and column tile, in this order; all else is -1."""
+    counts = (layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1)
+    table = np.full((layer.crossbars, len(BLOCK_FIELDS)), -1, np.int32)
+    table[:, [GROUP, SLICE, COLUMN_TILE]] = np.indices(counts, np.int32).reshape(3, -1).T
+    return table
