@@ -5,7 +5,9 @@ of a block are put along a diagonal, so that each has word lines and bit lines o
 
 Example: LeNet's six blocks on 64x64 arrays take three tiles::
 
-    tile 0  dense rows 0-64, conv2 channels 0-1, conv1      tile 1  dense rows 64-128, conv2 channels 2-3      tile 2  dense rows 128-192
+    tile 0   dense rows 0 to 64, conv2 channels 0 and 1, conv1
+    tile 1   dense rows 64 to 128, conv2 channels 2 and 3
+    tile 2   dense rows 128 to 192
 """
 
 from __future__ import annotations
@@ -49,15 +51,15 @@ class Place(Pass):
     def call(self, state: Compilation) -> bool:
         program, target = state.need_program(), state.target
         tables = need_tables(state)
+        crossbars = {layer.name: layer.crossbars for layer in program.layers}
         copied = {  # a table that already holds copies is cut back to one
-            layer.name: np.tile(tables[layer.name][: layer.crossbars], (state.copies.get(layer.name, 1), 1))
-            for layer in program.layers
+            name: np.tile(tables[name][:count], (state.copies.get(name, 1), 1)) for name, count in crossbars.items()
         }
-        tiles = _place(copied, {layer.name: layer.crossbars for layer in program.layers}, target)
+        tiles = _place(copied, crossbars, target)
         per_chip = target.array.tiles_per_chip or UNLIMITED
         self._fits(tiles, per_chip, state)
         for table in copied.values():
-            table[:, CHIP], table[:, TILE] = np.divmod(table[:, TILE], per_chip)
+            table[:, CHIP], table[:, TILE] = np.divmod(table[:, TILE].astype(np.int64), per_chip)
         state.program = with_tables(program, copied)
         return bool(copied)
 
