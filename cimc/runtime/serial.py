@@ -1,0 +1,78 @@
+"""One thread pool at a time: blocks of work on our own threads, with a BLAS that stays on one thread meanwhile."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import count
+from typing import Any
+
+_threads: int | None = None
+_pool: tuple[int, int, ThreadPoolExecutor] | None = None
+
+
+def threads() -> int:
+    """Threads that the kernels use: `set_threads`, else CIMC_THREADS, else the cores this process may run on."""
+    if _threads is not None:
+        return _threads
+    return max(1, int(os.environ.get("CIMC_THREADS", "0")) or len(os.sched_getaffinity(0)))
+
+
+def set_threads(number: int | None) -> None:
+    """Use that many threads from now on; None: the default again. Results do not depend on it."""
+    global _threads
+    _threads = number
+
+
+@cache
+def _blas() -> tuple[Any, ...]:
+    """The BLAS that compiled kernels call: SciPy's."""
+    import scipy.linalg.cython_blas  # noqa: F401 - loads the library that is looked up below
+    from threadpoolctl import ThreadpoolController
+
+    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
+    return tuple(library for library in libraries if "scipy" in os.path.basename(os.path.dirname(library.filepath)).lower()) or tuple(libraries)
+
+
+@contextmanager
+def serial_blas() -> Iterator[None]:
+    """Limit the kernels' BLAS to one thread inside."""
+    libraries = _blas()
+    before = [library.num_threads for library in libraries]
+    for library in libraries:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, number in zip(libraries, before, strict=True):
+            library.set_num_threads(number)
+
+
+def _executor(number: int) -> ThreadPoolExecutor:
+    """A pool of this process: threads do not survive a fork."""
+    global _pool
+    if _pool is None or _pool[0] != os.getpid() or _pool[1] < number:
+        _pool = (os.getpid(), number, ThreadPoolExecutor(number, thread_name_prefix="cimc"))
+    return _pool[2]
+
+
+def parallel(work: Callable[[int], Any], tasks: int, number: int | None = None) -> list[Any]:
+    """``[work(0), ..., work(tasks - 1)]``, spread over the threads as each becomes free; `work` releases the GIL."""
+    number = min(threads() if number is None else number, tasks)
+    if number <= 1:
+        return [work(task) for task in range(tasks)]
+    results: list[Any] = [None] * tasks
+    following = count()
+
+    def worker() -> None:
+        while (task := next(following)) < tasks:
+            results[task] = work(task)
+
+    others = [_executor(number - 1).submit(worker) for _ in range(number - 1)]
+    worker()
+    for other in others:
+        other.result()
+    return results

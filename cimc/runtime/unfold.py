@@ -1,0 +1,123 @@
+"""Where a position's inputs lie: im2col as two index vectors, never as a matrix.
+
+Inputs become codes once, in an image of their own that holds the padding. Input ``r`` of group ``g`` at position ``p`` is
+``image[g * group_stride + base[p] + row_offset[r]]``: a window moves as a whole, for any rank, stride and dilation. The
+same form serves dense products and the pixels of a transposed convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import DataError
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
+
+Index = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Unfolding:
+    """How the inputs of one image form row vectors."""
+
+    perm: tuple[int, ...] | None
+    """Transposition that brings the input to image-major order; None: it is already."""
+    inner: tuple[slice, ...]
+    """Where the data lie in the padded image ``[channels, *padded]``."""
+    padded: Shape
+    """Shape of one padded image."""
+    base: Index
+    """``[positions]``."""
+    row_offset: Index
+    """``[rows]``."""
+    group_stride: int
+
+    @property
+    def positions(self) -> int:
+        return self.base.size
+
+    @property
+    def contiguous(self) -> bool:
+        """No padding: the input's own layout is the padded image."""
+        return all(s == slice(None) for s in self.inner)
+
+
+@lru_cache(maxsize=256)
+def unfolding(geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups: int, rows: int) -> Unfolding:
+    """The unfolding of one input; ``input_shape`` with its image axis, whose size does not matter.
+
+    Raises:
+        DataError: The input does not hold ``groups * rows`` values a position.
+    """
+    if isinstance(geometry, Dense):
+        return _dense(geometry, input_shape, groups, rows)
+    channels, spatial = input_shape[1], input_shape[2:]
+    per_channel = 1 if isinstance(geometry, ConvTranspose) else prod(geometry.kernel_shape)
+    if channels * per_channel != groups * rows or len(spatial) != len(geometry.kernel_shape):
+        raise DataError(f"an input of {channels} channels and {len(spatial)} spatial axes does not suit {groups} x {rows} rows")
+    if isinstance(geometry, ConvTranspose):
+        pixels = prod(spatial)
+        whole = (slice(None),) * (1 + len(spatial))
+        return Unfolding(None, whole, input_shape[1:], np.arange(pixels), np.arange(rows) * pixels, rows * pixels)
+    begin, end = geometry.resolved_pads(spatial)
+    padded = tuple(b + n + e for b, n, e in zip(begin, spatial, end, strict=True))
+    inner = tuple(slice(b, b + n) if b or e else slice(None) for b, n, e in zip(begin, spatial, end, strict=True))
+    steps = [prod(padded[a + 1 :]) for a in range(len(padded))]
+    base = _grid(geometry.output_spatial(spatial), [s * t for s, t in zip(steps, geometry.strides, strict=True)])
+    window = _grid(geometry.kernel_shape, [s * d for s, d in zip(steps, geometry.dilations, strict=True)])
+    area = prod(padded)
+    in_group = rows // per_channel
+    offsets = (np.arange(in_group)[:, None] * area + window).reshape(-1)
+    return Unfolding(None, (slice(None), *inner), (channels, *padded), base, offsets, in_group * area)
+
+
+def _dense(geometry: Dense, input_shape: Shape, groups: int, rows: int) -> Unfolding:
+    width = prod(input_shape[a] for a in geometry.input_perm[geometry.kept :])
+    if width != groups * rows:
+        raise DataError(f"an input of shape {list(input_shape)} holds {width} values a position, the layer {groups * rows} rows")
+    positions = prod(input_shape[a] for a in geometry.input_perm[1 : geometry.kept])
+    perm = None if geometry.input_perm == tuple(range(len(geometry.input_perm))) else geometry.input_perm
+    return Unfolding(perm, (slice(None),), (positions * width,), np.arange(positions) * width, np.arange(rows), rows)
+
+
+def _grid(sizes: Shape, steps: list[int]) -> Index:
+    """Flat offsets of a grid of that many points and steps along each axis, row-major."""
+    flat = np.zeros(1, np.int64)
+    for size, step in zip(sizes, steps, strict=True):
+        flat = (flat[:, None] + np.arange(size) * step).reshape(-1)
+    return flat
+
+
+def overlap_add(values: NDArray[Any], geometry: ConvTranspose, input_shape: Shape) -> NDArray[Any]:
+    """Add up the outputs of a transposed convolution.
+
+    Args:
+        values: ``[images, input pixels, channels * prod(kernel_shape)]``.
+        geometry: Its geometry.
+        input_shape: ``[images, channels, *spatial]`` of the input.
+
+    Returns:
+        ``[images, channels, *output spatial]``.
+    """
+    spatial, kernel = input_shape[2:], geometry.kernel_shape
+    images, channels = values.shape[0], values.shape[2] // prod(kernel)
+    begin, size = geometry.resolved(spatial)
+    pixels = values.reshape(images, *spatial, channels, prod(kernel))
+    full = [
+        max(b + n, (count - 1) * s + (k - 1) * d + 1)
+        for b, n, count, s, k, d in zip(begin, size, spatial, geometry.strides, kernel, geometry.dilations, strict=True)
+    ]
+    out = np.zeros((images, *full, channels), values.dtype)
+    for number, place in enumerate(np.ndindex(*kernel)):
+        window = tuple(
+            slice(k * d, k * d + (count - 1) * s + 1, s)
+            for k, d, count, s in zip(place, geometry.dilations, spatial, geometry.strides, strict=True)
+        )
+        out[(slice(None), *window)] += pixels[..., number]
+    cropped = out[(slice(None), *(slice(b, b + n) for b, n in zip(begin, size, strict=True)))]
+    return np.ascontiguousarray(np.moveaxis(cropped, -1, 1))
