@@ -12,6 +12,7 @@ reshaped keeps its name, as `select` tells the rearrangement by the weight's vie
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,11 +22,11 @@ from numpy.typing import NDArray
 
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.selection.operand import VIEW_OPS, integers, is_constant, resolve
-from cimc.passes.selection.placement import name_nodes, record
+from cimc.passes.selection.placement import bodies, name_nodes, record
 from cimc.passes.selection.registry import weight_slots
 
 #: Largest tensor that folding may compute, in bytes. One filled with a single value takes no memory at any size.
-MAX_BYTES = 1 << 28
+MAX_BYTES = 1 << 30
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
@@ -103,7 +104,7 @@ def constant_tensor(node: ir.Node) -> ir.TensorProtocol | None:
 def _may_fold(node: ir.Node) -> bool:
     if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM_OPS:
         return False
-    return not any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
+    return not bodies(node)
 
 
 def _is_weight_view(node: ir.Node, known: set[ir.Value]) -> bool:
@@ -136,9 +137,15 @@ def _become_initializers(graph: ir.Graph, node: ir.Node, tensors: list[Any]) -> 
     for _, value in values:
         if value.name:
             graph.register_initializer(value)
-    for source in sources:
-        if source.is_initializer() and not source.uses() and not source.is_graph_input() and not source.is_graph_output():
-            graph.initializers.pop(source.name or "", None)
+    drop_unused(graph, sources)
+
+
+def drop_unused(graph: ir.Graph, values: Iterable[ir.Value | None]) -> None:
+    """Take out those of these initializers that nothing uses any more."""
+    for value in values:
+        if value is None or not value.is_initializer() or value.uses() or value.is_graph_input() or value.is_graph_output():
+            continue
+        graph.initializers.pop(value.name or "", None)
 
 
 def _evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | None:
@@ -198,7 +205,7 @@ def _small(proto: onnx.ModelProto) -> bool:
             if size is None:
                 return False
             count *= size
-        if count * 8 > MAX_BYTES or tensor.elem_type == onnx.TensorProto.STRING:
+        if tensor.elem_type == onnx.TensorProto.STRING or count * ir.DataType(tensor.elem_type).itemsize > MAX_BYTES:
             return False
         output.CopyFrom(told)
     return True

@@ -4,6 +4,16 @@
 - A model of IR version 3, where initializers had to be inputs too, becomes one of version 4; no caller could replace
   them before either.
 - Constant nodes become initializers.
+- Quantised products with constant weights become real ones, see `cimc.passes.selection.quantised`. Their weights may be
+  computed, so constants are folded first in a model that has such nodes.
+
+Example::
+
+    before  q | y = QLinearConv (x, xs, xz, w, ws, wz, ys, yz)
+    after   q/dequantize | v = DequantizeLinear (x, one, xz)
+            q | p = Conv (v, weight)
+            q/scale | s = Mul (p, scale)
+            q/quantize | y = QuantizeLinear (s, unit, yz)
 """
 
 from __future__ import annotations
@@ -12,8 +22,11 @@ from typing import ClassVar
 
 from cimc.ir.program import Placement
 from cimc.passes.base import Compilation, Pass
-from cimc.passes.fold import lift_constants
-from cimc.passes.selection.placement import all_nodes, name_nodes
+from cimc.passes.fold import drop_unused, fold_constants, lift_constants
+from cimc.passes.selection.placement import all_nodes, name_nodes, record
+from cimc.passes.selection.quantised import REWRITES
+from cimc.passes.selection.shapes import infer_missing_shapes
+from cimc.passes.selection.site import Site, StaysDigital
 
 
 class Legalise(Pass):
@@ -33,4 +46,29 @@ class Legalise(Pass):
                 model.graph.inputs.remove(value)
             model.ir_version = 4
             changed = True
-        return lift_constants(state) or changed
+        changed |= lift_constants(state)
+        if any(node.op_type in REWRITES and node.domain in ("", "ai.onnx") for node in model.graph):
+            changed |= fold_constants(state)
+            changed |= _rewrite_quantised(state)
+        return changed
+
+
+def _rewrite_quantised(state: Compilation) -> bool:
+    graph = state.model.graph
+    infer_missing_shapes(state.model, (v for n in graph if n.op_type in REWRITES for v in n.inputs))
+    site, changed = Site(state.model, state.target), False
+    for node in list(graph):
+        rewrite = REWRITES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if rewrite is None:
+            continue
+        site.begin(node.name or "", node.op_type)
+        try:
+            values = rewrite(node, site)
+        except StaysDigital as reason:
+            record(state, node, "digital", str(reason))
+            continue
+        inputs = list(node.inputs)
+        site.replace(node, values)
+        drop_unused(graph, inputs)
+        changed = True
+    return changed

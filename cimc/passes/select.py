@@ -10,7 +10,6 @@ Example::
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -21,10 +20,10 @@ from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.operand import VIEW_OPS, resolve
-from cimc.passes.selection.placement import all_nodes, body_placements, name_nodes, record
+from cimc.passes.selection.placement import OWNER, bodies, body_placements, name_nodes, record
 from cimc.passes.selection.registry import rules, weight_slots
 from cimc.passes.selection.shapes import infer_missing_shapes
-from cimc.passes.selection.site import OWNER, Product, Site, StaysDigital
+from cimc.passes.selection.site import Product, Site, StaysDigital
 
 _CHUNK = 1 << 20
 
@@ -42,7 +41,7 @@ class Select(Pass):
         name_nodes(state.model)
         graph = state.model.graph
         infer_missing_shapes(state.model, (v for n in graph if weight_slots(n) for v in n.inputs))
-        site = Site(state.model, state.target, _value_names(state.model))
+        site = Site(state.model, state.target)
         products = [product for node in list(graph) if node.domain != DOMAIN for product in _select(node, site, state)]
         _name_layers(products)
         if products:
@@ -68,38 +67,23 @@ class Select(Pass):
 
 def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
     """Replace one node if its rule says so; its place and the reason are recorded either way."""
+    user = state.placements.get(node.name or "")
     found = rules().get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if found is None:
-        body = any(a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS) for a in node.attributes.values())
-        record(state, node, "digital", "control flow" if body else "no product with a constant weight")
+        if user is None or not user.why:
+            record(state, node, "digital", "control flow" if bodies(node) else "no product with a constant weight")
         return []
-    user = state.placements.get(node.name or "")
     site.begin(node.name or "", user.op_type if user else node.op_type)
     try:
         values = found.rewrite(node, site)
     except StaysDigital as reason:
         record(state, node, "digital", str(reason))
         return []
-    _replace(node, site, values)
+    site.replace(node, values)
     shapes = {p.key[0].shape for p in site.products}
     sizes = ", ".join(f"{g} × {r} × {c}" if g > 1 else f"{r} × {c}" for g, r, c in sorted(shapes))
     record(state, node, "analog", f"product with the constant '{site.products[0].weight.name}' ({sizes})")
     return site.products
-
-
-def _replace(node: ir.Node, site: Site, values: Sequence[ir.Value | None]) -> None:
-    graph = node.graph
-    if not isinstance(graph, ir.Graph):
-        raise RuntimeError("only nodes of the main graph are replaced")
-    for value in site.made:
-        graph.register_initializer(value)
-    pairs = [(old, new) for old, new in zip(node.outputs, values, strict=False) if new is not None]
-    names = [old.name for old, _ in pairs]
-    for old, _ in pairs:
-        old.name = None
-    ir.convenience.replace_nodes_and_values(graph, node, [node], site.nodes, [o for o, _ in pairs], [n for _, n in pairs])
-    for (_, new), name in zip(pairs, names, strict=True):
-        new.name = name
 
 
 def _name_layers(products: list[Product]) -> None:
@@ -158,10 +142,3 @@ def _drop_absorbed(state: Compilation) -> None:
             continue
         graph.remove(node, safe=True)
         record(state, node, "folded", "part of how a crossbar weight is laid out")
-
-
-def _value_names(model: ir.Model) -> set[str]:
-    graph = model.graph
-    names = {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
-    names |= {o.name for node in all_nodes(model) for o in node.outputs if o.name}
-    return names

@@ -51,7 +51,7 @@ def check_vmm(node: ir.Node) -> None:
         geometry, view = geometry_of(node), view_of(node)
     except (ValidationError, ValueError) as error:
         raise VerifyError(f"its geometry or view is malformed: {error}", where=f"Vmm '{node.name}'") from error
-    shape = tuple(int(d) for d in tensor.shape) if tensor is not None else ()
+    shape = tensor.shape.numpy() if tensor is not None else ()
     need(len(view.index) <= len(shape), f"its view index {view.index} is longer than the shape {shape}")
     need(all(0 <= i < size for i, size in zip(view.index, shape, strict=False)), f"its view index {view.index} leaves {shape}")
     size = prod(shape[len(view.index) :])
@@ -75,5 +75,5 @@ def check_vmm(node: ir.Node) -> None:
     bias = node.inputs[2] if len(node.inputs) > 2 else None
     if bias is not None:
         need(is_constant(bias), "its bias is no initializer")
-        count = prod(int(d) for d in bias.const_value.shape) if bias.const_value is not None else 0
+        count = prod(bias.const_value.shape.numpy()) if bias.const_value is not None else 0
         need(count == outputs, f"its bias has {count} entries for {outputs} outputs")

@@ -49,7 +49,7 @@ def gemm(node: ir.Node, site: Site) -> Sequence[ir.Value]:
 def _is_bias(c: ir.Value, columns: int, slot: int) -> bool:
     if not is_constant(c) or c.const_value is None:
         return False
-    shape = tuple(int(d) for d in c.const_value.shape)
+    shape = c.const_value.shape.numpy()
     if slot == 1:
         return shape in ((columns,), (1, columns))
     return shape == (columns, 1) or (columns == 1 and shape in ((1,), ()))

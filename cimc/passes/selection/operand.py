@@ -121,7 +121,7 @@ def resolve(value: ir.Value | None) -> Operand | None:
         tensor = value.const_value
         if tensor is None or tensor.dtype not in FLOATS:
             return None
-        return Operand.of(value, [int(d) for d in tensor.shape])
+        return Operand.of(value, tensor.shape.numpy())
     node = value.producer()
     if node is None or node.domain not in ("", "ai.onnx") or node.op_type not in VIEW_OPS:
         return None

@@ -47,11 +47,21 @@ def record(state: Compilation, node: ir.Node, where: Literal["analog", "digital"
     state.placements[name] = Placement(name=name, op_type=known.op_type if known else node.op_type, where=where, why=why)
 
 
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """The bodies of a Loop, If or Scan."""
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
+
+
 def body_placements(state: Compilation) -> None:
     """Nodes within the bodies of Loop, If and Scan stay digital."""
-    for node in all_nodes(state.model):
-        graph = node.graph
-        if graph is not state.model.graph and isinstance(graph, ir.Graph):
-            parent = graph.parent_node
-            of = f" of '{parent.name}' ({parent.op_type})" if parent is not None else ""
-            record(state, node, "digital", f"inside the body{of}: control flow runs on the digital unit")
+    for parent in state.model.graph:
+        why = f"inside the body of '{parent.name}' ({parent.op_type}): control flow runs on the digital unit"
+        for body in bodies(parent):
+            for node in ir.traversal.RecursiveGraphIterator(body):
+                record(state, node, "digital", why)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
 from cimc.passes.selection.operand import Operand, is_constant, resolve
-from cimc.passes.selection.placement import OWNER
+from cimc.passes.selection.placement import OWNER, all_nodes
 from cimc.passes.selection.shapes import Dims, output_dims
 from cimc.targets.description import Target
 
@@ -39,12 +39,17 @@ class Site:
 
     model: ir.Model
     target: Target
-    names: set[str]
     owner: str = ""
     op_type: str = ""
     nodes: list[ir.Node] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     made: list[ir.Value] = field(default_factory=list)
+    names: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        graph = self.model.graph
+        self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
+        self.names |= {o.name for node in all_nodes(self.model) for o in node.outputs if o.name}
 
     @property
     def opset(self) -> int:
@@ -110,11 +115,12 @@ class Site:
         attributes: Mapping[str, Any] | None = None,
         outputs: int = 1,
     ) -> list[ir.Value]:
-        """A digital node; its name is the user's with a suffix."""
-        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=f"{self.owner}/{suffix}")
+        """A digital node; its name is the user's, with the suffix if there is one."""
+        name = f"{self.owner}/{suffix}" if suffix else self.owner
+        node = ir.node(op_type, inputs, attributes, num_outputs=outputs, name=name)
         node.metadata_props[OWNER] = self.owner
         for output in node.outputs:
-            output.name = self.name(f"{self.owner}/{suffix}")
+            output.name = self.name(name)
             output.dtype = next((v.dtype for v in inputs if v is not None), None)  # type: ignore[assignment]
         self.nodes.append(node)
         return list(node.outputs)
@@ -172,6 +178,20 @@ class Site:
         self.nodes.append(node)
         self.products.append(Product(node, operand.initializer, (view, channel_rows, packing), layer or self.owner))
         return y
+
+    def replace(self, node: ir.Node, values: Sequence[ir.Value | None]) -> None:
+        """Put the new nodes in the node's place; ``values`` take over its outputs and their names."""
+        graph = self.model.graph
+        for value in self.made:
+            graph.register_initializer(value)
+        pairs = [(old, new) for old, new in zip(node.outputs, values, strict=False) if new is not None]
+        names = [old.name for old, _ in pairs]
+        for old, _ in pairs:
+            old.name = None
+        olds, news = [old for old, _ in pairs], [new for _, new in pairs]
+        ir.convenience.replace_nodes_and_values(graph, node, [node], self.nodes, olds, news)
+        for new, name in zip(news, names, strict=True):
+            new.name = name
 
 
 def group_packing(view: WeightView, target: Target) -> int:
