@@ -1,0 +1,201 @@
+"""Data files: npz in, checked against what the model takes; npz out.
+
+A data file holds ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; for a model of several inputs, an array
+for each input by its name. uint8 images are scaled to 0...1 where the model takes floats, and ``x`` without a channel axis
+gets one if the model wants it.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from cimc.errors import DataError, RunError
+from cimc.ir.program import ValueSpec
+
+Part = Literal["train", "test"]
+
+
+def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of an npz file; only those of ``names`` that it holds, if given.
+
+    Raises:
+        DataError: No such file, not an npz, damaged, or it holds pickled objects.
+    """
+    where = str(path)
+    if not Path(path).is_file():
+        raise DataError("no such file", where=where)
+    if not zipfile.is_zipfile(path):
+        raise DataError("not an npz file", where=where, fix="write it with numpy.savez")
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if names is None or name in names:
+                    with archive.open(info) as member:
+                        arrays[name] = _read_array(member, info.file_size, f"{where}, array {name}")
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
+        raise DataError(f"damaged, or not made by numpy: {error}", where=where, fix="write it again with numpy.savez") from error
+    return arrays
+
+
+def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
+    version = npy.read_magic(member)
+    shape, _, dtype = npy.read_array_header_1_0(member) if version == (1, 0) else npy.read_array_header_2_0(member)
+    if dtype.hasobject:
+        raise DataError("holds Python objects, which are never unpickled", where=where, fix="save plain numbers or strings")
+    if member.tell() + dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object)) != size:
+        raise DataError(f"its header says {dtype} {list(shape)}, which is not the {size} bytes stored", where=where)
+    member.seek(0)
+    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
+    return array
+
+
+def load_arrays(path: str | Path, inputs: Sequence[ValueSpec | str], part: Part = "train") -> dict[str, NDArray[Any]]:
+    """The model's inputs from a data file.
+
+    Args:
+        path: An npz file.
+        inputs: What the model takes; a bare name leaves dtype and shape unchecked.
+        part: Which half of a file with ``x_train`` and ``x_test`` to take, where it has no ``x``.
+
+    Raises:
+        DataError: The file is not usable, lacks an input, or an array has the wrong dtype or shape, is empty or holds NaN.
+    """
+    specs = [ValueSpec(name=i, dtype="", shape=None) if isinstance(i, str) else i for i in inputs]
+    wanted = [spec.name for spec in specs]
+    arrays = read_npz(path, [*wanted, "x", f"x_{part}"])
+    if not all(name in arrays for name in wanted):
+        found = next((key for key in ("x", f"x_{part}") if key in arrays), None)
+        if len(specs) != 1 or found is None:
+            missing = ", ".join(name for name in wanted if name not in arrays)
+            raise DataError(f"no array for input {missing}", where=str(path), fix=_keys(wanted, part))
+        arrays = {wanted[0]: arrays[found]}
+    return {spec.name: as_input(arrays[spec.name], spec, f"{path}, input {spec.name}") for spec in specs}
+
+
+def load_labelled(path: str | Path, spec: ValueSpec, part: Part = "test") -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images and their class numbers ``[images]``.
+
+    Raises:
+        DataError: As `load_arrays`; or labels are missing, not whole numbers from 0, or not one an image.
+    """
+    arrays = read_npz(path, ["x", "y", f"x_{part}", f"y_{part}"])
+    suffix = "" if "x" in arrays else f"_{part}"
+    for key in (f"x{suffix}", f"y{suffix}"):
+        if key not in arrays:
+            raise DataError(f"holds no array {key}", where=str(path), fix="save x and y, or x_test and y_test")
+    x = as_input(arrays[f"x{suffix}"], spec, f"{path}, x{suffix}")
+    y, where = arrays[f"y{suffix}"], f"{path}, y{suffix}"
+    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
+        raise DataError(f"labels are {y.dtype} {list(y.shape)}", where=where, fix="give one whole number an image")
+    if len(y) != len(x):
+        raise DataError(f"{len(y)} labels for {len(x)} images", where=where)
+    if int(y.min()) < 0:
+        raise DataError(f"label {int(y.min())} is negative", where=where, fix="number the classes from 0")
+    return x, y
+
+
+def as_input(x: NDArray[Any], spec: ValueSpec, where: str) -> NDArray[Any]:
+    """``x`` in the dtype and with the axes that the model's input wants.
+
+    Raises:
+        DataError: It does not fit, is empty, or holds NaN.
+    """
+    if x.size == 0:
+        raise DataError(f"is empty: shape {list(x.shape)}", where=where)
+    x = _with_channel(_as_dtype(x, spec.dtype, where), spec.shape)
+    if spec.shape is not None:
+        shape = ", ".join("?" if n is None else str(n) for n in spec.shape)
+        fixed = [(n, int(m)) for n, m in list(zip(x.shape, spec.shape, strict=False))[1:] if isinstance(m, int)]
+        if x.ndim != len(spec.shape) or any(n != m for n, m in fixed):
+            raise DataError(f"shape {list(x.shape)}, but the model takes [{shape}]", where=where)
+    if x.dtype.kind == "f" and np.isnan(x).any():
+        raise DataError(f"holds NaN, first at {np.argwhere(np.isnan(x))[0].tolist()}", where=where)
+    return x
+
+
+def _as_dtype(x: NDArray[Any], name: str, where: str) -> NDArray[Any]:
+    if name == "string":
+        if x.dtype.kind not in "US":
+            raise DataError(f"is {x.dtype}, but the model takes strings", where=where)
+        return np.char.decode(x).astype(object) if x.dtype.kind == "S" else x.astype(object)
+    if not name:  # nothing known: still images where they are uint8
+        return x.astype(np.float32) / np.float32(255) if x.dtype == np.uint8 else x
+    if name == "bfloat16":
+        import ml_dtypes  # noqa: F401  makes the name known to numpy
+    dtype = np.dtype(name)
+    if x.dtype == dtype:
+        return x
+    real = dtype.kind == "f" or name == "bfloat16"
+    if x.dtype == np.uint8 and real:
+        return (x.astype(np.float32) / np.float32(255)).astype(dtype)
+    if x.dtype.kind == "f" and real:
+        return x.astype(dtype)
+    if x.dtype.kind in "iu" and dtype.kind in "iu":
+        cast = x.astype(dtype)
+        if np.array_equal(cast, x):
+            return cast
+        raise DataError(f"holds values that do not fit {name}", where=where)
+    raise DataError(f"is {x.dtype}, but the model takes {name}", where=where, fix=f"save it as {name}")
+
+
+def _with_channel(x: NDArray[Any], shape: tuple[int | str | None, ...] | None) -> NDArray[Any]:
+    """A channel axis where the model has one of length 1 and the images have none: after the images' axis, else last."""
+    if shape is None or x.ndim != len(shape) - 1 or x.ndim < 2:
+        return x
+    if shape[1] == 1:
+        return np.expand_dims(x, 1)
+    return np.expand_dims(x, -1) if shape[-1] == 1 else x
+
+
+def save_npz(path: str | Path, values: Mapping[str, Any]) -> None:
+    """Write a model's outputs: arrays by name, the elements of a sequence as ``NAME.0``, ``NAME.1``; bfloat16 as float32.
+
+    An empty optional is left out. The file appears whole or not at all.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
+            for name, array in _flat(values):
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    npy.write_array(member, array, allow_pickle=False)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
+
+
+def _flat(values: Mapping[str, Any]) -> list[tuple[str, NDArray[Any]]]:
+    flat: list[tuple[str, NDArray[Any]]] = []
+    for name, value in values.items():
+        if isinstance(value, list | tuple):
+            flat += _flat({f"{name}.{i}": element for i, element in enumerate(value)})
+        elif isinstance(value, Mapping):
+            flat += _flat({f"{name}.{key}": element for key, element in value.items()})
+        elif value is not None:
+            array = np.asarray(value)
+            if array.dtype.name == "bfloat16":
+                array = array.astype(np.float32)
+            flat.append((name, array.astype(str) if array.dtype.kind == "O" else array))
+    return flat
+
+
+def _keys(wanted: Sequence[str], part: Part) -> str:
+    return f"save it under {wanted[0]}, x or x_{part}" if len(wanted) == 1 else f"save an array under each of {', '.join(wanted)}"
