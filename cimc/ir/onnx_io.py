@@ -1,0 +1,133 @@
+"""ONNX models with their large initializers kept aside as arrays.
+
+A model splits into a small ONNX file and its arrays: `split`. `session` runs that form without copying the arrays, `join`
+makes a whole model of it again. In the small file an initializer kept aside is external data whose location is its own name.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+#: Element types that numpy has itself. The others (bfloat16, 8-bit floats, sub-byte, strings) stay in the small file.
+_PLAIN = frozenset("biufc")
+
+
+def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, NDArray[Any]]]:
+    """The model as a small ONNX file and the arrays of its main graph's large initializers.
+
+    Arrays are the tensors' own buffers (memory-mapped where they were), copied only where they are not contiguous or not
+    aligned. Initializers of subgraphs, and those whose element type numpy lacks, stay in the file. The model is unchanged.
+
+    Args:
+        model: Any model.
+        keep_below: Initializers of fewer bytes stay in the file.
+
+    Returns:
+        The serialised model, and arrays by initializer name.
+    """
+    tensors: dict[str, NDArray[Any]] = {}
+    outside: dict[ir.Value, ir.TensorProtocol] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes < keep_below or tensor.dtype == ir.DataType.STRING:
+            continue
+        if tensor.dtype.numpy().kind not in _PLAIN or tensor.dtype.bitwidth < 8:
+            continue
+        array = np.require(tensor.numpy(), requirements=("C", "A"))
+        tensors[name] = array
+        outside[value] = ir.ExternalTensor(
+            name, 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name, doc_string=tensor.doc_string
+        )
+    with _replaced(outside):
+        return ir.to_proto(model).SerializeToString(deterministic=True), tensors
+
+
+def join(model_bytes: bytes, tensors: Mapping[str, NDArray[Any]]) -> ir.Model:
+    """The inverse of `split`: a model whose initializers refer to the arrays, ready for `onnx_ir.save` or `onnx_ir.to_proto`.
+
+    Raises:
+        KeyError: An array is missing.
+    """
+    model: ir.Model = ir.from_proto(onnx.ModelProto.FromString(model_bytes))
+    for name, value in model.graph.initializers.items():
+        if isinstance(value.const_value, ir.ExternalTensor):
+            value.const_value = ir.Tensor(tensors[name], name=name, doc_string=value.const_value.doc_string)
+    return model
+
+
+def session(
+    model_bytes: bytes,
+    tensors: Mapping[str, NDArray[Any]],
+    *,
+    optimise: bool = False,
+    outputs: Sequence[str] | None = None,
+    threads: int | None = None,
+) -> ort.InferenceSession:
+    """An ONNX Runtime session on the CPU that reads the arrays where they are.
+
+    Its threads do not spin, weights are not repacked (peak memory stays near one copy), and it keeps the arrays alive.
+
+    Args:
+        model_bytes: The small file that `split` gives.
+        tensors: Arrays by initializer name; names that the model does not use do no harm.
+        optimise: Let ONNX Runtime fuse nodes; off, each node computes what its own operator says.
+        outputs: Values of the main graph to return instead of the model's outputs, in this order.
+        threads: Threads within an operator; None: all cores.
+
+    Raises:
+        Exception: Whatever ONNX Runtime raises for a model that it refuses; callers turn it into a CimcError.
+    """
+    model = onnx.ModelProto.FromString(model_bytes)
+    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    if outputs is not None:
+        model_bytes = _with_outputs(model, outputs).SerializeToString()
+    values = [ort.OrtValue.ortvalue_from_numpy(np.require(tensors[name], requirements=("C", "A"))) for name in external]
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.use_deterministic_compute = True
+    level = ort.GraphOptimizationLevel
+    options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    if external:
+        # The first satisfies the loader, which would copy; the second makes the session use the buffer itself.
+        options.add_external_initializers(external, values)
+        for name, value in zip(external, values, strict=True):
+            options.add_initializer(name, value)
+    made = ort.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+    made.cimc_initializers = values
+    return made
+
+
+@contextmanager
+def _replaced(tensors: Mapping[ir.Value, ir.TensorProtocol]) -> Iterator[None]:
+    """Initializers replaced for the while of a serialisation."""
+    kept = {value: value.const_value for value in tensors}
+    try:
+        for value, tensor in tensors.items():
+            value.const_value = tensor
+        yield
+    finally:
+        for value, own in kept.items():
+            value.const_value = own
+
+
+def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The model with these outputs; ONNX Runtime infers the types that it does not state."""
+    known = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
+    chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in names]
+    del model.graph.output[:]
+    model.graph.output.extend(chosen)
+    return model
