@@ -139,7 +139,7 @@ def _apart(program: Program, placed: list[tuple[int, I32]]) -> None:
         for bad in np.flatnonzero(together)[:1]:
             a = program.layers[layer_of[one[bad]]]
             what = f"{_name(blocks[one[bad]])} and {_name(blocks[other[bad]])} fire together on {_at(blocks[one[bad]])}"
-            fix = "put them on different tiles; only copies may share one, on word and bit lines of their own and without a unit column"
+            fix = "put them on different tiles; copies may share one on word and bit lines of their own, without a unit column"
             _fail(a, what, fix)
 
 

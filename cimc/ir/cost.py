@@ -1,0 +1,229 @@
+"""What one image costs, read off the program that runs. Rules of Wu et al., arXiv 2305.14547, checked on its LeNet:
+
+- An *operation* of a layer is one position: all its crossbars fire once, in parallel. Signed inputs that go in two phases
+  take two. A layer that several steps use adds up their positions.
+- A *tile operation* is one crossbar firing once: operations times crossbars. Energy counts tile operations.
+- *sequential* adds up the operations of all layers. *pipelined* is the slowest layer, with a tile for each crossbar;
+  *copies* the same, with the positions of a layer shared among its copies.
+- *placed* is pipelined on the tiles as they are: layers on one tile cannot overlap.
+
+None stands for what is not modelled: a figure that the target does not give, a shape that is not static, digital work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field
+
+from cimc.ir.blocks import CHIP, I64, TILE, check_copies, placed_table
+from cimc.ir.copies import auto_copies, crossbars_with_copies
+from cimc.ir.program import Layer, Program
+from cimc.targets.description import Target
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LayerCost(_Record):
+    """One layer, without its copies; ``ops`` and what follows from it are None where a shape is not static."""
+
+    name: str
+    rows: int = Field(description="Word lines of one group's matrix.")
+    columns: int = Field(description="Device bit lines of one group's matrix.")
+    groups: int
+    crossbars: int
+    copies: int
+    devices: int = Field(description="Devices that hold a weight.")
+    ops: int | None
+    tile_ops: int | None
+    latency_ms: float | None
+    energy_mj: float | None
+    utilisation: float | None = Field(description="Share of the cells of its crossbars that hold a weight.")
+
+
+class Latency(_Record):
+    """Milliseconds an image."""
+
+    sequential: float | None
+    pipelined: float | None
+    copies: float | None = Field(description="None where no layer has copies.")
+    placed: float | None = Field(description="None before `place`.")
+
+
+class Energy(_Record):
+    """Millijoules an image; ``programming``: of writing every cell once."""
+
+    analog: float | None
+    digital: float | None
+    programming: float | None
+
+
+class Cost(_Record):
+    """Cost of one image; see the module for the rules."""
+
+    crossbars: int = Field(description="Logical arrays, one copy of each layer.")
+    crossbars_with_copies: int | None = Field(description="None where no layer has copies.")
+    tiles: int | None = Field(description="Physical tiles in use; None before `place`.")
+    chips: int | None
+    devices: int = Field(description="Devices that hold a weight, one copy of each layer.")
+    flops: int | None = Field(description="Two for each multiply-accumulate with a weight of the model.")
+    ops: int | None
+    tile_ops: int | None
+    latency_ms: Latency
+    energy_mj: Energy
+    utilisation: float | None = Field(description="Share of the cells of all tiles in use that hold a weight, copies included.")
+    layers: tuple[LayerCost, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form; unrounded."""
+        return self.model_dump()
+
+
+def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
+    """Cost of one image.
+
+    Args:
+        program: From pass `tile` on; tiles, chips and placed latency need `place`.
+        copies: By layer, as if it had so many; "auto": the slowest layer gets one more as long as the budget allows it;
+            None: as placed.
+        crossbars: The budget of "auto"; None: half as many again as without copies.
+
+    Raises:
+        CimcError: Copies of a layer that is not there, or fewer than one; a budget below one copy of each layer.
+    """
+    target = program.target
+    placed = _placed_copies(program)
+    ops = {layer.name: _ops(program, layer) for layer in program.layers}
+    if copies == "auto":
+        chosen = auto_copies(program.layers, ops, target, crossbars)
+    else:
+        check_copies(copies or {}, program)
+        chosen = dict(copies) if copies is not None else {name: n for name, n in placed.items() if n > 1}
+    layers = tuple(_layer_cost(layer, ops[layer.name], chosen.get(layer.name, 1), target) for layer in program.layers)
+    total_ops, tile_ops = _sum(c.ops for c in layers), _sum(c.tile_ops for c in layers)
+    shared = None if total_ops is None else max((-(-(c.ops or 0) // c.copies) for c in layers), default=0)
+    tiles = _tiles(program)
+    return Cost(
+        crossbars=sum(c.crossbars for c in layers),
+        crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if chosen else None,
+        tiles=None if tiles is None else len(tiles),
+        chips=None if tiles is None else len(np.unique(tiles[:, 0])),
+        devices=sum(c.devices for c in layers),
+        flops=_flops(program),
+        ops=total_ops,
+        tile_ops=tile_ops,
+        latency_ms=Latency(
+            sequential=_milliseconds(total_ops, target),
+            pipelined=_milliseconds(None if total_ops is None else max((c.ops or 0 for c in layers), default=0), target),
+            copies=_milliseconds(shared, target) if chosen else None,
+            placed=_milliseconds(None if total_ops is None else _busiest_tile(program, ops, placed), target),
+        ),
+        energy_mj=Energy(
+            analog=_millijoules(tile_ops, target.timing.tile_op_energy_nj),
+            digital=None,
+            programming=_millijoules(_cells_written(program, placed), target.timing.programming_energy_nj),
+        ),
+        utilisation=_utilisation(
+            sum(c.devices * placed.get(c.name, 1) for c in layers), 0 if tiles is None else len(tiles), target
+        ),
+        layers=layers,
+    )
+
+
+def _sum(values: Any) -> int | None:
+    total = 0
+    for value in values:
+        if value is None:
+            return None
+        total += value
+    return total
+
+
+def _positions(program: Program, layer: Layer) -> int | None:
+    return _sum(step.positions for step in program.vmm_steps if step.layer == layer.name)
+
+
+def _ops(program: Program, layer: Layer) -> int | None:
+    """Firings of the layer for one image."""
+    target, positions = program.target, _positions(program, layer)
+    two_phase = layer.coding.signed and target.dac.signed == "two_phase" and not target.is_ideal
+    return None if positions is None else positions * (2 if two_phase else 1)
+
+
+def _flops(program: Program) -> int | None:
+    weights = {layer.name: prod(layer.weight.shape) for layer in program.layers}
+    return _sum(None if step.positions is None else 2 * step.positions * weights[step.layer] for step in program.vmm_steps)
+
+
+def _layer_cost(layer: Layer, ops: int | None, copies: int, target: Target) -> LayerCost:
+    devices = prod(layer.weight.shape) * target.planes
+    tile_ops = None if ops is None else ops * layer.crossbars
+    return LayerCost(
+        name=layer.name,
+        rows=layer.rows,
+        columns=layer.columns * target.planes,
+        groups=layer.groups,
+        crossbars=layer.crossbars,
+        copies=copies,
+        devices=devices,
+        ops=ops,
+        tile_ops=tile_ops,
+        latency_ms=_milliseconds(ops, target),
+        energy_mj=_millijoules(tile_ops, target.timing.tile_op_energy_nj),
+        utilisation=_utilisation(devices, layer.crossbars, target),
+    )
+
+
+def _milliseconds(ops: int | None, target: Target) -> float | None:
+    duration = target.timing.tile_op_ns
+    return None if ops is None or duration is None else ops * duration / 1e6
+
+
+def _millijoules(count: int | None, energy_nj: float | None) -> float | None:
+    return None if count is None or energy_nj is None else count * energy_nj / 1e6
+
+
+def _utilisation(devices: int, arrays: int, target: Target) -> float | None:
+    rows, columns = target.array.rows, target.array.columns
+    return None if rows is None or columns is None or not arrays else devices / (arrays * rows * columns)
+
+
+def _placed_copies(program: Program) -> dict[str, int]:
+    """Copies by layer, of those that have their place."""
+    tables = {layer: placed_table(program, layer) for layer in program.layers}
+    return {layer.name: len(table) // layer.crossbars for layer, table in tables.items() if table is not None}
+
+
+def _tiles(program: Program) -> I64 | None:
+    """Chip and tile of every tile in use; None unless all layers have their place."""
+    tables = [placed_table(program, layer) for layer in program.layers]
+    placed = [table[:, [CHIP, TILE]].astype(np.int64) for table in tables if table is not None]
+    if len(placed) < len(tables):
+        return None
+    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *placed]), axis=0)
+
+
+def _busiest_tile(program: Program, ops: Mapping[str, int | None], placed: Mapping[str, int]) -> int | None:
+    """Operations of the tile that most are waiting for; all blocks that a layer has on a tile fire at once."""
+    tiles = _tiles(program)
+    if tiles is None:
+        return None
+    number = tiles[:, 0] * (tiles[:, 1].max(initial=0) + 1) + tiles[:, 1]
+    load = np.zeros(len(tiles), np.int64)
+    for layer in program.layers:
+        table, count = placed_table(program, layer), ops[layer.name]
+        if table is not None and count is not None:
+            at = table[:, CHIP].astype(np.int64) * (tiles[:, 1].max(initial=0) + 1) + table[:, TILE]
+            load[np.unique(np.searchsorted(number, at))] += -(-count // placed[layer.name])
+    return int(load.max(initial=0))
+
+
+def _cells_written(program: Program, placed: Mapping[str, int]) -> int:
+    """Cells of all blocks: those that hold no weight are written to the lowest conductance."""
+    planes = program.target.planes
+    return sum(layer.groups * layer.rows * layer.columns * planes * placed.get(layer.name, 1) for layer in program.layers)
