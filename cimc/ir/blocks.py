@@ -60,12 +60,15 @@ def copies_per_array(height: I64, width: I64, target: Target) -> I64:
     return np.maximum(1, np.minimum(rows // height, columns // width))
 
 
-def check_copies(copies: Mapping[str, int], program: Program) -> None:
-    """CimcError unless ``copies`` maps names of layers to whole numbers from 1."""
+def check_copies(copies: Mapping[str, int], program: Program) -> Mapping[str, int]:
+    """The copies as they are; CimcError unless ``copies`` maps names of layers to whole numbers from 1."""
+    if not isinstance(copies, Mapping):
+        raise CimcError(f"{copies!r} is no table of copies", where="copies", fix='give a number for each layer, or "auto"')
     names = [layer.name for layer in program.layers]
     for name, count in copies.items():
         if name not in names:
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise CimcError(f"no crossbar layer {name}", where="copies", fix=f"name one of: {known or 'there is none'}")
-        if count < 1:
-            raise CimcError(f"{count} copies of layer {name}", where="copies", fix="give at least one")
+        if not isinstance(count, int) or count < 1:
+            raise CimcError(f"{count!r} copies of layer {name}", where="copies", fix="give a whole number from 1")
+    return copies

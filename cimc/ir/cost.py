@@ -51,7 +51,7 @@ class Latency(_Record):
 
     sequential: float | None
     pipelined: float | None
-    copies: float | None = Field(description="None where no layer has copies.")
+    copies: float | None = Field(description="None unless copies are placed or asked for.")
     placed: float | None = Field(description="None before `place`.")
 
 
@@ -67,7 +67,7 @@ class Cost(_Record):
     """Cost of one image; see the module for the rules."""
 
     crossbars: int = Field(description="Logical arrays, one copy of each layer.")
-    crossbars_with_copies: int | None = Field(description="None where no layer has copies.")
+    crossbars_with_copies: int | None = Field(description="None unless copies are placed or asked for.")
     tiles: int | None = Field(description="Physical tiles in use; None before `place`.")
     chips: int | None
     devices: int = Field(description="Devices that hold a weight, one copy of each layer.")
@@ -102,15 +102,15 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     if copies == "auto":
         chosen = auto_copies(program.layers, ops, target, crossbars)
     else:
-        check_copies(copies or {}, program)
-        chosen = dict(copies) if copies is not None else {name: n for name, n in placed.items() if n > 1}
+        chosen = {name: n for name, n in placed.items() if n > 1} if copies is None else dict(check_copies(copies, program))
+    asked = copies is not None or bool(chosen)
     layers = tuple(_layer_cost(layer, ops[layer.name], chosen.get(layer.name, 1), target) for layer in program.layers)
     total_ops, tile_ops = _sum(c.ops for c in layers), _sum(c.tile_ops for c in layers)
     shared = None if total_ops is None else max((-(-(c.ops or 0) // c.copies) for c in layers), default=0)
     tiles = _tiles(program)
     return Cost(
         crossbars=sum(c.crossbars for c in layers),
-        crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if chosen else None,
+        crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if asked else None,
         tiles=None if tiles is None else len(tiles),
         chips=None if tiles is None else len(np.unique(tiles[:, 0])),
         devices=sum(c.devices for c in layers),
@@ -120,7 +120,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
         latency_ms=Latency(
             sequential=_milliseconds(total_ops, target),
             pipelined=_milliseconds(None if total_ops is None else max((c.ops or 0 for c in layers), default=0), target),
-            copies=_milliseconds(shared, target) if chosen else None,
+            copies=_milliseconds(shared, target) if asked else None,
             placed=_milliseconds(None if total_ops is None else _busiest_tile(program, ops, placed), target),
         ),
         energy_mj=Energy(

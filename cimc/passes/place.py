@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import FitError, VerifyError
+from cimc.errors import CimcError, FitError, VerifyError
 from cimc.ir.blocks import (
     CHIP,
     COLUMN,
@@ -42,10 +42,12 @@ class Place(Pass):
     name = "place"
 
     def requires(self, state: Compilation) -> None:
-        """Raises CimcError for copies of a layer that is not there, VerifyError before `map`."""
+        """Raises CimcError for copies of a layer that is not there or no chips, VerifyError before `map`."""
         for name, table in need_tables(state).items():
             if (table[:, [HEIGHT, WIDTH]] < 1).any():
                 raise VerifyError("blocks have no shape yet", where=f"layer {name}", fix="run pass `map` before")
+        if state.chips is not None and state.chips < 1:
+            raise CimcError(f"{state.chips} chips", where="chips", fix="give at least one")
         check_copies(state.copies, state.need_program())
 
     def call(self, state: Compilation) -> bool:
