@@ -1,0 +1,279 @@
+"""The numeric core of ADC ranges: what currents a layer's columns carry, and the range or input gain that suits them.
+
+A column read is the effective current ``I = V * sum over word lines of code / 2**bits * g``: the bit-serial sum that the
+converter sees (``code * gain`` alone where the DAC has no quantisation). A two-phase input is two reads, its positive part
+and its negative part. `choose_range` serves the compiler, with target conductances, and a chip, with those it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import floor, log2, sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import DataError, FitError
+from cimc.ir.geometry import Conv, ConvTranspose, Dense
+from cimc.ir.program import InputCoding, Layer
+from cimc.ir.samples import Extent, keyed, rounded_up, row_vectors, wanted_vectors
+from cimc.targets.description import Target
+
+F32 = NDArray[np.float32]
+
+#: Reads that the quantile is taken over; at a share of 1e-4 that is 400 above it, a standard error of 5 %.
+READS = 1 << 22
+#: Row vectors used however wide the layer is.
+MIN_VECTORS = 64
+
+@dataclass(frozen=True)
+class Samples:
+    """Inputs of a layer: row vectors ``[vectors, groups, rows]``, and the extent of all inputs where it is to count."""
+
+    vectors: F32
+    extent: Extent | None = None
+
+    @classmethod
+    def of(cls, x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, layer: Layer) -> Samples:
+        """A sample of one activation.
+
+        Raises:
+            DataError: It holds NaN or Inf.
+        """
+        groups, rows = layer.groups, layer.rows
+        extent = Extent(count=True)
+        if not extent.add(x):
+            raise DataError("the inputs hold NaN or Inf", where=f"layer {layer.name}", fix="look at the calibration data")
+        return cls(row_vectors(x, geometry, groups, rows, wanted_vectors(groups, rows), layer.name), extent)
+
+
+Devices = Callable[[int, int], F32]
+"""Conductances in µS of the rows ``begin`` to ``end``, ``[groups, rows, device columns]``."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A layer's ADC range and the input gain that goes with it."""
+
+    range_ua: float
+    gain: float
+    bits_lost: float
+    """log2 of how far the gain was lowered."""
+    reads: int
+    """Column reads that the choice rests on."""
+
+
+def full_code(target: Target, signed: bool) -> int:
+    """The largest input code: a sign costs a bit unless it has a phase of its own.
+
+    Raises:
+        FitError: The DAC has a single bit and no phase for the sign.
+    """
+    bits = target.dac.bits
+    if bits is None:
+        raise RuntimeError("a DAC without quantisation has no codes")
+    if signed and target.dac.signed != "two_phase":
+        bits -= 1
+    if bits == 0:
+        raise FitError(
+            f"a 1-bit DAC cannot hold a signed input in the encoding {target.dac.signed}",
+            where=f"target {target.name}, dac.signed",
+            fix="--set dac.signed=two_phase, or more dac.bits",
+        )
+    return int(2**bits - 1)
+
+
+def input_coding(full_scale: float, signed: bool, basis: str, target: Target) -> InputCoding:
+    """The coding whose largest code is ``full_scale``, at the float32 precision that ONNX attributes have.
+
+    Raises:
+        FitError: The DAC cannot hold a sign.
+    """
+    scale = float(np.float32(full_scale if full_scale > 0 else 1.0))
+    gain = 1.0 if target.dac.bits is None else float(np.float32(full_code(target, signed) / scale))
+    return InputCoding(gain=gain, signed=signed, full_scale=scale, basis=basis)
+
+
+def drives(vectors: F32, coding: InputCoding, gain: float, target: Target) -> list[F32]:
+    """What the word lines apply, in units of the read voltage, one array a phase; each shaped like ``vectors``."""
+    bits = target.dac.bits
+    if bits is None:
+        codes, unit, top = vectors * np.float32(gain), 1.0, np.inf
+    else:
+        top = float(full_code(target, coding.signed))
+        codes, unit = np.rint(vectors * np.float32(gain)), 2.0**-bits
+    if not coding.signed:
+        return [np.clip(codes, 0, top) * np.float32(unit)]
+    codes = np.clip(codes, -top, top)
+    if target.dac.signed == "two_phase" or bits is None:
+        return [np.maximum(codes, 0) * np.float32(unit), np.maximum(-codes, 0) * np.float32(unit)]
+    return [(codes + np.float32(2 ** (bits - 1))) * np.float32(unit)]
+
+
+def column_reads(
+    phases: Sequence[F32], devices: Devices, row_cuts: tuple[int, ...], target: Target, sigma_us: float, key: object
+) -> F32:
+    """Effective currents in µA of every read: phases, slices, groups, device columns and vectors, flat.
+
+    Args:
+        phases: Drives ``[vectors, groups, rows]`` in units of the read voltage.
+        devices: The conductances.
+        row_cuts: Row slice s is rows ``row_cuts[s]`` to ``row_cuts[s + 1]``.
+        target: The chip.
+        sigma_us: Standard deviation of a device about its conductance; one normal number a read stands for all of
+            them, as their sum has the variance ``sigma**2 * sum(drive**2)``.
+        key: Names the stream of these normal numbers.
+    """
+    volt = np.float32(target.device.read_voltage_v)
+    parts = []
+    for begin, end in pairwise(row_cuts):
+        g = devices(begin, end)
+        for number, phase in enumerate(phases):
+            x = np.ascontiguousarray(phase[:, :, begin:end].swapaxes(0, 1))
+            current = x @ g
+            if sigma_us:
+                spread = np.sqrt(np.einsum("gnr,gnr->gn", x, x)) * np.float32(sigma_us)
+                draws = keyed(key, begin, number).standard_normal(current.shape, np.float32)
+                current += draws * spread[:, :, None]
+            current *= volt
+            parts.append(current.reshape(-1))
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def adc_range(currents: F32, share: float) -> float:
+    """The current that at most ``share`` of all reads exceed, with two standard errors to spare.
+
+    Of ``share * N`` expected exceedances, ``m``, only ``m - 2 sqrt(m)`` are allowed in the sample. With fewer than one
+    expected it is the largest read. 0 without reads.
+    """
+    if not currents.size:
+        return 0.0
+    expected = share * currents.size
+    allowed = max(0, floor(expected - 2 * sqrt(expected)))
+    return max(0.0, float(np.partition(currents, currents.size - 1 - allowed)[currents.size - 1 - allowed]))
+
+
+def choose_range(
+    vectors: F32,
+    devices: Devices,
+    coding: InputCoding,
+    row_cuts: tuple[int, ...],
+    target: Target,
+    *,
+    sigma_us: float = 0.0,
+    key: object = "",
+) -> Choice:
+    """ADC range of one layer, or the input gain where the chip fixes the range.
+
+    The noise of the converter counts too: a read I with noise s * range saturates above range / (1 + s * normal), so the
+    quantile is taken over I / (1 - s * normal).
+
+    Args:
+        vectors: Real-valued row vectors ``[vectors, groups, rows]``.
+        devices: The conductances.
+        coding: The input coding; what an earlier call took from its gain is given back first.
+        row_cuts: The row slices.
+        target: The chip; it has an ADC and converts once a read.
+        sigma_us: Spread of a device about ``devices``: read noise, and programming error where not yet in them.
+        key: Names the random stream.
+
+    Raises:
+        FitError: A fixed range is too small at any gain.
+    """
+    full_gain = coding.gain * 2.0**coding.bits_lost
+    adc = target.adc
+    bits = adc.bits
+    if bits is None or adc.conversion == "per_bit":
+        raise RuntimeError("this target converts without a range")
+    vectors = _fitting(vectors, devices, row_cuts, key)
+    noise = adc.sigma_lsb / (2**bits - 1)
+
+    def needed(gain: float) -> tuple[float, int]:
+        reads = column_reads(drives(vectors, coding, gain, target), devices, row_cuts, target, sigma_us, key)
+        if noise and reads.size:
+            reads /= np.maximum(0.1, 1 - noise * keyed(key, "adc").standard_normal(reads.shape, np.float32))
+        return adc_range(reads, adc.saturation_share), int(reads.size)
+
+    current, count = needed(full_gain)
+    if adc.range_ua is None:
+        largest = target.device.read_voltage_v * target.device.g_max_us * max(1, *np.diff(row_cuts))
+        return Choice(rounded_up(current) if current > 0 else float(largest), full_gain, 0.0, count)
+    gain = full_gain
+    if current > adc.range_ua:
+        idle = 0.0 if target.dac.signed == "two_phase" or not coding.signed else needed(full_gain * 1e-9)[0]
+        gain = _lowered(full_gain, adc.range_ua, idle, current, lambda g: needed(g)[0], target)
+    return Choice(adc.range_ua, gain, log2(full_gain / gain), count)
+
+
+def choose_ranges(
+    layer: Layer, samples: Samples, devices: Devices, target: Target, *, sigma_us: float | None = None
+) -> Layer:
+    """The layer with its ADC range; with a new input coding too where ``samples`` tell the extent of the inputs.
+
+    Args:
+        layer: Mapped: it has row cuts.
+        samples: What it is given.
+        devices: Conductances in µS of rows ``begin`` to ``end``, ``[groups, rows, device columns]``.
+        target: The chip.
+        sigma_us: Spread of a device about ``devices``; None: the read noise.
+
+    Raises:
+        FitError: A fixed ADC range is too small at any input gain.
+    """
+    coding = layer.coding
+    if samples.extent is not None and not target.is_ideal:
+        scale = rounded_up(samples.extent.full_scale(target.dac.clip_share))
+        coding = input_coding(scale, coding.signed or samples.extent.signed, "calibration on the chip", target)
+    if target.adc.bits is None or target.adc.conversion == "per_bit":
+        return layer.model_copy(update={"coding": coding, "adc_range_ua": None})
+    spread = target.device.read_sigma_us if sigma_us is None else sigma_us
+    try:
+        choice = choose_range(samples.vectors, devices, coding, layer.row_cuts, target, sigma_us=spread, key=layer.name)
+    except FitError as error:
+        raise FitError(error.what, where=f"layer {layer.name}, {error.where}", fix=error.fix) from error
+    coding = coding.model_copy(update={"gain": choice.gain, "bits_lost": choice.bits_lost})
+    return layer.model_copy(update={"coding": coding, "adc_range_ua": choice.range_ua})
+
+
+def _lowered(
+    full_gain: float, limit: float, idle: float, current: float, needed: Callable[[float], float], target: Target
+) -> float:
+    """The largest gain, to about 1 %, whose reads stay within the range."""
+    if idle >= limit:
+        raise FitError(
+            f"columns carry {idle:.4g} µA without any input, the ADC's range is {limit:.4g} µA",
+            where=f"target {target.name}, adc.range_ua",
+            fix="--set dac.signed=two_phase, --set adc.range_ua=null, or fewer array.rows",
+        )
+    low, high = 0.0, 1.0  # as shares of the full gain; currents are linear in it, but for the rounding of codes
+    at_low, at_high = idle, current
+    for _ in range(12):
+        share = low + (high - low) * min(0.98, max(0.02, (limit - at_low) / (at_high - at_low) - 0.002))
+        found = needed(full_gain * share)
+        if found <= limit:
+            low, at_low = share, found
+            if found > 0.99 * limit or high - low < 0.01 * high:
+                break
+        else:
+            high, at_high = share, found
+    if low == 0.0:
+        raise FitError(
+            f"no input gain keeps the columns within {limit:.4g} µA",
+            where=f"target {target.name}, adc.range_ua",
+            fix="--set adc.range_ua=null, or fewer array.rows",
+        )
+    return full_gain * low
+
+
+def _fitting(vectors: F32, devices: Devices, row_cuts: tuple[int, ...], key: object) -> F32:
+    """As many of the vectors, drawn by key, as `READS` asks for."""
+    if len(vectors) <= MIN_VECTORS:
+        return vectors
+    groups, _, columns = devices(row_cuts[0], row_cuts[0] + 1).shape
+    wanted = max(MIN_VECTORS, READS // (groups * columns * (len(row_cuts) - 1)))
+    if len(vectors) <= wanted:
+        return vectors
+    return vectors[np.sort(keyed(key, "vectors").permutation(len(vectors))[:wanted])]

@@ -1,0 +1,258 @@
+"""Give each crossbar layer an input coding: run the graph in float on calibration data and see what the layer is given.
+
+Example::
+
+    before  conv1 | y = cimc.Vmm <layer = "conv1", ...> (x, w, b)
+    after   conv1 | y = cimc.Vmm <layer = "conv1", ..., input_gain = 255.0, input_signed = 0, input_full_scale = 1.0,
+                                  input_basis = "sign: interval analysis; full scale: stated range"> (x, w, b)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import ceil, inf
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from cimc.errors import DataError, VerifyError
+from cimc.ir.dialect import DOMAIN
+from cimc.ir.geometry import Dense, Geometry
+from cimc.ir.onnx_io import session, split
+from cimc.ir.ranging import input_coding
+from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.expand import expand
+from cimc.passes.intervals import Interval, intervals
+from cimc.passes.samples import Source, given, synthetic
+from cimc.passes.selection.check import geometry_of
+
+#: Images used at most; fewer for a large network, so that all together are so many multiply-accumulates, but never
+#: fewer than `FEW_IMAGES` of those there are.
+IMAGE_CAP, WORK_CAP, FEW_IMAGES = 256, 400e9, 16
+#: The same for a synthetic input, whose images are all alike.
+SYNTHETIC_WORK_CAP, FEW_SYNTHETIC = 40e9, 2
+_RUN_BYTES = 32 << 20
+
+
+@dataclass
+class _Use:
+    """One ``Vmm`` node and what it is given."""
+
+    node: ir.Node
+    layer: str
+    value: str
+    geometry: Geometry
+    shape: tuple[int, int, int]
+    wanted: int = 0
+    parts: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+class Calibrate(Pass):
+    """Sets input sign, full scale and gain of every ``Vmm``; keeps row vectors for `ranges` and `map`."""
+
+    name: ClassVar[str] = "calibrate"
+
+    def call(self, state: Compilation) -> bool:
+        """Raises DataError where data do not suit the model, or it computes NaN or Inf from them."""
+        uses = _uses(state.model)
+        if state.target.is_ideal or not uses:
+            return False
+        source = given(state.model, state.calibration) if state.calibration is not None else None
+        bounds = intervals(state.model, _stated_ranges(state, uses))
+        source = source or synthetic(state.model, state.target.input.range)
+        extents, images, known = _observe(state, uses, source)
+        _describe(state, source, images)
+        for layer in dict.fromkeys(use.layer for use in uses):
+            mine = [use for use in uses if use.layer == layer]
+            _set_coding(state, layer, mine, [extents[use.value] for use in mine], [bounds[use.value] for use in mine])
+            state.samples[layer] = np.concatenate([part for use in mine for part in use.parts])
+        for name, shape in known.items():
+            state.input_shapes.setdefault(name, shape)
+        return True
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a ``Vmm`` has no coding, or nodes of one layer differ in it."""
+        if state.target.is_ideal:
+            return
+        seen: dict[str, float | None] = {}
+        for node in (use.node for use in _uses(state.model)):
+            gain, layer = node.attributes.get_float("input_gain", None), node.attributes.get_string("layer", "")
+            if gain is None or not gain > 0:
+                raise VerifyError("it has no input gain", where=f"Vmm '{node.name}'")
+            if seen.setdefault(str(layer), gain) != gain:
+                raise VerifyError("its layer has two input codings", where=f"Vmm '{node.name}'")
+
+
+def _uses(model: ir.Model) -> list[_Use]:
+    uses = []
+    for node in model.graph:
+        if node.domain == DOMAIN and node.op_type == "Vmm":
+            x = cast(ir.Value, node.inputs[0])
+            shape = cast("tuple[int, int, int]", tuple(node.attributes.get_ints("view_shape") or ()))
+            uses.append(_Use(node, node.attributes.get_string("layer") or "", str(x.name), geometry_of(node), shape))
+    counts = {use.layer: sum(other.layer == use.layer for other in uses) for use in uses}
+    for use in uses:
+        use.wanted = ceil(wanted_vectors(use.shape[0], use.shape[1]) / counts[use.layer])
+    return uses
+
+
+def _stated_ranges(state: Compilation, uses: list[_Use]) -> dict[str, Interval]:
+    """What is stated of real inputs on the way to crossbars; it goes into the model too, for the program to hold data to."""
+    span = state.target.input.range
+    if span is None and state.calibration is not None:
+        return {}
+    low, high = span or (0.0, 1.0)
+    found = {}
+    for value in _inputs_on_the_way(uses):
+        value.metadata_props["cimc.range"] = f"{low:.9g},{high:.9g}"
+        found[str(value.name)] = Interval(low, high, exact=True)
+        if span is None:
+            state.notes.append(
+                f"input {value.name} is taken to lie between 0 and 1; other data are refused (--set input.range or --calibration)"
+            )
+    return found
+
+
+def _inputs_on_the_way(uses: list[_Use]) -> list[ir.Value]:
+    todo = [cast(ir.Value, use.node.inputs[0]) for use in uses]
+    seen: dict[ir.Value, None] = {}
+    while todo:
+        value = todo.pop()
+        if value in seen:
+            continue
+        seen[value] = None
+        producer = value.producer()
+        if producer is not None:
+            todo += [v for v in producer.inputs if v is not None]
+            bodies = [a for a in producer.attributes.values() if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)]
+            for body in bodies:
+                graphs = [body.as_graph()] if body.type == ir.AttributeType.GRAPH else body.as_graphs()
+                todo += [v for g in graphs for n in g.all_nodes() for v in n.inputs if v is not None]
+                todo += [v for g in graphs for v in g.outputs if v is not None]
+    real = [v for v in seen if v.is_graph_input() and v.dtype is not None and v.dtype.is_floating_point()]
+    graph = uses[0].node.graph
+    return sorted((v for v in real if v.graph is graph and not v.is_initializer()), key=lambda v: str(v.name))
+
+
+def _observe(
+    state: Compilation, uses: list[_Use], source: Source
+) -> tuple[dict[str, Extent], int, dict[str, tuple[int, ...]]]:
+    """Run the model; extents by value, the images used, shapes for one image."""
+    model = expand(state.model)
+    values = list(dict.fromkeys(use.value for use in uses))
+    made = {str(v.name): v for node in model.graph for v in node.outputs}
+    asked = [name for name in values if name in made]
+    constants = {name: v.const_value.numpy() for name, v in model.graph.initializers.items() if name in values and v.const_value}
+    model.graph.outputs[:] = [made[name] for name in asked]
+    RemoveUnusedNodesPass()(model)
+    runner = None
+    if asked:
+        try:
+            runner = session(*split(model), optimise=False)
+        except Exception as error:  # ONNX Runtime has a class of its own for every status code
+            raise DataError(_reason(error), where="calibration: ONNX Runtime refuses the model in float") from error
+    extents = {name: Extent(count=state.target.dac.clip_share > 0) for name in values}
+    shapes: dict[str, tuple[int, ...]] = {}
+    images, done = 0, 0
+    for chosen, images in _runs(source, uses, shapes):
+        feeds = source.feeds(chosen)
+        seen = constants | feeds | dict(zip(asked, _run(runner, asked, feeds, source), strict=True))
+        for name in values:
+            if not extents[name].add(seen[name]):
+                raise DataError("the model computes NaN or Inf from the calibration data", where=f"value {name}")
+            shapes.setdefault(name, seen[name].shape)
+        for use in uses:
+            wanted = ceil(use.wanted * len(chosen) / images)
+            key = f"{use.node.name}/{done}"
+            use.parts.append(row_vectors(seen[use.value], use.geometry, use.shape[0], use.shape[1], wanted, key))
+        done += len(chosen)
+    first = source.step or 1
+    return extents, done, {use.value: _for_one_image(shapes[use.value], use.geometry, first) for use in uses}
+
+
+def _runs(source: Source, uses: list[_Use], shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[NDArray[np.int64], int]]:
+    """Image numbers of each run, chosen evenly, and how many there will be; the first run tells how many can be."""
+    step = source.step or 1
+    yield from ((np.arange(step), min(source.images, IMAGE_CAP)),)
+    macs = 0.0
+    for use in uses:
+        positions = use.geometry.positions(_for_one_image(shapes[use.value], use.geometry, step))
+        macs += positions * float(np.prod(use.shape))
+    work, few = (SYNTHETIC_WORK_CAP, FEW_SYNTHETIC) if source.arrays is None else (WORK_CAP, FEW_IMAGES)
+    images = min(source.images, IMAGE_CAP, max(few, int(work / max(1.0, macs))))
+    images = max(1, images // step) * step
+    chosen = np.arange(images) * (source.images // step * step) // images
+    if source.step is None:
+        size = 4 * sum(int(np.prod(shape)) for shape in shapes.values())
+        step = max(1, min(IMAGE_CAP, _RUN_BYTES // max(1, size)))
+    first = source.step or 1
+    for begin in range(first, images, step):
+        yield chosen[begin : begin + step], images
+
+
+def _for_one_image(shape: tuple[int, ...], geometry: Geometry, images: int) -> tuple[int, ...]:
+    axis = geometry.input_perm[0] if isinstance(geometry, Dense) else 0
+    if isinstance(geometry, Dense) and not geometry.kept:
+        return shape
+    return tuple(1 if a == axis and size == images else size for a, size in enumerate(shape))
+
+
+def _run(runner: Any, asked: list[str], feeds: dict[str, Any], source: Source) -> list[NDArray[Any]]:
+    if runner is None:
+        return []
+    wanted = {value.name for value in runner.get_inputs()}
+    try:
+        outputs: list[NDArray[Any]] = runner.run(asked, {name: array for name, array in feeds.items() if name in wanted})
+    except Exception as error:  # as above
+        shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
+        if source.arrays is None:
+            raise DataError(
+                f"the model does not run on a synthetic input ({shapes}): {_reason(error)}",
+                where="calibrate",
+                fix="give real data: --calibration DATA.npz",
+            ) from error
+        raise DataError(f"the model does not run on it ({shapes}): {_reason(error)}", where="calibration data") from error
+    return outputs
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _describe(state: Compilation, source: Source, images: int) -> None:
+    if source.arrays is not None:
+        state.calibration_basis = f"calibration data: {images} of {source.images} images"
+    else:
+        low, high = source.range
+        state.calibration_basis = f"synthetic input: uniform {low:g} to {high:g}, {images} images"
+    state.notes.append(f"input scales and ADC ranges come from {state.calibration_basis}")
+    state.notes.extend(source.notes)
+
+
+def _set_coding(state: Compilation, layer: str, uses: list[_Use], extents: list[Extent], bounds: list[Interval]) -> None:
+    """One coding for all uses of a layer."""
+    share = state.target.dac.clip_share
+    proven = all(b.nonnegative for b in bounds)
+    signed = not proven and any(e.signed for e in extents)
+    sign_word = "interval analysis" if proven else "calibration" if state.calibration is not None else "synthetic input"
+    stated = share == 0 and all(b.exact and b.low > -inf and b.high < inf for b in bounds)
+    if stated:
+        scale, scale_word = max(max(-b.low, b.high) for b in bounds), "stated range"
+        signed = any(b.low < 0 for b in bounds)
+    else:
+        scale, scale_word = rounded_up(max(e.full_scale(share) for e in extents)), state.calibration_basis
+    if scale <= 0:
+        state.notes.append(f"layer {layer}: all its calibration inputs are 0; its input full scale is taken as 1")
+    basis = f"sign: {sign_word}; full scale: {scale_word}"
+    coding = input_coding(scale, signed, basis, state.target)
+    for use in uses:
+        attributes = use.node.attributes
+        attributes.add(ir.AttrFloat32("input_gain", coding.gain))
+        attributes.add(ir.AttrInt64("input_signed", int(signed)))
+        attributes.add(ir.AttrFloat32("input_full_scale", cast(float, coding.full_scale)))
+        attributes.add(ir.AttrString("input_basis", basis))

@@ -1,0 +1,150 @@
+"""A ``Vmm`` as plain ONNX: Conv, ConvTranspose, Gemm or MatMul with reshapes, valid at the model's own opset.
+
+Example::
+
+    before  fc | y = cimc.Vmm <geometry = Dense, view_perm = [1, 0], ...> (x, w, b)
+    after   fc | y = Gemm <transB = 1> (x, w, b)
+
+Weights are numpy views of the initializers wherever the layout allows; half-precision products are computed in float32.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.ir.dialect import DOMAIN
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.passes.selection.check import geometry_of, view_of
+
+_NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
+
+
+def matrix_of(view: WeightView, tensor: NDArray[Any]) -> NDArray[Any]:
+    """``[groups, rows, columns]``, a view of ``tensor`` where the layout allows."""
+    matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
+    return matrix
+
+
+def expand(model: ir.Model) -> ir.Model:
+    """A copy of the model without ``Vmm``; large initializers are shared, the model itself stays as it is."""
+    copy = model.clone()
+    for node in list(copy.graph):
+        if node.domain == DOMAIN and node.op_type == "Vmm":
+            _Expansion(copy, node).run()
+    copy.opset_imports.pop(DOMAIN, None)
+    return copy
+
+
+class _Expansion:
+    def __init__(self, model: ir.Model, node: ir.Node) -> None:
+        self.node, self.graph = node, cast(ir.Graph, node.graph)
+        self.opset = model.opset_imports.get("", 1)
+        self.geometry, self.view = geometry_of(node), view_of(node)
+        self.nodes: list[ir.Node] = []
+        weight = cast(ir.Value, node.inputs[1])
+        tensor = cast(ir.TensorProtocol, weight.const_value)
+        self.dtype = tensor.dtype
+        self.matrix = matrix_of(self.view, self._wide(tensor.numpy()))
+        bias = node.inputs[2] if len(node.inputs) > 2 else None
+        self.alpha = float(node.attributes.get_float("alpha", 1.0))
+        beta = float(node.attributes.get_float("beta", 1.0))
+        self.bias = None
+        if bias is not None and bias.const_value is not None:
+            self.bias = self._wide(bias.const_value.numpy()).reshape(-1) * self.matrix.dtype.type(beta)
+
+    def run(self) -> None:
+        old = self.node.outputs[0]
+        x = cast(ir.Value, self.node.inputs[0])
+        if self.dtype in _NARROW:
+            x = self.add("Cast", [x], to=int(ir.DataType.FLOAT))
+        y = self._dense(x, self.geometry) if isinstance(self.geometry, Dense) else self._window(x, self.geometry)
+        if self.dtype in _NARROW:
+            y = self.add("Cast", [y], to=int(self.dtype))
+        name, y.type, y.shape = old.name, old.type, old.shape
+        old.name = None
+        ir.convenience.replace_nodes_and_values(self.graph, self.node, [self.node], self.nodes, [old], [y])
+        y.name = name
+
+    def _wide(self, array: NDArray[Any]) -> NDArray[Any]:
+        return array.astype(np.float32) if self.dtype in _NARROW else array
+
+    def add(self, op_type: str, inputs: list[ir.Value], **attributes: Any) -> ir.Value:
+        name = f"{self.node.name}/{len(self.nodes)}"
+        attributes = {key: value for key, value in attributes.items() if value is not None}
+        made = ir.node(op_type, inputs, attributes=attributes, name=name)
+        made.outputs[0].name = f"cimc/{name}"
+        self.nodes.append(made)
+        return made.outputs[0]
+
+    def constant(self, word: str, array: NDArray[Any]) -> ir.Value:
+        array = np.ascontiguousarray(array)
+        name = f"cimc/{self.node.name}/{word}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        self.graph.register_initializer(value)
+        return value
+
+    def _broadcast(self) -> dict[str, int]:
+        return {"broadcast": 1} if self.opset < 7 else {}
+
+    def _window(self, x: ir.Value, geometry: Conv | ConvTranspose) -> ir.Value:
+        groups, rows, columns = self.view.shape
+        kernel = geometry.kernel_shape
+        same = geometry.auto_pad != "NOTSET"
+        transposed = isinstance(geometry, ConvTranspose)
+        if isinstance(geometry, ConvTranspose):
+            per = int(np.prod(kernel))
+            weight = self.matrix.reshape(groups * rows, columns // per, *kernel)
+        else:
+            weight = self.matrix.transpose(0, 2, 1).reshape(groups * columns, rows // int(np.prod(kernel)), *kernel)
+        extra: dict[str, Any] = {}
+        if isinstance(geometry, ConvTranspose):
+            extra = {"output_padding": geometry.output_padding, "output_shape": geometry.explicit_output}
+        inputs = [x, self.constant("weight", self._scaled(weight))]
+        if self.bias is not None:
+            inputs.append(self.constant("bias", self.bias))
+        return self.add(
+            "ConvTranspose" if transposed else "Conv",
+            inputs,
+            kernel_shape=kernel,
+            strides=geometry.strides,
+            dilations=geometry.dilations,
+            group=groups,
+            auto_pad=geometry.auto_pad if same else None,
+            pads=None if same or extra.get("output_shape") is not None else geometry.pads,
+            **extra,
+        )
+
+    def _scaled(self, weight: NDArray[Any]) -> NDArray[Any]:
+        return weight if self.alpha == 1.0 else weight * weight.dtype.type(self.alpha)
+
+    def _dense(self, x: ir.Value, geometry: Dense) -> ir.Value:
+        groups, rows, columns = self.view.shape
+        if geometry.input_perm != tuple(range(len(geometry.input_perm))):
+            x = self.add("Transpose", [x], perm=geometry.input_perm)
+        kept = [0] * geometry.kept
+        inner = [rows] if groups == 1 else [groups, 1, rows]
+        if len(geometry.input_perm) != geometry.kept + len(inner):
+            x = self._reshape(x, [*kept, *inner], "rows")
+        if groups == 1 and geometry.kept == 1:
+            across = self.matrix[0].T.flags.c_contiguous
+            weight = self.matrix[0].T if across else self.matrix[0]
+            bias = np.zeros(columns, weight.dtype) if self.bias is None else self.bias
+            operands = [x, self.constant("weight", weight), self.constant("bias", bias)]
+            y = self.add("Gemm", operands, alpha=self.alpha, transB=int(across), **self._broadcast())
+        else:
+            matrix = self.matrix[0] if groups == 1 else self.matrix
+            y = self.add("MatMul", [x, self.constant("weight", self._scaled(matrix))])
+        if groups > 1 or len(geometry.output_dims) != 1:
+            y = self._reshape(y, [*kept, *geometry.output_dims], "columns")
+        if self.bias is not None and not (groups == 1 and geometry.kept == 1):
+            y = self.add("Add", [y, self.constant("bias", self.bias.reshape(geometry.output_dims))], **self._broadcast())
+        if geometry.output_perm != tuple(range(len(geometry.output_perm))):
+            y = self.add("Transpose", [y], perm=geometry.output_perm)
+        return y
+
+    def _reshape(self, x: ir.Value, shape: list[int], word: str) -> ir.Value:
+        return self.add("Reshape", [x, self.constant(word, np.array(shape, np.int64))])

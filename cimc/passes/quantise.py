@@ -1,0 +1,141 @@
+"""Say which weight spans the conductance window, and how far the quantised weights are off.
+
+Example, 4 levels a device, one scale for the layer::
+
+    before  fc | y = cimc.Vmm <layer = "fc", ...> (x, w)          w = [[0.5, -1.0], [0.2, 0.9]]
+    after   fc | y = cimc.Vmm <layer = "fc", ..., weight_max = [1.0], weight_error = 0.160> (x, w)
+
+Weights stay as they are; the encoding itself is `cimc.ir.encoding`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.errors import ModelError, VerifyError
+from cimc.ir import encoding
+from cimc.ir.dialect import DOMAIN
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.expand import matrix_of
+from cimc.passes.selection.check import view_of
+from cimc.targets.description import Target
+
+#: Values of a chunk: its float64 temporaries stay in the second-level cache.
+_CHUNK = 1 << 15
+
+
+class Quantise(Pass):
+    """Sets ``weight_max`` of every ``Vmm``, and ``weight_error`` where the target quantises at all."""
+
+    name: ClassVar[str] = "quantise"
+
+    def call(self, state: Compilation) -> bool:
+        """Raises ModelError for NaN or Inf in a weight, TargetError where the cells of a weight cannot hold its bits."""
+        done: dict[str, tuple[NDArray[np.float32], float | None]] = {}
+        for node in _vmms(state.model):
+            layer = node.attributes.get_string("layer") or ""
+            if layer not in done:
+                weight = cast(ir.Value, node.inputs[1])
+                tensor = cast(ir.TensorProtocol, weight.const_value).numpy()
+                matrix = matrix_of(view_of(node), tensor)
+                span = weight_max(matrix, state.target)
+                if not np.isfinite(span).all():
+                    raise ModelError(f"weight '{weight.name}' holds NaN or Inf; no conductance can", where=f"layer {layer}")
+                done[layer] = span, None if state.target.is_ideal else weight_error(matrix, span, state.target)
+            span, error = done[layer]
+            node.attributes.add(ir.AttrFloat32s("weight_max", [float(w) for w in span]))
+            if error is not None:
+                node.attributes.add(ir.AttrFloat32("weight_error", error))
+        return bool(done)
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a scale is missing, not positive, or of a wrong length."""
+        for node in _vmms(state.model):
+            groups, _, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
+            span = node.attributes.get_floats("weight_max") or ()
+            wanted = 1 if state.target.weights.scale == "layer" else groups * columns
+            if len(span) != wanted or not all(w > 0 for w in span):
+                raise VerifyError(f"weight_max wants {wanted} positive numbers", where=f"Vmm '{node.name}'")
+
+
+def weight_max(matrix: NDArray[Any], target: Target) -> NDArray[np.float32]:
+    """The weight that spans the window: the largest there is, at most ``clip_sigma`` RMS of the layer; 1 where all are 0.
+
+    Args:
+        matrix: ``[groups, rows, columns]``.
+        target: Its ``weights.scale`` says whether one number or one a column comes back.
+
+    Returns:
+        ``[1]`` or ``[groups * columns]``.
+    """
+    groups, _, columns = matrix.shape
+    by_column = target.weights.scale == "column"
+    span = np.zeros((groups, columns) if by_column else 1, np.float32)
+    square, clip = 0.0, target.weights.clip_sigma
+    for group, _rows, _columns, part in _chunks(matrix):
+        low, high = part.min(axis=0 if by_column else None), part.max(axis=0 if by_column else None)
+        largest = np.maximum(-low, high).astype(np.float32)
+        if by_column:
+            np.maximum(span[group, _columns], largest, out=span[group, _columns])
+        else:
+            span[0] = max(span[0], largest) if np.isfinite(largest) else largest
+            if not np.isfinite(largest):
+                return span
+        if clip is not None:
+            square += _square_sum(part.astype(np.float64))
+    if clip is not None and matrix.size:
+        limit = np.float32(clip * np.sqrt(square / matrix.size))
+        span = np.where(np.isfinite(span), np.minimum(span, limit), span).astype(np.float32)
+    span[span == 0] = 1
+    return span.reshape(-1)
+
+
+def weight_error(matrix: NDArray[Any], span: NDArray[np.float32], target: Target) -> float:
+    """RMS of what quantisation and clipping change, over the RMS of the weights; 0 where all are 0.
+
+    Args:
+        matrix: ``[groups, rows, columns]``.
+        span: ``[1]`` or ``[groups * columns]``.
+        target: The chip.
+    """
+    step = span.astype(np.float64) / encoding.steps_of_full_weight(target)
+    step = np.broadcast_to(step.reshape(-1) if span.size > 1 else step, (matrix.shape[0] * matrix.shape[2],))
+    step, wide = step.reshape(matrix.shape[0], matrix.shape[2]), span.size > 1
+    spans = span.reshape(matrix.shape[0], matrix.shape[2]) if wide else span
+    total = lost = 0.0
+    for group, _rows, columns, part in _chunks(matrix):
+        mine = spans[group, columns] if wide else span
+        exact = part.astype(np.float64)
+        quantised = encoding.quantise(part[None], mine, target)[0]
+        quantised *= step[group, columns]
+        quantised -= exact
+        lost += _square_sum(quantised)
+        total += _square_sum(exact)
+    return float(np.sqrt(lost / total)) if total > 0 else 0.0
+
+
+def _square_sum(values: NDArray[np.float64]) -> float:
+    flat = values.ravel(order="K")
+    return float(flat @ flat)
+
+
+def _chunks(matrix: NDArray[Any]) -> Iterator[tuple[int, slice, slice, NDArray[Any]]]:
+    """Cache-sized parts of a matrix in the order of its memory: group, rows, columns, ``[rows, columns]``."""
+    groups, rows, columns = matrix.shape
+    for group in range(groups):
+        by_row = matrix.strides[1] >= matrix.strides[2]
+        across, along = (columns, rows) if by_row else (rows, columns)
+        step = max(1, _CHUNK // max(1, across))
+        for begin in range(0, along, step):
+            part, every = slice(begin, min(begin + step, along)), slice(0, across)
+            r, c = (part, every) if by_row else (every, part)
+            yield group, r, c, matrix[group, r, c]
+
+
+def _vmms(model: ir.Model) -> list[ir.Node]:
+    return [node for node in model.graph if node.domain == DOMAIN and node.op_type == "Vmm"]

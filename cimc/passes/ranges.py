@@ -1,0 +1,97 @@
+"""``ranges``: the ADC range of each layer, from the currents its columns carry on the calibration data.
+
+Example, a chip whose ADCs end at 70 µA::
+
+    before  layer conv2  coding unsigned gain 42.5
+    after   layer conv2  coding unsigned gain 10.6 (2.0 bits lost)  adc 70 µA
+
+With ``adc.range_ua: null`` the gain stays, and the range is what at most ``adc.saturation_share`` of the reads exceed.
+Currents take in the mean programming error, and one draw each of programming error and read noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import hypot
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import VerifyError
+from cimc.ir.encoding import encode
+from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.ir.ranging import MIN_VECTORS, READS, Samples, choose_ranges
+from cimc.ir.samples import keyed
+from cimc.passes.base import Compilation, Pass
+from cimc.targets.description import Target
+
+_MIN_COLUMNS = 256
+
+
+class Ranges(Pass):
+    """Sets ``adc_range_ua`` of every layer; lowers its input gain where the chip fixes the range."""
+
+    name: ClassVar[str] = "ranges"
+
+    def call(self, state: Compilation) -> bool:
+        """Raises FitError where a fixed range is too small at any gain."""
+        program, target = state.need_program(), state.target
+        if not _has_ranges(target) or not program.layers:
+            return False
+        spread = hypot(target.device.read_sigma_us, target.device.programming.sigma_us)
+        layers = []
+        for layer in program.layers:
+            vectors = state.samples.get(layer.name)
+            if vectors is None:
+                raise RuntimeError(f"no inputs of layer {layer.name} were kept: `ranges` belongs after `calibrate`")
+            samples = Samples(vectors.reshape(-1, layer.groups, layer.rows))
+            devices = TargetDevices.of(program, layer, len(vectors))
+            layers.append(choose_ranges(layer, samples, devices, target, sigma_us=spread))
+        state.program = program.model_copy(update={"layers": tuple(layers)})
+        return True
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a layer has no range though the ADC needs one."""
+        for layer in state.need_program().layers if _has_ranges(state.target) else ():
+            if not layer.adc_range_ua or layer.coding.bits_lost < 0:
+                raise VerifyError("it has no ADC range", where=f"layer {layer.name}")
+
+
+def _has_ranges(target: Target) -> bool:
+    return target.adc.bits is not None and target.adc.conversion == "integrated"
+
+
+@dataclass(frozen=True)
+class TargetDevices:
+    """Target conductances of a layer, a row slice at a time; of keyed-random columns and groups where it is very wide."""
+
+    matrix: NDArray[Any]
+    """``[groups, rows, columns]``."""
+    weight_max: NDArray[np.float32]
+    target: Target
+
+    @classmethod
+    def of(cls, program: Program, layer: Layer, vectors: int) -> TargetDevices:
+        matrix = weight_matrix(program, layer)
+        span = program.tensors[f"weight_max/{layer.name}"]
+        each = min(vectors, MIN_VECTORS) * layer.groups * max(1, len(layer.row_cuts) - 1) * program.target.planes
+        columns = max(_MIN_COLUMNS, READS // max(1, each))
+        if columns < layer.columns:
+            chosen = np.sort(keyed("columns", layer.name).permutation(layer.columns)[:columns])
+            matrix = matrix[:, :, chosen]
+            if span.size > 1:
+                span = np.ascontiguousarray(span.reshape(layer.groups, layer.columns)[:, chosen]).reshape(-1)
+        return cls(matrix, span, program.target)
+
+    def __call__(self, begin: int, end: int) -> NDArray[np.float32]:
+        device = self.target.device
+        g = encode(self.matrix[:, begin:end], self.weight_max, (0, end - begin), self.target).g_us
+        g = g.reshape(g.shape[0], end - begin, -1)
+        if self.target.array.unit_column:
+            step = (device.g_max_us - device.g_min_us) / ((device.levels or 2) - 1)
+            unit = np.full((*g.shape[:2], 1), device.g_min_us + step, np.float32)
+            g = np.concatenate([g, unit], axis=2)
+        if device.programming.mean_us:
+            g = np.maximum(g + np.float32(device.programming.mean_us), 0)
+        return g

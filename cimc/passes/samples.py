@@ -1,0 +1,208 @@
+"""The data that calibration runs on: the user's images, or a synthetic input made for the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.errors import DataError
+from cimc.ir.samples import keyed
+
+Array = NDArray[Any]
+
+#: Images of a synthetic input; an unknown dimension, and height and width of what looks like an image.
+IMAGES, UNKNOWN_SIZE, IMAGE_SIDE = 8, 16, 224
+_OPTION = "--calibration DATA.npz"
+
+
+@dataclass
+class Source:
+    """Where calibration takes its input from.
+
+    ``axes`` says along which axis of an input its images lie, None where the input is the same in each run; ``step`` is
+    the batch size that the model fixes, None where it takes any.
+    """
+
+    images: int
+    step: int | None
+    axes: dict[str, int | None]
+    arrays: Mapping[str, Array] | None = None
+    inputs: list[ir.Value] = field(default_factory=list)
+    range: tuple[float, float] = (0.0, 1.0)
+    notes: list[str] = field(default_factory=list)
+
+    def feeds(self, chosen: Array) -> dict[str, Array]:
+        """Arrays by input name, for one run on the images of these numbers."""
+        if self.arrays is not None:
+            pairs = ((name, self.arrays[name], axis) for name, axis in self.axes.items())
+            return {name: array if axis is None else array.take(chosen, axis) for name, array, axis in pairs}
+        return {str(value.name): self._synthetic(value, chosen) for value in self.inputs}
+
+    def _synthetic(self, value: ir.Value, chosen: Array) -> Array:
+        name, axis = str(value.name), self.axes[str(value.name)]
+        shape = list(_sizes(value))
+        if axis is None:
+            return _draw(value, tuple(shape), self.range, keyed("synthetic", name))
+        shape[axis] = 1
+        parts = [_draw(value, tuple(shape), self.range, keyed("synthetic", name, int(image))) for image in chosen]
+        return np.concatenate(parts, axis)
+
+
+def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
+    """The user's data.
+
+    Raises:
+        DataError: Names, dtypes or shapes are not the model's, values are not finite, or there is no image.
+    """
+    inputs = {str(v.name): v for v in _inputs(model)}
+    wrong = [f"no input {name}" for name in arrays if name not in inputs] + [
+        f"{name} is missing" for name in inputs if name not in arrays
+    ]
+    if wrong:
+        raise DataError("; ".join(wrong), where="calibration data", fix=f"the model's inputs are {', '.join(inputs)}")
+    fitting = {name: _fit(inputs[name], np.asarray(arrays[name])) for name in inputs}
+    axes, static = _axes(list(inputs.values()))
+    counts = {name: fitting[name].shape[axis] for name, axis in axes.items() if axis is not None}
+    images = max(counts.values(), default=1)
+    for name, count in list(counts.items()):
+        if count != images and name in static and count == static[name]:
+            axes[name] = None  # as many as the model wants in each run: the same for all images
+            del counts[name]
+    if len(set(counts.values())) > 1:
+        raise DataError(
+            "inputs differ in their number of images: " + ", ".join(f"{name} has {count}" for name, count in counts.items()),
+            where="calibration data",
+        )
+    steps = {static[name] for name in counts if name in static}
+    if len(steps) > 1:
+        if any(static.get(name, count) != count for name, count in counts.items()):
+            raise DataError("the model fixes different batch sizes for its inputs", where="calibration data")
+        axes, images, steps = dict.fromkeys(axes), 1, set()
+    step = next(iter(steps), None)
+    if not images or images < (step or 1):
+        raise DataError(f"{images} images, the model takes {step or 1} at a time", where="calibration data")
+    return Source(images, step, axes, fitting)
+
+
+def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
+    """Uniform random numbers for real inputs, keyed by input name and image.
+
+    Raises:
+        DataError: An input is not a tensor.
+    """
+    inputs = _inputs(model)
+    for value in inputs:
+        if not isinstance(value.type, ir.TensorType | type(None)):
+            raise DataError("a synthetic input is made for tensors only", where=f"input {value.name}", fix="--target ideal")
+    axes, static = _axes(inputs)
+    steps = set(static.values())
+    step = next(iter(steps)) if len(steps) == 1 else None
+    if len(steps) > 1:
+        axes = {name: None if name in static else axis for name, axis in axes.items()}
+    notes = [
+        f"input {value.name}: unknown dimension {dim} taken as {size}"
+        for value in inputs
+        for a, (dim, size) in enumerate(zip(value.shape or (), _sizes(value), strict=False))
+        if not isinstance(dim, int) and a != axes[str(value.name)]
+    ]
+    images = IMAGES if step is None else max(1, IMAGES // step) * step
+    if all(axis is None for axis in axes.values()):
+        images = 1
+    return Source(images, step, axes, None, inputs, span or (0.0, 1.0), notes)
+
+
+def _inputs(model: ir.Model) -> list[ir.Value]:
+    return [v for v in model.graph.inputs if str(v.name) not in model.graph.initializers]
+
+
+def _axes(inputs: list[ir.Value]) -> tuple[dict[str, int | None], dict[str, int]]:
+    """By input: the axis that counts images, and its size where the model fixes it.
+
+    The first symbol that leads a shape is the batch; an input that has it elsewhere (a recurrent state, say) counts its
+    images there.
+    """
+    leads = [v.shape[0] for v in inputs if v.shape is not None and len(v.shape)]
+    symbol = next((d for d in leads if not isinstance(d, int) and d.value is not None), None)
+    axes: dict[str, int | None] = {}
+    static: dict[str, int] = {}
+    for value in inputs:
+        name, shape = str(value.name), value.shape
+        if shape is None:
+            axes[name] = 0
+        elif symbol is not None and symbol in list(shape):
+            axes[name] = list(shape).index(symbol)
+        elif not len(shape) or (symbol is not None and isinstance(shape[0], int)):
+            axes[name] = None
+        else:
+            axes[name] = 0
+            if isinstance(shape[0], int):
+                static[name] = shape[0]
+    return axes, static
+
+
+def _sizes(value: ir.Value) -> tuple[int, ...]:
+    """The shape with the unknown filled in."""
+    shape = list(value.shape or ())
+    image = len(shape) == 4 and (shape[1] in (1, 3, 4) or not isinstance(shape[1], int))
+    sizes = []
+    for a, dim in enumerate(shape):
+        side = 3 if image and a == 1 else IMAGE_SIDE if image and a > 1 else UNKNOWN_SIZE
+        sizes.append(dim if isinstance(dim, int) else side)
+    return tuple(sizes)
+
+
+def _draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rng: np.random.Generator) -> Array:
+    dtype = value.dtype or ir.DataType.FLOAT
+    if dtype == ir.DataType.STRING:
+        return np.full(shape, "", object)
+    kind = dtype.numpy()
+    if dtype == ir.DataType.BOOL:
+        return np.ones(shape, kind)
+    if not dtype.is_integer():
+        return rng.uniform(*span, shape).astype(kind)
+    if dtype in (ir.DataType.UINT8, ir.DataType.INT8):
+        return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
+    top = _entries(value)
+    return np.ones(shape, kind) if top is None else rng.integers(0, top, shape).astype(kind)
+
+
+def _entries(value: ir.Value) -> int | None:
+    """Entries of the table that an integer input looks up, if it does."""
+    sizes = []
+    for node, slot in value.uses():
+        table = node.inputs[0]
+        if node.op_type == "Gather" and slot == 1 and table is not None and table.shape is not None:
+            axis = node.attributes.get_int("axis", 0)
+            sizes += [d for d in (table.shape[axis],) if isinstance(d, int)]
+    return min(sizes, default=None)
+
+
+def _fit(value: ir.Value, array: Array) -> Array:
+    """The array in the input's dtype, checked."""
+    name, where = value.name, f"calibration data {value.name}"
+    wanted = None if value.dtype is None else np.dtype(object) if value.dtype == ir.DataType.STRING else value.dtype.numpy()
+    if wanted is not None and array.dtype != wanted:
+        real = value.dtype is not None and value.dtype.is_floating_point() and np.issubdtype(array.dtype, np.floating)
+        whole = wanted.kind in "iu" and array.dtype.kind in "iu" and np.can_cast(array.dtype, wanted, "same_kind")
+        text = wanted.kind == "O" and array.dtype.kind in "US"
+        if not (real or whole or text):
+            fix = f"scale it to real numbers first, as x.astype('{wanted}') / 255" if wanted.kind == "f" else None
+            raise DataError(f"{array.dtype}, but input {name} is {wanted}", where=where, fix=fix)
+        array = array.astype(wanted)
+    shape = value.shape
+    if shape is not None and (
+        array.ndim != len(shape)
+        or any(isinstance(d, int) and d != n for d, n in list(zip(shape, array.shape, strict=True))[1:])
+    ):
+        wants = "×".join(str(d) if isinstance(d, int) else "?" for d in shape)
+        raise DataError(f"shape {'×'.join(map(str, array.shape))}, but input {name} is {wants}", where=where)
+    if not array.size:
+        raise DataError(f"shape {array.shape} holds no value", where=where)
+    if array.dtype.kind == "f" and not (np.isfinite(array.min()) and np.isfinite(array.max())):
+        raise DataError("it holds NaN or Inf", where=where)
+    return array
