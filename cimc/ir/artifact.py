@@ -51,14 +51,17 @@ def save(program: Program, path: str | Path) -> None:
     Raises:
         RunError: The file cannot be written.
     """
-    tensors = {name: np.ascontiguousarray(array) for name, array in program.tensors.items()}
-    metadata = {
+    tensors = {name: np.require(array, requirements="C") for name, array in program.tensors.items()}
+    text = program.model_dump_json()
+    manifest = {
         "format": FORMAT,
-        "schema_version": str(SCHEMA_VERSION),
-        "program": program.model_dump_json(),
-        "sha256": json.dumps({name: _sha256(array) for name, array in tensors.items()}),
+        "schema_version": SCHEMA_VERSION,
+        "program": text,
+        "program_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "tensors_sha256": {name: _sha256(array) for name, array in tensors.items()},
     }
-    write_safetensors(tensors, metadata, Path(path))
+    # One key alone: safetensors writes its metadata in no fixed order.
+    write_safetensors(tensors, {"cimc": json.dumps(manifest)}, Path(path))
 
 
 def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: Path) -> None:
@@ -86,22 +89,27 @@ def load(path: str | Path) -> Program:
     """
     metadata, tensors = read_safetensors(Path(path))
     where = str(path)
-    if metadata.get("format") != FORMAT:
+    try:
+        manifest = json.loads(metadata["cimc"])
+        ours = manifest["format"] == FORMAT
+    except (KeyError, ValueError, TypeError):
+        ours = False
+    if not ours:
         raise ArtifactError("not a compiled program", where=where, fix="make one with `cimc compile MODEL.onnx -o M.cim`")
-    if metadata.get("schema_version") != str(SCHEMA_VERSION):
+    if manifest.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
-            f"program schema version {metadata.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
+            f"program schema version {manifest.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
             where=where,
             fix="compile the model again with this version",
         )
     damaged = ArtifactError("the file is damaged", where=where, fix="compile the model again")
     try:
-        hashes = json.loads(metadata["sha256"])
-        program = Program.model_validate_json(metadata["program"])
-    except (KeyError, ValueError, ValidationError) as error:
+        text, hashes = manifest["program"], manifest["tensors_sha256"]
+        if hashlib.sha256(text.encode()).hexdigest() != manifest["program_sha256"] or hashes.keys() != tensors.keys():
+            raise damaged
+        program = Program.model_validate_json(text)
+    except (KeyError, AttributeError, ValidationError) as error:
         raise damaged from error
-    if not isinstance(hashes, dict) or hashes.keys() != tensors.keys():
-        raise damaged
     for name, array in tensors.items():
         if _sha256(array) != hashes[name]:
             raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
