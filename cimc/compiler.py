@@ -15,7 +15,6 @@ from cimc.data import load_arrays
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
 from cimc.ir.dialect import register_schemas
-from cimc.ir.onnx_io import join, split
 from cimc.ir.printer import print_program
 from cimc.ir.program import Preprocessing, Program, Provenance
 from cimc.ir.verify import verify as verify_program
@@ -154,7 +153,7 @@ def emit(state: Compilation, form: str) -> str | bytes:
 def _emit_graph(model: ir.Model, form: str) -> str | bytes:
     if form == "text":
         return ir.to_onnx_text(model, exclude_initializers=True) + "\n"
-    proto = join(*split(model))
+    proto = ir.to_proto(model)
     if form == "onnx":
         return proto.SerializeToString()
     for tensor in proto.graph.initializer:

@@ -209,9 +209,11 @@ class Program(_Record):
 
     def to_onnx(self) -> ModelProto:
         """The graph that this program was lowered from, with its weights."""
+        import onnx_ir
+
         from cimc.ir.onnx_io import join
 
-        return join(self.tensors["graph"].tobytes(), self.initializers())
+        return onnx_ir.to_proto(join(self.tensors["graph"].tobytes(), self.initializers()))
 
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:

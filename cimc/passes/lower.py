@@ -29,9 +29,8 @@ class Lower(Pass):
 
     def call(self, state: Compilation) -> bool:
         graph_bytes, tensors = split(state.model)
-        lowering = _Lowering(state)
+        lowering = _Lowering(state, {f"initializer/{name}": array for name, array in tensors.items()})
         lowering.run()
-        named = {f"initializer/{name}": array for name, array in tensors.items()} | lowering.tensors
         state.program = Program(
             target=state.target,
             inputs=tuple(_value_spec(value) for value in state.model.graph.inputs),
@@ -39,7 +38,7 @@ class Lower(Pass):
             layers=tuple(lowering.layers.values()),
             steps=tuple(lowering.steps),
             placements=tuple(state.placements.values()),
-            tensors=named | {"graph": np.frombuffer(graph_bytes, np.uint8)},
+            tensors=lowering.tensors | {"graph": np.frombuffer(graph_bytes, np.uint8)},
         )
         return True
 
@@ -47,11 +46,12 @@ class Lower(Pass):
 class _Lowering:
     """The steps, layers and tensors of one program, as they come to be."""
 
-    def __init__(self, state: Compilation) -> None:
+    def __init__(self, state: Compilation, initializers: dict[str, NDArray[Any]]) -> None:
         self.state = state
         self.layers: dict[str, Layer] = {}
         self.steps: list[Step] = []
-        self.tensors: dict[str, NDArray[Any]] = {}
+        self.tensors = dict(initializers)
+        self.outside = {name.removeprefix("initializer/") for name in initializers}
 
     def run(self) -> None:
         graph = self.state.model.graph
@@ -86,7 +86,7 @@ class _Lowering:
         segment = cut(nodes, needed, initializers)
         if not segment.outputs:
             return  # dead work
-        self.tensors[f"segment/{name}"] = np.frombuffer(to_model(segment, name, self.state.model), np.uint8)
+        self.tensors[f"segment/{name}"] = np.frombuffer(to_model(segment, name, self.state.model, self.outside), np.uint8)
         self.steps.append(
             DigitalStep(
                 name=name,

@@ -36,7 +36,7 @@ class Chip:
         self._deterministic = deterministic
         self._crossbars = {
             layer.name: Crossbar(
-                layer, weight_matrix(program, layer), program.tensors.get(f"weight_max/{layer.name}"), program.target, seed
+                layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, seed
             )
             for layer in program.layers
         }
@@ -93,8 +93,8 @@ class Chip:
     def _calibrate_layer(self, step: VmmStep, x: NDArray[Any]) -> None:
         crossbar = self._crossbars[step.layer]
         samples = Samples.of(x, step.geometry, crossbar.layer)
-        layer = choose_ranges(crossbar.layer, samples, crossbar.currents, self.program.target)
-        crossbar.layer = layer
+        layer = choose_ranges(crossbar.layer, samples, crossbar.devices, self.program.target)
+        crossbar.recode(layer)
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmStep
+from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import DigitalUnit, Value
 
@@ -66,13 +68,19 @@ class Executor:
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""
-        crossbar = self._crossbars[step.layer]
-        tensors = self._program.tensors
         rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
         # A batch that was flattened into rows (tokens, patches) has several of them an image.
         first_row = first_image * (rows // images if images and rows % images == 0 else 1)
-        scale, offset = tensors.get(f"scale/{step.name}"), tensors.get(f"offset/{step.name}")
-        return crossbar.multiply(x, step.geometry, self._seed, first_row, step=step.name, scale=scale, offset=offset)
+        noise = rng.key("read", self._seed, step.name)
+        scale, offset = self._affine(step)
+        return self._crossbars[step.layer].multiply(x, step.geometry, noise, first_row, scale, offset)
+
+    def _affine(self, step: VmmStep) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+        """Digital scale, one a column, and offset, one a channel."""
+        scale, offset = (self._program.tensors.get(f"{word}/{step.name}") for word in ("scale", "offset"))
+        if scale is not None and step.geometry.kind == "conv_transpose":
+            scale = np.repeat(scale, prod(step.geometry.kernel_shape))
+        return scale, offset
 
     def _output(self, name: str, values: Mapping[str, Value]) -> Value:
         return values[name] if name in values else self._program.tensors[f"initializer/{name}"]

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
 import onnx
 import onnx_ir as ir
 
-from cimc.ir.onnx_io import external_initializer
 from cimc.passes.lowering.stages import used_values
-
-#: Initializers of at least this many bytes stay outside the segment, shared by all that use them.
-INLINE_BYTES = 1024
-
 
 @dataclass(frozen=True)
 class Segment:
@@ -54,23 +49,27 @@ def _made_within_bodies(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     return made
 
 
-def to_model(segment: Segment, name: str, model: ir.Model) -> bytes:
-    """The segment as a serialised ONNX model at the opset of ``model``."""
+def to_model(segment: Segment, name: str, model: ir.Model, outside: Container[str]) -> bytes:
+    """The segment as a serialised ONNX model at the opset of ``model``; initializers in ``outside`` are external data."""
     graph = onnx.GraphProto(name=name)
     graph.node.extend(ir.serde.serialize_node(node) for node in segment.nodes)
     graph.input.extend(_typed(value) for value in segment.inputs)
     graph.output.extend(_typed(value) for value in segment.outputs)
     for value in segment.initializers:
-        tensor = value.const_value
-        if tensor is None:
-            raise RuntimeError(f"initializer {value.name} has no data")
-        large = tensor.nbytes >= INLINE_BYTES and (proto := external_initializer(str(value.name), tensor)) is not None
-        graph.initializer.append(proto if large else ir.serde.serialize_tensor(tensor))
-        graph.initializer[-1].name = value.name
+        graph.initializer.append(ir.serde.serialize_tensor(_tensor(value, outside)))
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     proto = onnx.ModelProto(ir_version=model.ir_version, graph=graph, opset_import=opsets)
     proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
     return proto.SerializeToString(deterministic=True)
+
+
+def _tensor(value: ir.Value, outside: Container[str]) -> ir.TensorProtocol:
+    name, tensor = str(value.name), value.const_value
+    if tensor is None:
+        raise RuntimeError(f"initializer {name} has no data")
+    if name not in outside:
+        return tensor
+    return ir.ExternalTensor(name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name)
 
 
 def _typed(value: ir.Value) -> onnx.ValueInfoProto:
