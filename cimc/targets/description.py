@@ -6,8 +6,8 @@ A duration is always ``_ns``, so that ``us`` never means two things.
 
 from __future__ import annotations
 
-from functools import cache
-from typing import Literal, Self
+from functools import cache, reduce
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.fields import FieldInfo
@@ -22,35 +22,57 @@ class Section(BaseModel):
 class Array(Section):
     """The crossbar arrays, one a tile."""
 
-    rows: int | None = Field(None, ge=1, description="Word lines of an array; null: unlimited.")
-    columns: int | None = Field(None, ge=2, description="Bit lines of an array, device columns; null: unlimited.")
-    tiles_per_chip: int | None = Field(None, ge=1, description="Tiles of one chip; null: unlimited.")
+    rows: int | None = Field(None, ge=1, le=1 << 20, description="Word lines of an array; null: unlimited.")
+    columns: int | None = Field(
+        None,
+        ge=2,
+        le=1 << 20,
+        description="Bit lines of an array, one device column each (a differential pair takes two), the unit column not "
+        "counted; null: unlimited.",
+    )
+    tiles_per_chip: int | None = Field(None, ge=1, le=1 << 24, description="Arrays of one chip; null: unlimited.")
     unit_column: bool = Field(
         False,
-        description="A further bit line whose devices all hold one level step: it measures the sum of the inputs.",
+        description="A further bit line whose devices all hold g_min and one level step: it measures the sum of the inputs.",
     )
 
 
 class Programming(Section):
-    """How far a written conductance lands from its target."""
+    """How far a written conductance lands from its goal: drawn once a write, not clipped to the window, never below 0."""
 
     kind: str = Field("gaussian", description="Name of a programming model: built in, or from an entry point.")
-    mean_us: float = Field(0.0, description="Mean of the error.")
-    sigma_us: float = Field(0.0, ge=0, description="Standard deviation of the error.")
+    mean_us: float = Field(0.0, ge=-1e6, le=1e6, description="Mean of (conductance written - goal).")
+    sigma_us: float = Field(0.0, ge=0, le=1e6, description="Standard deviation of the same.")
 
 
 class Device(Section):
     """The memristor at each crossing."""
 
     kind: str = Field("memristor", description="Name of a device model: built in, or from an entry point (cimc.devices).")
-    g_min_us: float = Field(0.0, ge=0, description="Lowest conductance of the window.")
-    g_max_us: float = Field(1.0, gt=0, description="Highest conductance of the window.")
-    levels: int | None = Field(None, ge=2, description="Programmable levels over the window; null: continuous.")
-    read_voltage_v: float = Field(1.0, gt=0, description="Voltage of a read pulse.")
-    read_sigma_us: float = Field(0.0, ge=0, description="Read noise of one device, drawn anew at each read.")
+    g_min_us: float = Field(
+        0.0, ge=0, le=1e9, description="Lowest conductance that weights are written to; it stands for the digit 0."
+    )
+    g_max_us: float = Field(1.0, gt=0, le=1e9, description="Highest conductance that weights are written to.")
+    levels: int | None = Field(
+        None,
+        ge=2,
+        le=1 << 16,
+        description="Equally spaced conductances over the window, both ends included, so that one level step is "
+        "(g_max - g_min) / (levels - 1); null: continuous.",
+    )
+    read_voltage_v: float = Field(
+        1.0, gt=0, le=100, description="Voltage of a read pulse; it turns a conductance into a current."
+    )
+    read_sigma_us: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Read noise of one device, the same at every conductance: drawn for each conversion, held over the input "
+        "pulses of that conversion.",
+    )
     programming: Programming = Programming()
-    stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices stuck at g_min.")
-    stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices stuck at g_max.")
+    stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_min whatever is written.")
+    stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_max whatever is written.")
 
     @model_validator(mode="after")
     def _window(self) -> Self:
@@ -70,12 +92,22 @@ class Weights(Section):
         "with the unit column.",
     )
     bits: int | None = Field(
-        None, ge=2, le=16, description="Bits of a weight, sign included; null: what one cell of `levels` holds."
+        None,
+        ge=2,
+        le=16,
+        description="Bits of a weight, sign included (16 bits: -32767 to 32767 steps); null: what one cell of `levels` holds.",
     )
-    cells: int = Field(1, ge=1, le=16, description="Cells a weight (and polarity) is bit-sliced over, least significant first.")
-    rounded: bool = Field(True, description="Write weights at whole levels; false: write-verify aims anywhere in the window.")
+    cells: int = Field(
+        1, ge=1, le=16, description="Cells a weight is bit-sliced over, in a pair each polarity; least significant first."
+    )
+    rounded: bool = Field(
+        True, description="true: weights are written at whole level steps; false: write-verify aims anywhere in the window."
+    )
     clip_sigma: float | None = Field(
-        None, gt=0, description="Largest weight kept, in RMS of the layer's weights; null: the largest there is."
+        None,
+        gt=0,
+        description="Weight that spans the window, in RMS of the layer's weights; larger ones are clipped. null: the largest "
+        "there is.",
     )
     scale: Literal["layer", "column"] = Field("layer", description="One weight scale for a layer, or one for each column.")
 
@@ -87,15 +119,20 @@ class Weights(Section):
 
 
 class Dac(Section):
-    """The converter on each word line."""
+    """The converter on each word line. A code drives its line, bit by bit, as code / 2^bits of the read voltage."""
 
-    bits: int | None = Field(None, ge=1, le=16, description="Bits of an input code; null: no quantisation.")
+    bits: int | None = Field(
+        None, ge=1, le=16, description="Bits of an input code, and so input pulses of a read; null: no quantisation."
+    )
     signed: Literal["two_phase", "offset", "twos_complement"] = Field(
         "two_phase",
-        description="Signed inputs. two_phase: positive part, then negative part, subtracted digitally; offset: code + half "
-        "scale, taken off digitally; twos_complement: the top bit's phase counts negative (per-bit conversion only).",
+        description="Inputs of a layer that may be negative. two_phase: all bits for the positive part, then for the negative "
+        "part, two tile operations, subtracted digitally; offset: code + half scale, one bit goes to the sign, the shift is "
+        "taken off digitally; twos_complement: the top bit's pulse counts negative (per-bit conversion only).",
     )
-    clip_share: float = Field(0.0, ge=0, lt=1, description="Share of the calibration inputs that may clip.")
+    clip_share: float = Field(
+        0.0, ge=0, lt=1, description="Share of a layer's calibration inputs that may clip at the largest code."
+    )
 
 
 class Adc(Section):
@@ -105,46 +142,61 @@ class Adc(Section):
     range_ua: float | None = Field(
         None,
         gt=0,
-        description="Full scale in effective current, sum of code/2^bits x V x g. A number is fixed by the chip, and the input "
-        "gain follows it; null: calibrated for each layer, then frozen.",
+        le=1e12,
+        description="Full scale, from 0, of an integrated conversion, in effective current: the sum over word lines of "
+        "code/2^bits x read voltage x g. A number is fixed by the chip, and a layer's input gain is lowered until its columns "
+        "fit; null: calibrated for each layer, then frozen. Per-bit conversions have no range: an LSB is one level step.",
     )
-    sigma_lsb: float = Field(0.0, ge=0, description="Noise of a conversion, in LSB.")
-    saturation_share: float = Field(1e-4, ge=0, lt=1, description="Share of column reads that may saturate at calibration.")
+    sigma_lsb: float = Field(0.0, ge=0, le=1e6, description="Noise of a conversion, in LSB of range / (2^bits - 1).")
+    saturation_share: float = Field(
+        1e-4, ge=0, lt=1, description="Share of the calibration's column reads that may exceed the range."
+    )
     conversion: Literal["integrated", "per_bit"] = Field(
         "integrated",
-        description="integrated: one conversion after all input bits; per_bit: one for each input bit, shifted and added.",
+        description="integrated: the input bits are weighted and added in the analog domain, then converted once; per_bit: one "
+        "conversion an input bit, shifted and added digitally.",
     )
     flipped: bool = Field(
-        False, description="Store a column complemented where that halves its largest sum (needs a unit column)."
+        False,
+        description="A device column whose digits add up to more than half of the most possible is stored complemented, which "
+        "saves an ADC bit (needs a unit column).",
     )
 
 
 class Timing(Section):
-    """Cost of one tile operation: one position, all columns of an array. null: not modelled."""
+    """Cost of one tile operation: one input vector through all rows and columns of one array. null: not modelled."""
 
-    tile_op_ns: float | None = Field(None, gt=0, description="Time of a tile operation, conversions included.")
-    tile_op_energy_nj: float | None = Field(None, ge=0, description="Energy of a tile operation.")
-    programming_energy_nj: float | None = Field(None, ge=0, description="Energy to program one device.")
+    tile_op_ns: float | None = Field(
+        None, gt=0, le=1e12, description="Time of a tile operation, all input bits and conversions included."
+    )
+    tile_op_energy_nj: float | None = Field(
+        None, ge=0, le=1e12, description="Energy of a tile operation, drivers and converters included."
+    )
+    programming_energy_nj: float | None = Field(
+        None, ge=0, le=1e12, description="Energy to write one device once, verify reads included."
+    )
 
 
 class Mapping(Section):
     """How layers are cut to arrays."""
 
     split: Literal["channels", "rows"] = Field(
-        "channels", description="channels: a tall kernel is cut at whole input channels; rows: anywhere."
+        "channels", description="Cuts of a kernel taller than an array. channels: at whole input channels; rows: anywhere."
     )
     depthwise: Literal["auto", "analog", "digital"] = Field(
         "auto",
-        description="Depthwise convolutions (one input channel a group). auto: digital, as a column uses but k*k rows.",
+        description="Depthwise convolutions (one input channel a group). auto: as digital, for a column would use k*k rows only.",
     )
-    max_unroll: int = Field(32, ge=0, description="Longest static sequence of a recurrent node that is unrolled to crossbars.")
+    max_unroll: int = Field(
+        32, ge=0, le=100_000, description="Longest static sequence of a recurrent node that is unrolled to crossbars."
+    )
 
 
 class Input(Section):
     """The model's real-valued inputs."""
 
     range: tuple[float, float] | None = Field(
-        None, description="Smallest and largest input; null: from calibration, else 0 to 1."
+        None, description="Smallest and largest value of the model's inputs; null: from calibration, else 0 to 1."
     )
 
     @model_validator(mode="after")
@@ -157,8 +209,8 @@ class Input(Section):
 class Target(Section):
     """A whole chip. ``sources`` says where each figure comes from, by dotted path."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    description: str = ""
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for messages.")
+    description: str = Field("", description="The chip in one line.")
     array: Array = Array()
     device: Device = Device()
     weights: Weights = Weights()
@@ -167,7 +219,7 @@ class Target(Section):
     timing: Timing = Timing()
     mapping: Mapping = Mapping()
     input: Input = Input()
-    sources: dict[str, str] = Field(default_factory=dict)
+    sources: dict[str, str] = Field(default_factory=dict, description="Where a figure comes from, by dotted path.")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -177,6 +229,8 @@ class Target(Section):
             raise ValueError("adc.flipped needs array.unit_column")
         if self.adc.conversion == "per_bit" and (self.dac.bits is None or self.adc.bits is None):
             raise ValueError("adc.conversion=per_bit needs dac.bits and adc.bits")
+        if self.adc.conversion == "per_bit" and self.adc.range_ua is not None:
+            raise ValueError("adc.range_ua has no meaning with adc.conversion=per_bit: an LSB is one level step; set it to null")
         if self.dac.signed == "twos_complement" and self.adc.conversion != "per_bit":
             raise ValueError("dac.signed=twos_complement needs adc.conversion=per_bit")
         planes = self.planes
@@ -193,13 +247,14 @@ class Target(Section):
 
     @property
     def is_ideal(self) -> bool:
-        """No quantisation, noise, error or fault anywhere: products are exact in the model's own precision."""
+        """No quantisation, clipping, noise, error or fault anywhere: products are exact in the model's own precision."""
         d = self.device
         return (
             self.dac.bits is None
             and self.adc.bits is None
             and d.levels is None
             and self.weights.bits is None
+            and self.weights.clip_sigma is None
             and not (d.read_sigma_us or d.programming.sigma_us or d.programming.mean_us)
             and not (d.stuck_low_rate or d.stuck_high_rate or self.adc.sigma_lsb)
         )
@@ -221,6 +276,11 @@ def field_table() -> dict[str, FieldInfo]:
     table = walk(Target, "")
     del table["sources"]
     return table
+
+
+def figures_of(target: Target) -> dict[str, Any]:
+    """Every figure of a target by its dotted path."""
+    return {path: reduce(getattr, path.split("."), target) for path in field_table()}
 
 
 _UNITS = {

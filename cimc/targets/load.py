@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from cimc.errors import TargetError
+from cimc.targets.build import build
 from cimc.targets.description import Target
-from cimc.targets.figures import Figure, Figures, build, flatten
+from cimc.targets.figures import Figure, Figures, flatten
 from cimc.targets.settings import parse_settings
 from cimc.targets.yaml_file import Lines, read_yaml
 
@@ -40,7 +41,7 @@ def load_target(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence
 
 def available_targets() -> dict[str, str]:
     """Name -> where it comes from: "built in", or the package whose entry point it is. Built-in names come first."""
-    names = {path.stem: "built in" for path in sorted(CHIPS.glob("*.yaml"))}
+    names = dict.fromkeys(sorted(path.stem for path in CHIPS.glob("*.yaml")), "built in")
     for point in metadata.entry_points(group=GROUP):
         names.setdefault(point.name, point.dist.name if point.dist else point.value)
     return names
@@ -52,6 +53,8 @@ def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
         return flatten(ref.model_dump(), f"target {ref.name}")
     if isinstance(ref, Path) or (isinstance(ref, str) and _is_path(ref)):
         path = folder / Path(ref).expanduser()
+        if chain and not path.is_file():
+            raise TargetError(f"there is no file {str(ref)!r} beside it", where=f"{chain[-1]}, extends")
         document, lines = read_yaml(path)
         return _extended(document, str(path), lines, path.stem, path.parent, (*chain, str(path.resolve())))
     if not isinstance(ref, str):

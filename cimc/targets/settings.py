@@ -7,10 +7,8 @@ from typing import Any
 
 from cimc.errors import TargetError
 from cimc.targets.description import field_table
-from cimc.targets.figures import Figure, Figures, check_path
+from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_path
 from cimc.targets.yaml_file import parse_yaml
-
-SOURCE = "set by the user"
 
 
 def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
@@ -26,7 +24,7 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
     for path, value in pairs:
         where = f"--set {path}={value}"
         check_path(path, where)
-        figures[path] = Figure(_typed(path, value, where) if isinstance(value, str) else value, SOURCE, where)
+        figures[path] = Figure(_typed(path, value, where) if isinstance(value, str) else value, SET_BY_USER, where)
     return figures
 
 

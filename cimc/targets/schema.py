@@ -1,0 +1,39 @@
+"""JSON Schema of a target file, for editors: plain figures or ``{value, source}``, and ``extends``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cimc.targets.description import Target
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema() -> dict[str, Any]:
+    """What a YAML file may say; rules between fields are checked at load only."""
+    schema = Target.model_json_schema()
+    sections: dict[str, Any] = schema.pop("$defs")
+    schema.pop("required", None)  # a file without a name is called after itself
+    for node in (schema, *sections.values()):
+        node["properties"] = {name: _figure(field) for name, field in node["properties"].items()}
+    schema["properties"]["sources"] = {
+        "type": "object",
+        "additionalProperties": {"type": "string"},
+        "description": "Where a figure comes from, by dotted path; the same as a source beside the figure.",
+    }
+    extends = {"type": "string", "description": "Name or path of the target that this one changes."}
+    schema["properties"] = {"extends": extends} | schema["properties"]
+    return {"$schema": DIALECT, **schema, "title": "cimc target", "$defs": sections}
+
+
+def _figure(field: dict[str, Any]) -> dict[str, Any]:
+    if "$ref" in field:  # a section
+        return {"$ref": field["$ref"], **({"description": field["description"]} if "description" in field else {})}
+    about: dict[str, Any] = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
+    sourced = {
+        "type": "object",
+        "properties": {"value": field, "source": {"type": "string"}},
+        "required": ["value"],
+        "additionalProperties": False,
+    }
+    return {**about, "anyOf": [field, sourced]}
