@@ -35,19 +35,21 @@ def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, N
         The serialised model, and arrays by initializer name.
     """
     tensors: dict[str, NDArray[Any]] = {}
-    outside: dict[ir.Value, ir.TensorProtocol] = {}
+    stands_for: dict[ir.Value, ir.TensorProtocol] = {}
     for name, value in model.graph.initializers.items():
         tensor = value.const_value
-        if tensor is None or tensor.nbytes < keep_below or tensor.dtype == ir.DataType.STRING:
+        if tensor is None:
             continue
-        if tensor.dtype.numpy().kind not in _PLAIN or tensor.dtype.bitwidth < 8:
+        if not _is_plain(tensor.dtype) or tensor.nbytes < keep_below:
+            if isinstance(tensor, ir.ExternalTensor):
+                stands_for[value] = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
             continue
         array = np.require(tensor.numpy(), requirements=("C", "A"))
         tensors[name] = array
-        outside[value] = ir.ExternalTensor(
+        stands_for[value] = ir.ExternalTensor(
             name, 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name, doc_string=tensor.doc_string
         )
-    with _replaced(outside):
+    with _replaced(stands_for):
         return ir.to_proto(model).SerializeToString(deterministic=True), tensors
 
 
@@ -109,6 +111,10 @@ def session(
     made = ort.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
     made.cimc_initializers = values
     return made
+
+
+def _is_plain(dtype: ir.DataType) -> bool:
+    return dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and dtype.numpy().kind in _PLAIN
 
 
 @contextmanager
