@@ -1,0 +1,63 @@
+"""From an ONNX model to compute-in-memory crossbar hardware: compile, simulate, cost.
+
+The names below are imported when they are first used, so that ``import cimc`` is quick.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from cimc.errors import ArtifactError, CimcError, DataError, FitError, ModelError, RunError, TargetError, VerifyError
+from cimc.version import __version__
+
+if TYPE_CHECKING:
+    from cimc import backend, datasets
+    from cimc.compiler import compile  # noqa: A004
+    from cimc.ir.artifact import load
+    from cimc.ir.program import Program
+    from cimc.runtime.chip import Chip
+    from cimc.targets.description import Target
+
+#: Name -> module that holds it; a name that is a module itself has its own.
+_LAZY = {
+    "Chip": "cimc.runtime.chip",
+    "Program": "cimc.ir.program",
+    "Target": "cimc.targets.description",
+    "compile": "cimc.compiler",
+    "load": "cimc.ir.artifact",
+}
+_MODULES = ("backend", "datasets")
+
+__all__ = [
+    "ArtifactError",
+    "Chip",
+    "CimcError",
+    "DataError",
+    "FitError",
+    "ModelError",
+    "Program",
+    "RunError",
+    "Target",
+    "TargetError",
+    "VerifyError",
+    "__version__",
+    "backend",
+    "compile",
+    "datasets",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return import_module(f"cimc.{name}")
+    if name not in _LAZY:
+        raise AttributeError(f"module 'cimc' has no attribute {name!r}")
+    value = getattr(import_module(_LAZY[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

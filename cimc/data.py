@@ -8,9 +8,9 @@ gets one if the model wants it.
 from __future__ import annotations
 
 import os
-import tempfile
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -166,20 +166,34 @@ def save_npz(path: str | Path, values: Mapping[str, Any]) -> None:
     Raises:
         RunError: The file cannot be written.
     """
-    path = Path(path)
-    temporary = None
+    with _whole(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+        for name, array in _flat(values):
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                npy.write_array(member, array, allow_pickle=False)
+
+
+def write_file(path: str | Path, content: bytes) -> None:
+    """Write a file, whole or not at all.
+
+    Raises:
+        RunError: The file cannot be written.
+    """
+    with _whole(Path(path)) as file:
+        file.write(content)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[IO[bytes]]:
+    """A temporary file beside ``path`` that takes its name once all is written."""
+    temporary = path.parent / f".{path.name}.{os.getpid()}"
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file, zipfile.ZipFile(file, "w") as archive:
-            for name, array in _flat(values):
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                    npy.write_array(member, array, allow_pickle=False)
-        os.chmod(temporary, 0o644)
+        with temporary.open("xb") as file:
+            yield file
         os.replace(temporary, path)
-    except (OSError, ValueError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+    except OSError as error:
         raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, NDArray[Any]]]:

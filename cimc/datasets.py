@@ -31,7 +31,7 @@ def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
         path: An npz file that holds it; None: the copy in this repository's ``examples/data``, else a cached download.
 
     Returns:
-        ``x_train`` uint8 ``[60000, 28, 28]``, ``y_train`` uint8 ``[60000]``, ``x_test`` ``[10000, 28, 28]``, ``y_test`` ``[10000]``.
+        uint8 arrays ``x_train`` ``[60000, 28, 28]``, ``y_train`` ``[60000]``, ``x_test`` and ``y_test`` (10,000 images).
 
     Raises:
         DataError: The file is missing or is not MNIST, or it cannot be fetched.

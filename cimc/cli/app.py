@@ -1,0 +1,50 @@
+"""The command line. Commands import what they need when they run, so that `--help` is quick."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from cimc.cli.common import Commands
+from cimc.cli.compare import compare
+from cimc.cli.compile import compile as compile_command
+from cimc.cli.evaluate import evaluate
+from cimc.cli.inspect import inspect
+from cimc.cli.run import run
+from cimc.cli.targets import app as targets_app
+from cimc.version import __version__
+
+#: Plain help: rich would double the time of `--help`.
+app = typer.Typer(
+    name="cimc",
+    cls=Commands,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+app.command("compile")(compile_command)
+app.command("run")(run)
+app.command("evaluate")(evaluate)
+app.command("compare")(compare)
+app.command("inspect")(inspect)
+app.add_typer(targets_app, name="targets")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"cimc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """From an ONNX model to compute-in-memory crossbar hardware: compile, simulate, cost."""
+
+
+def main() -> None:
+    """Entry point of the `cimc` command. Exit codes: 0 done, 1 the work failed, 2 bad input or usage."""
+    app()

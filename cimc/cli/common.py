@@ -1,0 +1,116 @@
+"""What the commands share: errors for people, one JSON object or a table, progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from cimc.ir.program import Program
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output; notes go to standard error.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
+Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
+
+
+class Commands(TyperGroup):
+    """The commands of cimc; what goes wrong in one becomes a message and an exit code, not a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+            return result
+        except CimcError as error:
+            note(f"error: {error}")
+            code = error.exit_code
+        except KeyboardInterrupt:
+            note("interrupted")
+            code = 130
+        except MemoryError:
+            note("error: out of memory\n  try: fewer images at a time, or a smaller model")
+            code = 1
+        except BrokenPipeError:  # the reader has gone; the flush at exit must not complain
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = 1
+        raise typer.Exit(code)
+
+
+def note(text: str) -> None:
+    """Tell the user something beside the result."""
+    typer.echo(text, err=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """The one JSON object of a command."""
+    typer.echo(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """A table on standard output; figures stand right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for number, name in enumerate(columns):
+        figures = any(isinstance(row[number], int | float) for row in rows)
+        table.add_column(name, justify="right" if figures else "left")
+    for row in rows:
+        table.add_row(*(figure(cell) for cell in row))
+    console = Console(highlight=False, markup=False)
+    console.print(table, width=None if console.is_terminal else 120)
+
+
+def figure(value: object) -> str:
+    """A figure for people: four digits, a dash for what is not known."""
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while a terminal looks on; yields the function that advances it."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda count: bar.advance(task, count)
+
+
+def announce(program: Program, images: int) -> None:
+    """Before a long run: what it will cost this machine."""
+    from cimc.report.estimate import LONG_RUN_S, estimate
+
+    expected = estimate(program, images)
+    if expected.seconds is not None and expected.seconds > LONG_RUN_S:
+        note(f"about {expected.seconds:.0f} s and {expected.memory_bytes / 1e9:.1f} GB for {images} images")
+
+
+def parse_copies(values: Sequence[str]) -> dict[str, int]:
+    """``["conv1=8"]`` as numbers by layer.
+
+    Raises:
+        CimcError: Not of that form, or not a positive number.
+    """
+    copies = {}
+    for value in values:
+        name, equals, number = value.rpartition("=")
+        if not equals or not name or not number.isdecimal() or int(number) < 1:
+            raise CimcError(f"--copies {value} is not LAYER=NUMBER", fix="for example --copies conv1=8")
+        copies[name] = int(number)
+    return copies

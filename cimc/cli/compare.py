@@ -1,0 +1,35 @@
+"""`cimc compare`: where a chip's error comes from, layer by layer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cimc.cli.common import Compiled, Json, Seed, announce, print_json, print_table
+
+
+def compare(
+    program_file: Compiled,
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", show_default=False, help="The model it was compiled from.")],
+    inputs_file: Annotated[Path, typer.Option("--input", metavar="X.npz", help="x, or an array for each input by name.")],
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Compare a chip with ONNX Runtime layer by layer, worst first."""
+    from cimc.data import load_arrays
+    from cimc.ir.artifact import load
+    from cimc.report.compare import compare_layers
+    from cimc.runtime.chip import Chip
+
+    program = load(program_file)
+    inputs = load_arrays(inputs_file, program.inputs, "test")
+    announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))
+    rows = [row.to_dict() for row in compare_layers(Chip(program, seed), model, inputs)]
+    if json:
+        print_json({"seed": seed, "layers": rows})
+        return
+    columns = ("layer", "SQNR dB", "its own, dB", "largest error")
+    cells = [(row["name"], row["sqnr_db"], row["own_sqnr_db"], row["largest_error"]) for row in rows]
+    print_table(f"{program_file} against {model}, worst first", columns, cells)

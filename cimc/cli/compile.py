@@ -1,0 +1,136 @@
+"""`cimc compile`: an ONNX model to a program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cimc.cli.common import Json, figure, note, parse_copies, print_json, print_table
+from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from cimc.ir.program import Preprocessing, Program
+    from cimc.passes.base import Compilation
+
+
+def compile(  # noqa: A001
+    model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", show_default=False, help="The model.")],
+    target: Annotated[
+        str, typer.Option("--target", "-t", help="A chip's name (see `cimc targets list`) or a YAML file.")
+    ] = "bulk-rram",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where to write; default: the model's name with .cim.")
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="An npz of images that set input scales and ADC ranges.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
+    ] = None,
+    chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
+    copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N", help="Copies of a layer that work at once.")] = None,
+    scale: Annotated[float | None, typer.Option(help="Stored preprocessing: (x * scale - mean) / std.")] = None,
+    mean: Annotated[str | None, typer.Option(metavar="M[,M...]", help="Mean, one or one a channel.")] = None,
+    std: Annotated[str | None, typer.Option(metavar="S[,S...]", help="Standard deviation, likewise.")] = None,
+    emit: Annotated[Literal["onnx", "text", "json"] | None, typer.Option(help="Write this form instead of a .cim.")] = None,
+    print_after: Annotated[list[str] | None, typer.Option(metavar="PASS", help="Print graph or program after a pass.")] = None,
+    stop_after: Annotated[str | None, typer.Option(metavar="PASS", help="Stop after a pass.")] = None,
+    time_passes: Annotated[bool, typer.Option("--time-passes", help="Show the seconds of each pass.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check graph and program after each pass.")] = False,
+    json: Json = False,
+) -> None:
+    """Compile an ONNX model for a chip."""
+    from cimc import compiler
+
+    for name in print_after or []:
+        if name not in compiler.PASS_NAMES:
+            raise CimcError(f"no pass is called {name}", where="--print-after", fix=f"one of {', '.join(compiler.PASS_NAMES)}")
+    if emit == "onnx" and output is None:
+        raise CimcError("ONNX is binary and needs a file", where="--emit onnx", fix="add -o GRAPH.onnx")
+    if stop_after is not None and output is not None and emit is None:
+        raise CimcError(
+            "a program that stopped half-way cannot be saved", where="--stop-after", fix="add --emit onnx, text or json"
+        )
+    passes: list[dict[str, Any]] = []
+
+    def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
+        passes.append({"name": name, "seconds": seconds, "changed": changed})
+        if name in (print_after or []):
+            typer.echo(f"# after {name}\n{compiler.emit(state, 'text')!s}", err=json, nl=False)
+
+    state = compiler.compile_model(
+        model,
+        target,
+        calibration=calibration,
+        settings=settings,
+        chips=chips,
+        copies=parse_copies(copies or []),
+        preprocessing=_preprocessing(scale, mean, std),
+        verify=verify,
+        stop_after=stop_after,
+        on_pass=on_pass,
+    )
+    for text in state.notes:
+        note(f"note: {text}")
+    result: dict[str, Any] = {"model": str(model), "target": state.target.name, "notes": state.notes}
+    if time_passes:
+        result["passes"] = passes
+        if not json:
+            print_table("passes", ("pass", "s", "changed"), [(p["name"], p["seconds"], p["changed"]) for p in passes])
+    if emit is not None:
+        emitted = compiler.emit(state, emit)
+        if output is not None:
+            _write(output, emitted)
+        elif json:
+            result["emitted"] = str(emitted)
+        else:
+            typer.echo(emitted, nl=False)
+    elif stop_after is None:
+        output = output or Path(f"{model.stem}.cim")
+        program = state.need_program()
+        program.save(output)
+        result |= _summary(program)
+    result["output"] = None if output is None else str(output)
+    if json:
+        print_json(result)
+    elif "cost" in result:
+        _tell(result)
+
+
+def _summary(program: Program) -> dict[str, Any]:
+    places = [p.where for p in program.placements]
+    return {"nodes": {where: places.count(where) for where in ("analog", "digital", "folded")}, "cost": program.cost().to_dict()}
+
+
+def _tell(result: dict[str, Any]) -> None:
+    cost, nodes = result["cost"], result["nodes"]
+    typer.echo(f"{result['output']}: {result['model']} for {result['target']}")
+    typer.echo(f"  nodes: {nodes['analog']} analog, {nodes['digital']} digital, {nodes['folded']} folded")
+    typer.echo(f"  crossbars: {cost['crossbars']} on {cost['tiles']} tiles of {cost['chips']} chips, {cost['devices']} devices")
+    latency, energy = cost["latency_ms"], cost["energy_mj"]
+    times = f"{figure(latency['sequential'])} ms, {figure(latency['pipelined'])} ms pipelined"
+    typer.echo(f"  an image: {times}, {figure(energy['analog'])} mJ analog")
+
+
+def _write(path: Path, content: str | bytes) -> None:
+    from cimc.data import write_file
+
+    write_file(path, content.encode() if isinstance(content, str) else content)
+
+
+def _preprocessing(scale: float | None, mean: str | None, std: str | None) -> Preprocessing | None:
+    if scale is None and mean is None and std is None:
+        return None
+    from cimc.ir.program import Preprocessing
+
+    deviations = _floats("--std", std or "1")
+    if min(deviations) <= 0:
+        raise CimcError(f"{std} is not above 0", where="--std")
+    return Preprocessing(scale=1.0 if scale is None else scale, mean=_floats("--mean", mean or "0"), std=deviations)
+
+
+def _floats(option: str, text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise CimcError(f"{text} is not numbers", where=option, fix="for example 0.485,0.456,0.406") from None

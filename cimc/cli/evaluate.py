@@ -1,0 +1,69 @@
+"""`cimc evaluate`: accuracy of a classifier on one chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cimc.cli.common import Compiled, Json, Seed, announce, note, print_json, print_table, progress
+from cimc.errors import DataError
+
+if TYPE_CHECKING:
+    from cimc.ir.program import Program
+
+
+def evaluate(
+    program_file: Compiled,
+    data: Annotated[Path, typer.Option(metavar="D.npz", help="x and y, or x_test and y_test.")],
+    seed: Seed = 0,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="MODEL.onnx", help="For ONNX Runtime; default: the compiled one, if it is beside M.cim."),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images at a time; the result does not depend on it.")] = 256,
+    json: Json = False,
+) -> None:
+    """Accuracy on the chip, beside ONNX Runtime's on the same images."""
+    from cimc.data import load_labelled
+    from cimc.ir.artifact import load
+    from cimc.report import evaluate as report
+
+    program = load(program_file)
+    if len(program.inputs) != 1:
+        raise DataError(f"{len(program.inputs)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
+    spec = program.inputs[0]
+    x, y = load_labelled(data, spec)
+    if spec.shape and isinstance(spec.shape[0], int):
+        batch = spec.shape[0]
+    reference = model or _model_beside(program_file, program)
+    announce(program, len(x))
+    with progress("images", len(x)) as advance:
+        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=reference, advance=advance)
+    if json:
+        print_json(result.to_dict())
+        return
+    rows = [
+        ("images", result.images),
+        ("accuracy on the chip", result.accuracy),
+        ("accuracy of ONNX Runtime", result.reference_accuracy),
+        ("the two agree", result.agreement),
+    ]
+    print_table(f"{program_file}, seed {seed}", ("", "value"), rows)
+
+
+def _model_beside(program_file: Path, program: Program) -> Path | None:
+    """The model that the program was compiled from, if it lies in the same or the current folder, unchanged."""
+    import hashlib
+
+    provenance = program.provenance
+    for folder in (program_file.parent, Path()):
+        candidate = folder / Path(provenance.model).name
+        if provenance.model and candidate.is_file():
+            with candidate.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() == provenance.model_sha256:
+                    return candidate
+    name = provenance.model or "the model"
+    note(f"note: {name} is not beside {program_file}: give it with --model to see ONNX Runtime's accuracy")
+    return None

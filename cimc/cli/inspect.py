@@ -1,0 +1,97 @@
+"""`cimc inspect`: what is in a compiled model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from cimc.cli.common import Compiled, Json, parse_copies, print_json, print_table
+from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cimc.ir.program import Program
+
+
+def inspect(
+    program_file: Compiled,
+    copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N|auto", help="Copies of slow layers, for the cost.")] = None,
+    crossbars: Annotated[int | None, typer.Option(min=1, help="Crossbar budget of --copies auto.")] = None,
+    nodes: Annotated[bool, typer.Option("--nodes", help="Also show where every ONNX node went, and why.")] = False,
+    json: Json = False,
+) -> None:
+    """Layers, tiles, utilisation, weight error, digital share and cost of a compiled model."""
+    from cimc.ir.artifact import load
+
+    program = load(program_file)
+    wanted = _copies(copies or [])
+    if crossbars is not None and wanted != "auto":
+        raise CimcError("a crossbar budget needs --copies auto", where="--crossbars")
+    report = describe(program, wanted, crossbars)
+    if json:
+        print_json(report)
+        return
+    cost = report["cost"]
+    title = f"{program_file}: {program.provenance.model or 'model'} for {program.target.name}"
+    columns = ("layer", "rows", "columns", "crossbars", "ops", "tile ops", "latency ms", "energy mJ", "weight error")
+    errors = {layer["name"]: layer["weight_error"] for layer in report["layers"]}
+    keys = ("name", "rows", "columns", "crossbars", "ops", "tile_ops", "latency_ms", "energy_mj")
+    print_table(title, columns, [(*(row[key] for key in keys), errors[row["name"]]) for row in cost["layers"]])
+    print_table("cost of an image", ("", "value"), _cost_rows(report))
+    if nodes:
+        print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
+    for text in program.provenance.notes:
+        typer.echo(f"note: {text}")
+
+
+def describe(program: Program, copies: Mapping[str, int] | Literal["auto"] | None, crossbars: int | None) -> dict[str, Any]:
+    """All that `inspect` shows, as one JSON object."""
+    cost = program.cost(copies, crossbars).to_dict()
+    places = [p.where for p in program.placements]
+    return {
+        "target": program.target.name,
+        "schema_version": program.schema_version,
+        "provenance": program.provenance.model_dump(mode="json"),
+        "inputs": [value.model_dump(mode="json") for value in program.inputs],
+        "outputs": [value.model_dump(mode="json") for value in program.outputs],
+        "layers": [_layer(program, layer.name) for layer in program.layers],
+        "utilisation": cost["utilisation"],
+        "digital_share": places.count("digital") / len(places) if places else None,
+        "nodes": program.placement(),
+        "cost": cost,
+    }
+
+
+def _layer(program: Program, name: str) -> dict[str, Any]:
+    layer = program.layer(name)
+    return {
+        "name": name,
+        "weight": layer.weight.tensor,
+        "groups": layer.groups,
+        "rows": layer.rows,
+        "columns": layer.columns,
+        "row_slices": max(0, len(layer.row_cuts) - 1),
+        "column_tiles": max(0, len(layer.column_cuts) - 1),
+        "crossbars": layer.crossbars,
+        "weight_error": layer.weight_error,
+        "adc_range_ua": layer.adc_range_ua,
+        "input": layer.coding.model_dump(mode="json"),
+    }
+
+
+def _cost_rows(report: dict[str, Any]) -> list[tuple[str, object]]:
+    cost = report["cost"]
+    rows: list[tuple[str, object]] = [(name, cost[name]) for name in ("crossbars", "crossbars_with_copies", "tiles", "chips")]
+    rows.append(("devices", cost["devices"]))
+    rows += [("utilisation of the tiles", report["utilisation"]), ("digital share of the nodes", report["digital_share"])]
+    rows += [("flops", cost["flops"]), ("ops", cost["ops"]), ("tile ops", cost["tile_ops"])]
+    rows += [(f"latency, {name}, ms", value) for name, value in cost["latency_ms"].items()]
+    return rows + [(f"energy, {name}, mJ", value) for name, value in cost["energy_mj"].items()]
+
+
+def _copies(values: list[str]) -> dict[str, int] | Literal["auto"] | None:
+    if values == ["auto"]:
+        return "auto"
+    return parse_copies(values) if values else None
