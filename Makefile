@@ -1,0 +1,44 @@
+# Every target sets up .venv by itself; all it needs is Python 3.11 or later, git and make.
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+READY := $(VENV)/ready
+BIN := $(VENV)/bin
+
+.PHONY: help demo test lint bench docs clean
+help:
+	@echo "make demo   compile a LeNet for the simulated chip and classify MNIST with it"
+	@echo "make test   lint, types and the whole test suite"
+	@echo "make lint   ruff and mypy alone"
+	@echo "make bench  speed, as JSON in benchmarks/results"
+	@echo "make docs   API reference in docs/build, links of the guides checked"
+
+# Installed from the sources in place; again when the dependencies change.
+$(READY): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet -e '.[dev,report]'
+	@touch $@
+
+demo: $(READY)
+	$(BIN)/python examples/lenet_mnist/demo.py
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/pytest -n 2 --dist worksteal
+
+bench: $(READY)
+	@mkdir -p benchmarks/results
+	@for script in benchmarks/*.py; do \
+		echo "$$script"; $(BIN)/python $$script > benchmarks/results/$$(basename $$script .py).json || exit 1; done
+
+docs: $(READY)
+	$(BIN)/python docs/check_links.py README.md CONTRIBUTING.md CHANGELOG.md docs examples
+	$(BIN)/pdoc -o docs/build cimc '!cimc.cli'
+
+clean:
+	rm -rf $(VENV) build docs/build .mypy_cache .ruff_cache .pytest_cache
