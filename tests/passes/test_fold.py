@@ -43,7 +43,8 @@ def keeps(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[str]:
 def test_computed_weights() -> None:
     model = parse(
         """g (float[2,3] x) => (float[2,4] y) {
-        s = Constant <value_ints = [3, 4]> ()  c = ConstantOfShape <value = float[1] {0.5}> (s)  w = Add (c, a)  y = MatMul (x, w) }""",
+        s = Constant <value_ints = [3, 4]> ()  c = ConstantOfShape <value = float[1] {0.5}> (s)
+        w = Add (c, a)  y = MatMul (x, w) }""",
         a=real(4),
     )
     x = real(2, 3)
@@ -102,7 +103,8 @@ def test_random_nodes_and_model_outputs_are_not_folded() -> None:
 def test_nothing_huge_is_made() -> None:
     """A filled tensor takes no memory; what is computed from it would."""
     model = parse(
-        "g (float[2] x) => (float[1] y) { h = ConstantOfShape (s)  k = Add (h, a)  m = ReduceMax <keepdims = 0> (k)  y = Add (m, a) }",
+        """g (float[2] x) => (float[1] y) {
+        h = ConstantOfShape (s)  k = Add (h, a)  m = ReduceMax <keepdims = 0> (k)  y = Add (m, a) }""",
         s=np.array([1 << 20, 1 << 20], np.int64), a=real(1),
     )  # fmt: skip
     state = folded(model)
