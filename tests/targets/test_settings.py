@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.errors import TargetError
@@ -59,6 +59,7 @@ def test_the_last_of_two_settings_holds():
     assert load_target("ideal", ["array.rows=1", "array.rows=2"]).array.rows == 2
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows=st.integers(1, 2**20), share=st.floats(0, 1, exclude_max=True), low=st.floats(-1e6, 0), width=st.floats(1, 1e6))
 def test_numbers_survive_the_text(rows, share, low, width):
     texts = [f"array.rows={rows}", f"adc.saturation_share={share!r}", f"input.range={low!r},{low + width!r}"]
@@ -67,6 +68,7 @@ def test_numbers_survive_the_text(rows, share, low, width):
     assert target.input.range == (low, low + width)
 
 
+@settings(max_examples=50, deadline=None)
 @given(path=st.sampled_from(PATHS), text=st.text(max_size=12))
 def test_any_text_is_a_value_or_a_clear_error(path, text):
     try:
@@ -76,6 +78,7 @@ def test_any_text_is_a_value_or_a_clear_error(path, text):
     assert target.sources[path] == "set by the user"
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.text(max_size=30))
 def test_any_setting_is_taken_or_refused_for_what_it_is(text):
     if text.partition("=")[0].strip() in field_table():
@@ -84,6 +87,7 @@ def test_any_setting_is_taken_or_refused_for_what_it_is(text):
         load_target("ideal", [text])
 
 
+@settings(max_examples=50, deadline=None)
 @given(rows=st.integers(max_value=0) | st.integers(min_value=2**20 + 1))
 def test_numbers_out_of_bounds_are_refused(rows):
     with pytest.raises(TargetError, match=r"^--set array\.rows=.*: array\.rows must be at"):
