@@ -57,6 +57,18 @@ def test_validate_refuses(tmp_path):
         run("validate", "isaac")  # a file, never a name
 
 
+def test_a_wrong_file_ends_the_command_with_2_and_a_message(tmp_path):
+    from cimc.cli.app import app as cimc_app
+
+    path = tmp_path / "mine.yaml"
+    path.write_text("array: {rows: -1}\n")
+    result = runner.invoke(cimc_app, ["targets", "validate", str(path), "--json"])
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    assert "array.rows must be at least 1, not -1" in result.stderr
+    assert "Traceback" not in result.output
+
+
 def test_schema_is_json():
     assert json.loads(run("schema").stdout)["properties"]["extends"]["type"] == "string"
     assert run("schema").stdout == run("schema", "--json").stdout
