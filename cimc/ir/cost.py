@@ -151,7 +151,7 @@ def _positions(program: Program, layer: Layer) -> int | None:
 def _ops(program: Program, layer: Layer) -> int | None:
     """Firings of the layer for one image."""
     target, positions = program.target, _positions(program, layer)
-    two_phase = layer.coding.signed and target.dac.signed == "two_phase" and not target.is_ideal
+    two_phase = layer.coding.signed and target.dac.signed == "two_phase" and target.dac.bits is not None
     return None if positions is None else positions * (2 if two_phase else 1)
 
 

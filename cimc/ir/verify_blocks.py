@@ -101,8 +101,8 @@ def _inside(program: Program, layer: Layer, table: I32) -> None:
     for odd in np.flatnonzero(wide[:, TILE] >= (array.tiles_per_chip or UNLIMITED))[:1]:
         _fail(
             layer,
-            f"{_name(table[odd])} is on tile {table[odd, TILE]} of {array.tiles_per_chip}",
-            "place it on a tile of the chip",
+            f"{_name(table[odd])} is on tile {table[odd, TILE]} of a chip of {array.tiles_per_chip}",
+            "run pass `place` again",
         )
     outside = (wide[:, ROW] + wide[:, HEIGHT] > rows) | (wide[:, COLUMN] + wide[:, WIDTH] > columns)
     for odd in np.flatnonzero(outside)[:1]:
