@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
@@ -23,7 +22,7 @@ def _targets(r: Rule) -> Term:
     if weight is not None:
         counted = counted * r.op("Gather", weight, labels)
     classes = r.shape(r.x, 1, 2)
-    onehot = r.op("OneHot", labels, classes, r.constant(np.array([0, 1])), axis=1)
+    onehot = r.op("OneHot", labels, classes, r.ints([0, 1]), axis=1).cast(r.dtype)
     reduction = r.str_attr("reduction", "mean")
     share = counted * r.dy if reduction != "mean" else counted * (r.dy / r.op("ReduceSum", counted, keepdims=0))
     return onehot * r.op("Unsqueeze", share, r.ints([1]))

@@ -56,16 +56,8 @@ def _gemm(r: Rule) -> Sequence[Term | None]:
     """Y = α·A'·B' + β·C, where A' and B' may be transposed."""
     a, b, c, dy = r.x, r.arg(1), r.optional(2), r.dy
     alpha, ta, tb = r.float_attr("alpha", 1.0), r.int_attr("transA", 0), r.int_attr("transB", 0)
-    da = (
-        r.op("Gemm", b, dy, alpha=alpha, transA=tb, transB=1)
-        if ta
-        else r.op("Gemm", dy, b, alpha=alpha, transB=1 - tb)
-    )
-    db = (
-        r.op("Gemm", dy, a, alpha=alpha, transA=1, transB=ta)
-        if tb
-        else r.op("Gemm", a, dy, alpha=alpha, transA=1 - ta)
-    )
+    da = r.op("Gemm", b, dy, alpha=alpha, transA=tb, transB=1) if ta else r.op("Gemm", dy, b, alpha=alpha, transB=1 - tb)
+    db = r.op("Gemm", dy, a, alpha=alpha, transA=1, transB=ta) if tb else r.op("Gemm", a, dy, alpha=alpha, transA=1 - ta)
     if c is None:
         return [da, db]
     beta = r.float_attr("beta", 1.0)

@@ -14,9 +14,7 @@ def scatter_flat(r: Rule, indices: Term, grad: Term, like: Term) -> Term:
     """Add ``grad`` to zeros of the shape of ``like`` at ``indices`` into its elements in row-major order."""
     zeros = r.op("Expand", r.scalar(0.0), r.op("Reshape", r.size(like), r.ints([1])))
     flat = r.ints([-1])
-    added = r.op(
-        "ScatterElements", zeros, r.op("Reshape", indices, flat), r.op("Reshape", grad, flat), reduction="add"
-    )
+    added = r.op("ScatterElements", zeros, r.op("Reshape", indices, flat), r.op("Reshape", grad, flat), reduction="add")
     return r.reshape(added, like)
 
 
