@@ -8,6 +8,7 @@ codes become the product again.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
@@ -20,9 +21,9 @@ from cimc.errors import FitError, RunError
 from cimc.ir.encoding import Coefficients, encode, level_step_us, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
-from cimc.runtime import kernels, rng
+from cimc.runtime import gemm, kernels, rng
 from cimc.runtime.devices import device_model
-from cimc.runtime.layout import Grid, column_blocks, leak_steps, pack
+from cimc.runtime.layout import Grid, column_blocks, leak_steps, pack, places
 from cimc.runtime.serial import parallel, serial_blas, threads
 from cimc.runtime.unfold import Unfolding, overlap_add, unfolding
 from cimc.targets.description import Target
@@ -30,12 +31,12 @@ from cimc.targets.description import Target
 F32 = NDArray[np.float32]
 Array = NDArray[Any]
 
-#: float32 holds every integer up to here.
-_EXACT = 2**24
+#: float32 holds every integer up to here; int32 sums stay below the other.
+_EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
 #: Weights encoded and programmed at a time.
 _CHUNK = 1 << 20
-#: Rows of a block: of codes; of real inputs, where blocks are padded to it.
-_HEIGHT, _REAL_HEIGHT = 256, 32
+#: Rows of a block: of codes, at most; of floats, where blocks are padded to it.
+_HEIGHT, _FLOAT_HEIGHT = 96, 32
 #: Multiply-accumulates below which one thread is faster than two.
 _SMALL = 1 << 19
 
@@ -338,12 +339,12 @@ class _Plan:
     """What the kernel reads, derived from the conductances."""
 
     packed: Array
+    starts: NDArray[np.int64]
     blocks: NDArray[np.int64]
     alpha: Array
     unit: Array
     weights: Array
     constants: NDArray[np.float64]
-    exact: bool
     factor: NDArray[np.float64]
     shift: NDArray[np.float64] | None
     row_cuts: NDArray[np.int64]
@@ -377,9 +378,9 @@ class _Plan:
         )
         values, largest = _grid_values(g_us, grid if exact else None, grid.middle_us, crossbar.row_cuts)
         units, unit_largest = _grid_values(unit_g_us, grid if exact else None, grid.middle_us, crossbar.row_cuts)
-        dtype = np.float64 if exact and max(largest, unit_largest) * coding.largest >= _EXACT else np.float32
+        dtype = _dtype(max(largest, unit_largest) * coding.largest, coding.largest) if exact else np.float32
         whole = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
-        small = np.abs(c.alpha).sum(axis=(1, 2)).max() * top * np.abs(coding.weights).sum() < _EXACT
+        small = np.abs(c.alpha).sum(axis=(1, 2)).max() * top * np.abs(coding.weights).sum() < _EXACT_FLOAT
         digital = np.float32 if whole and small else np.float64
         factor = c.weight_step / crossbar.layer.coding.gain * (lsb * coding.full / (device.read_voltage_v * q))
         shift = None
@@ -387,7 +388,7 @@ class _Plan:
             held = quantise(crossbar.matrix, crossbar.weight_max, target).sum(axis=1).reshape(-1)
             shift = held * coding.shift * c.weight_step / crossbar.layer.coding.gain
         unit = np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
-        return cls._packed(crossbar, values, units, dtype, c.alpha.astype(digital), unit, coding.weights, constants, exact, factor, shift)
+        return cls._packed(crossbar, values, units, dtype, c.alpha.astype(digital), unit, coding.weights, constants, factor, shift)
 
     @classmethod
     def _ideal(cls, crossbar: Crossbar) -> _Plan:
@@ -398,22 +399,28 @@ class _Plan:
         alpha = np.ones((crossbar.groups, len(crossbar.row_cuts) - 1, 1, columns), dtype)
         unit = np.zeros((*alpha.shape[:2], 0))
         factor = np.ones(crossbar.groups * columns)
-        constants = np.array([0.0, 1.0, 0.0, 0.0, 0.0])
-        return cls._packed(crossbar, values, units, dtype, alpha, unit, np.ones(1), constants, False, factor, None)
+        constants = np.array([0.0, 1.0, 0.0, 0.0, -1.0])
+        return cls._packed(crossbar, values, units, dtype, alpha, unit, np.ones(1), constants, factor, None)
 
     @classmethod
     def _packed(
         cls, crossbar: Crossbar, values: Array, units: Array, dtype: Any, alpha: Array, unit: Array, weights: Array,
-        constants: NDArray[np.float64], exact: bool, factor: NDArray[np.float64], shift: NDArray[np.float64] | None,
+        constants: NDArray[np.float64], factor: NDArray[np.float64], shift: NDArray[np.float64] | None,
     ) -> _Plan:  # fmt: skip
         blocks = column_blocks(crossbar.column_cuts, crossbar.planes, crossbar.unit_columns > 0)
-        packed = np.empty((crossbar.groups, crossbar.rows * crossbar.device_columns), dtype)
-        parallel(lambda g: pack(values[g], units[g], blocks, packed[g], 0), crossbar.groups)
-        placed = blocks.copy()
-        placed[:, 4] *= crossbar.rows
+        cuts = crossbar.row_cuts
+        starts, size = places(cuts, blocks, crossbar.planes, dtype == np.int16)
+        packed = np.empty((crossbar.groups, size), dtype)
+
+        def slices(number: int) -> None:
+            g, n = divmod(number, len(cuts) - 1)
+            rows = slice(cuts[n], cuts[n + 1])
+            pack(values[g, rows], units[g, rows], n, blocks, starts, packed[g])
+
+        parallel(slices, crossbar.groups * (len(cuts) - 1))
         return cls(
-            packed, placed, alpha, unit, weights.astype(alpha.dtype), constants, exact, factor, shift,
-            np.array(crossbar.row_cuts), _tile_of_column(crossbar.column_cuts),
+            packed, starts, blocks, alpha, unit, weights.astype(alpha.dtype), constants, factor, shift,
+            np.array(cuts), _tile_of_column(crossbar.column_cuts),
         )  # fmt: skip
 
     def run(
@@ -421,27 +428,42 @@ class _Plan:
         factor: Array, constant: Array, y: Array, strides: Array,
     ) -> None:  # fmt: skip
         total = images * where.positions
-        height = _HEIGHT if self.exact else _REAL_HEIGHT
+        if total == 0:
+            return
+        whole = self.packed.dtype == np.int16
         work = total * crossbar.groups * crossbar.rows * crossbar.device_columns * codes.shape[0]
         number = 1 if work < _SMALL else threads()
-        if self.exact and number > 1 and len(self.blocks) * crossbar.groups < 2 * number:
-            height = max(8, min(height, -(-total // (2 * number))))
+        height = _FLOAT_HEIGHT
+        if whole:
+            blocks = max(1, -(-total // _HEIGHT), number // (len(self.blocks) * crossbar.groups))
+            height = -(-total // (blocks * gemm.TALL)) * gemm.TALL
         tasks = -(-total // height) * len(self.blocks) * crossbar.groups
         parts = min(tasks, 1 if number == 1 else 4 * number)
-        cuts = [tasks * n // max(1, parts) for n in range(parts + 1)]
+        cuts = [tasks * n // parts for n in range(parts + 1)]
         seed = np.uint64(seed_key & 0xFFFFFFFFFFFFFFFF)
+        tallest = int(np.diff(self.row_cuts).max()) + 1
+        widest = int((np.diff(self.blocks[:, :2]) * crossbar.planes + np.diff(self.blocks[:, 2:])).max()) + gemm.PANEL
 
         def part(n: int) -> int:
+            a = np.empty(height * tallest, self.packed.dtype)
+            sums = np.empty(height * widest, np.int32 if whole else self.packed.dtype)
             return int(
                 kernels.read(
-                    cuts[n], cuts[n + 1], height, codes, where.base, where.row_offset, where.group_stride, self.packed,
+                    cuts[n], cuts[n + 1], height, codes, where.base, where.row_offset, where.group_stride, self.packed, self.starts,
                     self.row_cuts, self.blocks, self.alpha, self.unit, self.unit_of_column, self.weights, self.constants,
-                    not self.exact, seed, first_image, factor, constant, y, strides,
+                    seed, first_image, factor, constant, y, strides, a, sums,
                 )
             )  # fmt: skip
 
-        with serial_blas():
+        with nullcontext() if whole else serial_blas():
             crossbar.stats.adc_saturations += sum(parallel(part, parts, number))
+
+
+def _dtype(largest_sum: float, largest_code: int) -> Any:
+    """The dtype of a packed matrix of grid steps that keeps every product exact."""
+    if largest_code < 2**15 and largest_sum < _EXACT_INT and gemm.has_avx2():
+        return np.int16
+    return np.float32 if largest_sum < _EXACT_FLOAT else np.float64
 
 
 def _coding(target: Target, layer: Layer) -> _Coding:

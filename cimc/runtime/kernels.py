@@ -10,16 +10,15 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.extending import overload
 from numpy.typing import NDArray
 
-from cimc.runtime import rng
+from cimc.runtime import gemm, rng
 
 Array = NDArray[Any]
 
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
-#: Up to so many rows a plain loop beats packing the matrix for BLAS.
-_FEW_ROWS = 3
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -52,26 +51,84 @@ def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Arr
     return clips
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def _convert(current: Array, base: float, slope: float, sigma: float, low: int, high: int, first: int, top: float) -> int:
-    """Device columns of one row, in place: grid sums to noisy currents in LSB, then to ADC codes. Returns saturations."""
+@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+def _noisy(sums: Array, level: float, slope: float, sigma: float, low: int, high: int, first: int, out: Array) -> None:
+    """Device columns of one row: grid sums to currents with noise, in LSB."""
+    for j in range(out.size):
+        noise = rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(j))))
+        out[j] = (np.float32(sums[j]) * slope + level) + sigma * noise
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+def _quiet(sums: Array, level: float, slope: float, out: Array) -> None:
+    """The same without noise."""
+    for j in range(out.size):
+        out[j] = np.float32(sums[j]) * slope + level
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _adc(currents: Array, top: float) -> int:
+    """Currents in LSB to codes, in place; returns how many lay above the top."""
     saturated = np.int32(0)
-    if sigma > 0:
-        for j in range(current.size):
-            noise = rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(j))))
-            current[j] = (current[j] * slope + base) + sigma * noise
-    else:
-        for j in range(current.size):
-            current[j] = current[j] * slope + base
-    if top > 0:
-        for j in range(current.size):
-            code = np.rint(current[j])
-            saturated += np.int32(code > top)
-            current[j] = min(max(code, np.float32(0)), top)
+    for j in range(currents.size):
+        code = np.rint(currents[j])
+        saturated += np.int32(code > top)
+        currents[j] = min(max(code, np.float32(0)), top)
     return saturated
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
+def _add(weight: float, alpha: Array, values: Array, acc: Array) -> None:
+    """The digital side: ``acc += weight * alpha * values``."""
+    for j in range(acc.size):
+        acc[j] += weight * alpha[j] * values[j]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _gather(source: Array, at: int, row_offset: Array, contiguous: bool, out: Array) -> None:
+    """One row vector of one slice."""
+    if contiguous:
+        first = at + row_offset[0]
+        for r in range(row_offset.size):
+            out[r] = source[first + r]
+    else:
+        for r in range(row_offset.size):
+            out[r] = source[at + row_offset[r]]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _moments(a: Array) -> tuple[float, float]:
+    """Sum and sum of squares of a row vector; exact for codes."""
+    total, square = 0.0, 0.0
+    for r in range(a.size):
+        value = np.float64(a[r])
+        total += value
+        square += value * value
+    return total, square
+
+
+def _product(a: Array, count: int, part: Array, tall: int, sums: Array) -> None:
+    """``sums[:count] = a[:count] @ part``, by the kind of number."""
+
+
+@overload(_product)  # type: ignore[untyped-decorator]
+def _overload_product(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
+    if a.dtype == types.int16:
+
+        def whole(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
+            pairs = a.shape[1] // 2
+            gemm.multiply_int16(a, count, part.reshape(sums.shape[1] // gemm.PANEL, pairs, gemm.PANEL, 2), sums)
+
+        return whole
+
+    def real(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
+        a[count:] = 0
+        np.dot(a, part.reshape(tall, sums.shape[1]), sums)
+
+    return real
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def read(
     first_task: int,
     end_task: int,
@@ -81,6 +138,7 @@ def read(
     row_offset: Array,
     group_stride: int,
     matrix: Array,
+    places: Array,
     row_cuts: Array,
     blocks: Array,
     alpha: Array,
@@ -88,67 +146,65 @@ def read(
     unit_of_column: Array,
     phase_weight: Array,
     constants: Array,
-    fixed_height: bool,
     seed: int,
     first_image: int,
     scale: Array,
     offset: Array,
     y: Array,
     strides: Array,
+    a_buffer: Array,
+    sum_buffer: Array,
 ) -> int:
     """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
 
     Args:
         first_task: First task.
         end_task: End of the tasks.
-        height: Rows (positions of all images in order) of a block.
+        height: Rows (positions of all images in order) of a block. Floats are multiplied in whole blocks, padded, so that a
+            row's bytes do not depend on how many there are.
         codes: ``[phases, images, image size]``: codes, or real inputs.
         base: ``[positions]``, see `unfold.Unfolding`.
         row_offset: ``[rows]``.
         group_stride: Values between two groups' inputs.
-        matrix: ``[groups, rows * device columns]``, each block of columns ``[rows, its device columns]`` in turn.
+        matrix: ``[groups, n]``; int16: panels of grid steps, see `gemm`; float32 or float64: ``[rows, device columns]`` of
+            each row slice and block of columns.
+        places: ``[slices, blocks]``: where each of those starts.
         row_cuts: Row slices.
-        blocks: ``[blocks, 5]``: first and end weight column, first and end unit column, offset in ``matrix``.
+        blocks: ``[blocks, 4]``: first and end weight column, first and end unit column.
         alpha: ``[groups, slices, planes, columns]``; its dtype is the digital accumulator's.
         unit: The unit column's ``[groups, slices, columns]``; no columns where there is none.
         unit_of_column: ``[columns]``.
         phase_weight: ``[phases]``.
         constants: LSB per unit of code sum, LSB per unit of grid sum, LSB**2 of noise per unit of the codes' sum of
-            squares, LSB**2 of noise of a conversion, highest ADC code (0: no ADC).
-        fixed_height: Pad the last block, so that a row's bytes do not depend on how many there are (real inputs).
+            squares, LSB**2 of noise of a conversion, highest ADC code (0: no ADC; -1: neither scale nor noise either).
         seed: Key of chip, layer and direction.
         first_image: Number of the first image.
         scale: ``[groups * columns]``, float64: digital factor.
         offset: The same shape, added after it.
         y: Output, flat.
         strides: Of image, position and column in ``y``.
+        a_buffer: Scratch of the matrix's dtype, a block of row vectors.
+        sum_buffer: Scratch of the products' dtype, a block of them.
 
     Returns:
         Saturated conversions.
     """
     phases, images, _ = codes.shape
-    positions, columns, planes = base.size, alpha.shape[3], alpha.shape[2]
-    groups, slices = alpha.shape[0], row_cuts.size - 1
+    groups, slices, planes, columns = alpha.shape
+    positions = base.size
     total = images * positions
     row_blocks = (total + height - 1) // height
-    units = 0
-    tallest = 0
-    for s in range(slices):
-        tallest = max(tallest, row_cuts[s + 1] - row_cuts[s])
-    widest, device_widest = 0, 0
+    lsb_code, lsb_grid, variance_code, variance_read, top = constants
+    slope, top32 = np.float32(lsb_grid), np.float32(top)
+    noisy = variance_code > 0 or variance_read > 0
+    panel = gemm.PANEL if matrix.itemsize == 2 else 1
+    units, widest = 0, 0
     for b in range(blocks.shape[0]):
         widest = max(widest, blocks[b, 1] - blocks[b, 0])
-        device_widest = max(device_widest, planes * (blocks[b, 1] - blocks[b, 0]) + blocks[b, 3] - blocks[b, 2])
         units = max(units, blocks[b, 3])
-    rows = row_cuts[slices]
-    lsb_code, lsb_grid, variance_code, variance_read, top = constants
-    top32 = np.float32(top)
-    slope = np.float32(lsb_grid)
-    noisy = variance_code > 0 or variance_read > 0
-    a_buffer = np.empty(height * tallest, matrix.dtype)
-    i_buffer = np.empty(height * device_widest, matrix.dtype)
+    currents = np.empty(planes * widest + units, np.float32)
+    unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), alpha.dtype)
-    sums = np.empty((height, 2), np.float64)
     row_key = np.empty(height, np.uint64)
     saturated = 0
     for task in range(first_task, end_task):
@@ -156,72 +212,59 @@ def read(
         block = (task // row_blocks) % blocks.shape[0]
         first = (task % row_blocks) * height
         count = min(height, total - first)
-        c0, c1, u0, u1, place = blocks[block]
+        c0, c1, u0, u1 = blocks[block]
         width = c1 - c0
         device_width = planes * width + u1 - u0
+        padded_width = (device_width + panel - 1) // panel * panel
+        device = group * (planes * columns + units)
         acc[:count, :width] = 0
-        if noisy:
-            for i in range(count):
-                image, position = divmod(first + i, positions)
-                row_key[i] = rng.mix64(rng.mix64(np.uint64(seed) ^ np.uint64(first_image + image)) ^ np.uint64(position))
-        for phase in range(phases):
-            for s in range(slices):
-                r0, r1 = row_cuts[s], row_cuts[s + 1]
-                tall = r1 - r0
-                padded = height if fixed_height else count
-                a = a_buffer[: padded * tall].reshape(padded, tall)
-                current = i_buffer[: padded * device_width].reshape(padded, device_width)
+        for i in range(count):
+            image, position = divmod(first + i, positions)
+            row_key[i] = rng.mix64(rng.mix64(np.uint64(seed) ^ np.uint64(first_image + image)) ^ np.uint64(position))
+        sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
+        for s in range(slices):
+            offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
+            tall = offsets.size
+            contiguous = tall > 0 and offsets[tall - 1] - offsets[0] == tall - 1
+            padded_tall = tall + (tall & 1) if panel > 1 else tall
+            a = a_buffer[: height * padded_tall].reshape(height, padded_tall)
+            if padded_tall > tall:
+                a[:, tall] = 0
+            part = matrix[group, places[s, block] : places[s, block] + padded_tall * padded_width]
+            for phase in range(phases):
+                weight = phase_weight[phase]
                 for i in range(count):
                     image, position = divmod(first + i, positions)
-                    at = base[position] + group * group_stride
-                    total_code, total_square = 0.0, 0.0
-                    if lsb_code != 0:
-                        for r in range(tall):
-                            value = np.float64(codes[phase, image, at + row_offset[r0 + r]])
-                            a[i, r] = value
-                            total_code += value
-                            total_square += value * value
-                    else:
-                        for r in range(tall):
-                            a[i, r] = codes[phase, image, at + row_offset[r0 + r]]
-                    sums[i, 0], sums[i, 1] = total_code, total_square
-                if fixed_height:
-                    a[count:] = 0
-                start = place + r0 * device_width
-                part = matrix[group, start : start + tall * device_width].reshape(tall, device_width)
-                if count <= _FEW_ROWS and not fixed_height:
-                    for i in range(count):
-                        current[i, :] = 0
-                        for r in range(tall):
-                            factor = a[i, r]
-                            if factor != 0:
-                                for j in range(device_width):
-                                    current[i, j] += factor * part[r, j]
-                else:
-                    np.dot(a, part, current)
+                    _gather(codes[phase, image], base[position] + group * group_stride, offsets, contiguous, a[i, :tall])
+                _product(a, count, part, tall, sums)
                 for i in range(count):
-                    level = np.float32(lsb_code * sums[i, 0])
-                    sigma = np.float32(np.sqrt(variance_code * sums[i, 1] + variance_read)) if noisy else np.float32(0)
-                    if level != 0 or slope != 1 or sigma > 0 or top > 0:
-                        noise_key = rng.mix64(row_key[i] ^ np.uint64((phase << 32) | s)) if noisy else np.uint64(0)
-                        low, high = np.uint32(noise_key), np.uint32(noise_key >> np.uint64(32))
-                        device = group * (planes * columns + units)
+                    if top < 0:
                         for p in range(planes):
-                            line = current[i, p * width : (p + 1) * width]
-                            counter = np.uint32(device + p * columns + c0)
-                            saturated += _convert(line, level, slope, sigma, low, high, counter, top32)
-                        if u1 > u0:
-                            line = current[i, planes * width : device_width]
-                            counter = np.uint32(device + planes * columns + u0)
-                            saturated += _convert(line, level, slope, sigma, low, high, counter, top32)
-                    weight = phase_weight[phase]
+                            _add(weight, alpha[group, s, p, c0:c1], sums[i, p * width : (p + 1) * width], acc[i, :width])
+                        continue
+                    code_sum, square_sum = _moments(a[i, :tall])
+                    level = np.float32(lsb_code * code_sum)
+                    sigma = np.float32(np.sqrt(variance_code * square_sum + variance_read))
+                    noise_key = rng.mix64(row_key[i] ^ np.uint64((phase << 32) | s))
+                    low, high = np.uint32(noise_key), np.uint32(noise_key >> np.uint64(32))
+                    for p in range(planes + 1):
+                        begin, end = p * width, (p + 1) * width
+                        counter = device + p * columns + c0
+                        if p == planes:
+                            end, counter = device_width, device + planes * columns + u0
+                        if noisy and sigma > 0:
+                            line = currents[begin:end]
+                            _noisy(sums[i, begin:end], level, slope, sigma, low, high, np.uint32(counter), line)
+                        else:
+                            _quiet(sums[i, begin:end], level, slope, currents[begin:end])
+                    if top > 0:
+                        saturated += _adc(currents[:device_width], top32)
                     for p in range(planes):
-                        for j in range(width):
-                            acc[i, j] += weight * alpha[group, s, p, c0 + j] * current[i, p * width + j]
+                        _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])
                     if u1 > u0:
                         for j in range(width):
-                            read_unit = current[i, planes * width + unit_of_column[c0 + j] - u0]
-                            acc[i, j] += weight * unit[group, s, c0 + j] * read_unit
+                            unit_read[j] = currents[planes * width + unit_of_column[c0 + j] - u0]
+                        _add(weight, unit[group, s, c0:c1], unit_read[:width], acc[i, :width])
         out = group * columns + c0
         for i in range(count):
             image, position = divmod(first + i, positions)

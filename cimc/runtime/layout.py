@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
+from cimc.runtime import gemm
 from cimc.targets.description import Device, Target
 
 #: Grid steps over the conductance window, about.
@@ -34,7 +36,7 @@ class Grid:
 
 
 def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) -> NDArray[np.int64]:
-    """Cut columns into blocks for the kernel, ``[blocks, 5]`` as `kernels.read` takes them (offsets in rows of the matrix).
+    """Cut columns into blocks for the kernel, ``[blocks, 4]`` as `kernels.read` takes them.
 
     With unit columns a block holds whole column tiles, so that each unit column is read once.
     """
@@ -50,28 +52,41 @@ def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) 
         parts = max(1, -(-columns // per_block))
         cuts = sorted({-(-columns * n // parts) for n in range(parts + 1)})
         tiles = [0] * len(cuts)
-    widths = [planes * (c1 - c0) + t1 - t0 for (c0, c1), (t0, t1) in zip(pairwise(cuts), pairwise(tiles), strict=True)]
-    starts = np.concatenate([[0], np.cumsum(widths)[:-1]])
-    return np.array([[c0, c1, t0, t1, start] for (c0, c1), (t0, t1), start in zip(pairwise(cuts), pairwise(tiles), starts, strict=True)])
+    return np.array([(c0, c1, t0, t1) for (c0, c1), (t0, t1) in zip(pairwise(cuts), pairwise(tiles), strict=True)])
 
 
-def pack(devices: NDArray[Any], units: NDArray[Any], blocks: NDArray[np.int64], out: NDArray[Any], first_row: int) -> None:
-    """Copy rows of one group's devices into its packed matrix.
+def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, whole: bool) -> tuple[NDArray[np.int64], int]:
+    """Where each row slice and block of columns starts in a group's packed matrix, ``[slices, blocks]``, and its size."""
+    talls = np.diff(row_cuts)
+    widths = planes * (blocks[:, 1] - blocks[:, 0]) + blocks[:, 3] - blocks[:, 2]
+    if whole:
+        talls, widths = talls + talls % 2, -(-widths // gemm.PANEL) * gemm.PANEL
+    sizes = np.outer(talls, widths)
+    ends = np.cumsum(sizes)
+    return (ends - sizes.reshape(-1)).reshape(sizes.shape), int(ends[-1])
+
+
+def pack(
+    devices: NDArray[Any], units: NDArray[Any], row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: NDArray[Any]
+) -> None:
+    """Copy one row slice of one group's devices into its packed matrix.
 
     Args:
         devices: ``[rows, planes, columns]``, values of the grid.
         units: ``[rows, column tiles]``; no columns without unit columns.
-        blocks: From `column_blocks`, offsets in rows of the matrix.
-        out: ``[all rows * device columns]``, one group's.
-        first_row: Number of the first of these rows.
+        row_slice: Number of the slice.
+        blocks: From `column_blocks`.
+        starts: From `places`.
+        out: One group's packed matrix.
     """
-    count, all_rows = devices.shape[0], out.size // (devices.shape[1] * devices.shape[2] + units.shape[1])
-    for c0, c1, u0, u1, start in blocks:
-        width = devices.shape[1] * (c1 - c0)
-        whole = out[start * all_rows : (start + width + u1 - u0) * all_rows].reshape(all_rows, -1)
-        part = whole[first_row : first_row + count]
-        part[:, :width] = devices[:, :, c0:c1].reshape(count, width)
-        part[:, width:] = units[:, u0:u1]
+    tall = devices.shape[0]
+    for (c0, c1, u0, u1), start in zip(blocks, starts[row_slice], strict=True):
+        part = np.concatenate([devices[:, :, c0:c1].reshape(tall, -1), units[:, u0:u1]], axis=1)
+        if out.dtype == np.int16:
+            shape = (-(-part.shape[1] // gemm.PANEL), (tall + 1) // 2, gemm.PANEL, 2)
+            gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
+        else:
+            out[start : start + part.size].reshape(part.shape)[...] = part
 
 
 def leak_steps(target: Target) -> float:
