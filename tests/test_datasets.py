@@ -1,0 +1,77 @@
+"""MNIST is the published MNIST, from whatever file, or an error."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pooch
+import pytest
+
+from cimc import datasets
+from cimc.errors import DataError
+
+#: MD5 of the unpacked IDX files of the MNIST database.
+IDX_MD5 = {
+    "x_train": "6bbc9ace898e44ae57da46a324031adb",
+    "y_train": "a25bea736e30d166cdddb491f175f624",
+    "x_test": "2646ac647ad5339dbf082846283269ea",
+    "y_test": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+def test_the_shipped_copy_is_the_idx_files() -> None:
+    for name, array in datasets.mnist().items():
+        header = struct.pack(f">{1 + array.ndim}I", 0x800 + array.ndim, *array.shape)
+        assert hashlib.md5(header + array.tobytes(), usedforsecurity=False).hexdigest() == IDX_MD5[name]
+
+
+def test_a_changed_pixel_is_refused(tmp_path: Path) -> None:
+    arrays = datasets.mnist()
+    arrays["x_test"] = arrays["x_test"].copy()
+    arrays["x_test"][7, 3, 3] ^= 1
+    path = tmp_path / "other.npz"
+    np.savez(path, **arrays)
+    with pytest.raises(DataError, match="x_test is not the published one"):
+        datasets.mnist(path)
+
+
+def test_an_array_that_lacks_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "other.npz"
+    np.savez(path, x=np.zeros(3))
+    with pytest.raises(DataError, match="no array x_train"):
+        datasets.mnist(path)
+
+
+def test_no_network_is_a_data_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pooch, "os_cache", lambda _: tmp_path)
+    with pytest.raises(DataError, match="cannot be fetched"):
+        datasets._fetch("http://127.0.0.1:9/mnist.npz", datasets.MNIST_FILE_SHA256)
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[str]:
+    """Serves a folder on this machine."""
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_is_kept_only_with_the_right_hash(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = tmp_path / "cache"
+    monkeypatch.setattr(pooch, "os_cache", lambda _: cache)
+    (tmp_path / "data.npz").write_bytes(b"digits")
+    with pytest.raises(DataError, match="cannot be fetched"):
+        datasets._fetch(f"{host}/data.npz", hashlib.sha256(b"other digits").hexdigest())
+    assert not list(cache.glob("*data.npz"))
+    fetched = datasets._fetch(f"{host}/data.npz", hashlib.sha256(b"digits").hexdigest())
+    assert fetched.read_bytes() == b"digits"
