@@ -12,15 +12,15 @@ None stands for what is not modelled: a figure that the target does not give, a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from cimc.ir.blocks import CHIP, I64, TILE, check_copies, placed_table
+from cimc.ir.blocks import check_copies
 from cimc.ir.copies import auto_copies, crossbars_with_copies
+from cimc.ir.occupancy import busiest_tile, placed_copies, tiles_in_use
 from cimc.ir.program import Layer, Program
 from cimc.targets.description import Target
 
@@ -97,7 +97,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
         CimcError: Copies of a layer that is not there, or fewer than one; a budget below one copy of each layer.
     """
     target = program.target
-    placed = _placed_copies(program)
+    placed = placed_copies(program)
     ops = {layer.name: _ops(program, layer) for layer in program.layers}
     if copies == "auto":
         chosen = auto_copies(program.layers, ops, target, crossbars)
@@ -105,23 +105,23 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
         chosen = {name: n for name, n in placed.items() if n > 1} if copies is None else dict(check_copies(copies, program))
     asked = copies is not None or bool(chosen)
     layers = tuple(_layer_cost(layer, ops[layer.name], chosen.get(layer.name, 1), target) for layer in program.layers)
-    total_ops, tile_ops = _sum(c.ops for c in layers), _sum(c.tile_ops for c in layers)
-    shared = None if total_ops is None else max((-(-(c.ops or 0) // c.copies) for c in layers), default=0)
-    tiles = _tiles(program)
+    total, tile_ops = _sum(ops.values()), _sum(c.tile_ops for c in layers)
+    known = {name: count for name, count in ops.items() if count is not None} if total is not None else None
+    tiles = tiles_in_use(program)
     return Cost(
         crossbars=sum(c.crossbars for c in layers),
         crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if asked else None,
         tiles=None if tiles is None else len(tiles),
-        chips=None if tiles is None else len(np.unique(tiles[:, 0])),
+        chips=None if tiles is None else len(set(tiles[:, 0].tolist())),
         devices=sum(c.devices for c in layers),
         flops=_flops(program),
-        ops=total_ops,
+        ops=total,
         tile_ops=tile_ops,
         latency_ms=Latency(
-            sequential=_milliseconds(total_ops, target),
-            pipelined=_milliseconds(None if total_ops is None else max((c.ops or 0 for c in layers), default=0), target),
-            copies=_milliseconds(shared, target) if asked else None,
-            placed=_milliseconds(None if total_ops is None else _busiest_tile(program, ops, placed), target),
+            sequential=_milliseconds(total, target),
+            pipelined=_milliseconds(_slowest(known, {}), target),
+            copies=_milliseconds(_slowest(known, chosen), target) if asked else None,
+            placed=_milliseconds(None if known is None else busiest_tile(program, known), target),
         ),
         energy_mj=Energy(
             analog=_millijoules(tile_ops, target.timing.tile_op_energy_nj),
@@ -135,7 +135,13 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     )
 
 
-def _sum(values: Any) -> int | None:
+def _slowest(ops: Mapping[str, int] | None, copies: Mapping[str, int]) -> int | None:
+    """Firings of the layer that fires most; copies share its positions."""
+    return None if ops is None else max((-(-count // copies.get(name, 1)) for name, count in ops.items()), default=0)
+
+
+def _sum(values: Iterable[int | None]) -> int | None:
+    """None where one of them is."""
     total = 0
     for value in values:
         if value is None:
@@ -191,36 +197,6 @@ def _millijoules(count: int | None, energy_nj: float | None) -> float | None:
 def _utilisation(devices: int, arrays: int, target: Target) -> float | None:
     rows, columns = target.array.rows, target.array.columns
     return None if rows is None or columns is None or not arrays else devices / (arrays * rows * columns)
-
-
-def _placed_copies(program: Program) -> dict[str, int]:
-    """Copies by layer, of those that have their place."""
-    tables = {layer: placed_table(program, layer) for layer in program.layers}
-    return {layer.name: len(table) // layer.crossbars for layer, table in tables.items() if table is not None}
-
-
-def _tiles(program: Program) -> I64 | None:
-    """Chip and tile of every tile in use; None unless all layers have their place."""
-    tables = [placed_table(program, layer) for layer in program.layers]
-    placed = [table[:, [CHIP, TILE]].astype(np.int64) for table in tables if table is not None]
-    if len(placed) < len(tables):
-        return None
-    return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *placed]), axis=0)
-
-
-def _busiest_tile(program: Program, ops: Mapping[str, int | None], placed: Mapping[str, int]) -> int | None:
-    """Operations of the tile that most are waiting for; all blocks that a layer has on a tile fire at once."""
-    tiles = _tiles(program)
-    if tiles is None:
-        return None
-    number = tiles[:, 0] * (tiles[:, 1].max(initial=0) + 1) + tiles[:, 1]
-    load = np.zeros(len(tiles), np.int64)
-    for layer in program.layers:
-        table, count = placed_table(program, layer), ops[layer.name]
-        if table is not None and count is not None:
-            at = table[:, CHIP].astype(np.int64) * (tiles[:, 1].max(initial=0) + 1) + table[:, TILE]
-            load[np.unique(np.searchsorted(number, at))] += -(-count // placed[layer.name])
-    return int(load.max(initial=0))
 
 
 def _cells_written(program: Program, placed: Mapping[str, int]) -> int:

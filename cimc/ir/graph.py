@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import networkx as nx
-
 from cimc.ir.program import DigitalStep, Program, Step, VmmStep
 
 if TYPE_CHECKING:
+    import networkx as nx
+
     TaskGraph = nx.DiGraph[str]
 
 
@@ -24,6 +24,8 @@ def step_outputs(step: Step) -> tuple[str, ...]:
 
 def task_graph(program: Program) -> TaskGraph:
     """Steps by name; an edge from the step that makes a value to each that reads it, with the value's name as ``value``."""
+    import networkx as nx
+
     graph: TaskGraph = nx.DiGraph()
     graph.add_nodes_from(step.name for step in program.steps)
     maker = {value: step.name for step in program.steps for value in step_outputs(step)}
@@ -36,6 +38,8 @@ def task_graph(program: Program) -> TaskGraph:
 
 def vmm_stages(program: Program) -> dict[str, int]:
     """By crossbar step, the number of crossbar steps on the longest way to it; networkx raises where there is a cycle."""
+    import networkx as nx
+
     graph = task_graph(program)
     analog = {step.name for step in program.steps if isinstance(step, VmmStep)}
     done: dict[str, int] = {}

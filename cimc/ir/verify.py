@@ -11,7 +11,8 @@ import numpy as np
 
 from cimc.errors import VerifyError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
-from cimc.ir.program import DigitalStep, Layer, Program, Step, VmmStep
+from cimc.ir.graph import step_inputs, step_outputs
+from cimc.ir.program import DigitalStep, Layer, Program, VmmStep
 from cimc.ir.verify_blocks import verify_blocks
 
 
@@ -57,13 +58,13 @@ def _values(program: Program) -> None:
     """Every value is made once and before it is used; every output is made."""
     made = {value.name for value in program.inputs}
     kept = {name.removeprefix("initializer/") for name in program.tensors if name.startswith("initializer/")}
-    ever = {value for step in program.steps for value in _outputs(step)}
+    ever = {value for step in program.steps for value in step_outputs(step)}
     for step in program.steps:
-        for value in step.inputs if isinstance(step, DigitalStep) else (step.input,):
+        for value in step_inputs(step):
             if value not in made and value not in kept:
                 fix = "move the step behind the one that makes it" if value in ever else "add a step that makes it"
                 _fail(f"step {step.name}", f"value {value} is used before it is made", fix)
-        for value in _outputs(step):
+        for value in step_outputs(step):
             if value in made:
                 _fail(f"step {step.name}", f"value {value} is made a second time", "give the output its own name")
             made.add(value)
@@ -72,24 +73,19 @@ def _values(program: Program) -> None:
             _fail(f"output {output.name}", "no step makes it", "add a step that makes it, or drop the output")
 
 
-def _outputs(step: Step) -> tuple[str, ...]:
-    return step.outputs if isinstance(step, DigitalStep) else (step.output,)
-
-
 def _stages(program: Program) -> None:
     """Once scheduled (a stage above 0 is there), a step fires in a later stage than those it waits for."""
     if not any(step.stage for step in program.vmm_steps):
         return
     latest: dict[str, int] = {}
     for step in program.steps:
-        inputs = step.inputs if isinstance(step, DigitalStep) else (step.input,)
-        stage = max((latest.get(value, -1) for value in inputs), default=-1)
+        stage = max((latest.get(value, -1) for value in step_inputs(step)), default=-1)
         if isinstance(step, VmmStep):
             if step.stage <= stage:
                 what = f"stage {step.stage}, but it waits for a step of stage {stage}"
                 _fail(f"step {step.name}", what, "run pass `schedule` again")
             stage = step.stage
-        for value in _outputs(step):
+        for value in step_outputs(step):
             latest[value] = stage
 
 
