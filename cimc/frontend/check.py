@@ -24,8 +24,11 @@ _RUNTIME_PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 @contextmanager
-def refusing(where: str, who: str, fix: str) -> Iterator[None]:
-    """Turn what a library raises for a bad model into a ModelError that names the node where the message does."""
+def refusing(where: str, who: str, fix: str, model: ir.Model | None = None) -> Iterator[None]:
+    """Turn what a library raises for a bad model into a ModelError that names the node.
+
+    The message names it, or at least its operator, which is then looked for in ``model``.
+    """
     try:
         yield
     except CimcError:
@@ -34,6 +37,8 @@ def refusing(where: str, who: str, fix: str) -> Iterator[None]:
         # protobuf, onnx, onnx_ir and ONNX Runtime share no base class, and a damaged model may upset any part of them.
         text = _RUNTIME_PREFIX.sub("", str(error).strip())
         node = next((name for match in _NODE.finditer(text) for name in match.groups() if name), None)
+        if node is None and model is not None:
+            node = next((n.name for n in model.graph.all_nodes() if f"{n.domain}:{n.op_type}(" in text), None)
         line = " ".join(re.sub(r"\s*==> Context:", ";", text).split())[:500] or type(error).__name__
         raise ModelError(f"{who}: {line}", where=f"{where}, node {node}" if node else where, fix=fix) from None
 
@@ -91,7 +96,7 @@ def runnable(model: ir.Model, where: str) -> tuple[bytes, dict[str, NDArray[Any]
     with refusing(where, "it cannot be written again", "export it with another exporter or opset"):
         small, tensors = onnx_io.split(model)
     fix = "replace the operator, or export at an opset and element types that ONNX Runtime's CPU provider has"
-    with refusing(where, "ONNX Runtime refuses it", fix):
+    with refusing(where, "ONNX Runtime refuses it", fix, model):
         onnx_io.session(small, tensors)
     return small, tensors
 

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnx
 import onnx.inliner
+import onnx.shape_inference
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -97,6 +98,8 @@ def _load_file(path: Path) -> Loaded:
 
 
 def _load_bytes(data: bytes) -> Loaded:
+    if not data:
+        raise ModelError("the model is empty", where="model", fix=_EXPORT)
     proto, taken = _stripped(memoryview(data), "model")
 
     def read(offset: int, dtype: np.dtype[Any], count: int) -> NDArray[Any]:
@@ -177,11 +180,7 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
         check.acyclic(proto.graph, where)
     check.standard(proto, arrays.keys(), where)
     with check.refusing(where, "its functions cannot be inlined", "inline them with onnx.inliner before"):
-        if proto.functions:
-            proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
-        if proto.functions:
-            left = ", ".join(f"{f.domain}::{f.name}" for f in proto.functions)
-            raise ModelError(f"functions cannot be inlined: {left}", where=where, fix="export without local functions")
+        proto = _inlined(proto, where)
     with check.refusing(where, "not a sound ONNX model", _EXPORT):
         _forget_map_types(proto.graph)
         model: ir.Model = ir.from_proto(proto)
@@ -191,6 +190,20 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
         unique_node_names(model.graph)
     check.runnable(model, where)
     return model
+
+
+def _inlined(proto: onnx.ModelProto, where: str) -> onnx.ModelProto:
+    if not proto.functions:
+        return proto
+    opsets = {entry.domain: entry.version for entry in proto.opset_import}
+    if any(opsets.get(e.domain, e.version) != e.version for f in proto.functions for e in f.opset_import):
+        # Bodies of another opset are converted, which needs the types of what they are called with.
+        proto = onnx.shape_inference.infer_shapes(proto)
+    proto = onnx.inliner.inline_local_functions(proto, convert_version=True)
+    if proto.functions:
+        left = ", ".join(f"{f.domain}::{f.name}" for f in proto.functions)
+        raise ModelError(f"functions cannot be inlined: {left}", where=where, fix="export without local functions")
+    return proto
 
 
 def _bring_in_external(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Path | None, where: str) -> None:

@@ -25,7 +25,8 @@ def make_dense(graph: onnx.GraphProto, where: str) -> None:
         values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
         size = math.prod(dims)
         if any(d < 0 for d in dims) or size > max(1 << 20, values.size * _MAX_GROWTH):
-            raise ModelError(f"sparse tensor {name!r} has the shape {dims} and {values.size} values", where=where)
+            wrong = f"sparse tensor {name!r} has the shape {dims} and {values.size} values"
+            raise ModelError(wrong, where=where, fix="store it dense")
         if indices.ndim == 2 and indices.shape == (values.size, len(dims)):
             limits = np.asarray(dims)
             inside = bool(((indices >= 0) & (indices < limits)).all())
@@ -34,7 +35,8 @@ def make_dense(graph: onnx.GraphProto, where: str) -> None:
             flat = indices.reshape(-1)
             inside = flat.size == values.size and bool(((flat >= 0) & (flat < size)).all())
         if not inside:
-            raise ModelError(f"sparse tensor {name!r} has indices outside its shape {dims}", where=where)
+            wrong = f"sparse tensor {name!r} has indices outside its shape {dims}"
+            raise ModelError(wrong, where=where, fix="export the model again")
         dense = np.zeros(size, values.dtype)
         dense[flat] = values
         graph.initializer.append(numpy_helper.from_array(dense.reshape(dims), name))

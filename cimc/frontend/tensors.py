@@ -66,7 +66,8 @@ def nbytes(tensor: onnx.TensorProto, where: str) -> int:
     if any(d < 0 for d in tensor.dims):
         raise ModelError(f"tensor {tensor.name!r} has the shape {list(tensor.dims)}", where=where, fix="export the model again")
     if tensor.data_type in (_T.STRING, _T.UNDEFINED) or tensor.data_type not in _T.DataType.values():
-        raise ModelError(f"tensor {tensor.name!r} has raw data of element type {tensor.data_type}", where=where)
+        wrong = f"tensor {tensor.name!r} has raw data of element type {tensor.data_type}"
+        raise ModelError(wrong, where=where, fix="export the model again")
     bits: int = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
     return (bits + 7) // 8
 
