@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -108,4 +109,4 @@ class Chip:
 
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""
-        return {name: crossbar.stats.to_dict() for name, crossbar in self._crossbars.items()}
+        return {name: asdict(crossbar.stats) for name, crossbar in self._crossbars.items()}
