@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import DataError, FitError
+from cimc.ir.encoding import level_step_us
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import InputCoding, Layer
 from cimc.ir.samples import Extent, keyed, rounded_up, row_vectors, wanted_vectors
@@ -24,10 +25,12 @@ from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
 
-#: Reads that the quantile is taken over; at a share of 1e-4 that is 400 above it, a standard error of 5 %.
-READS = 1 << 22
+#: Reads that the quantile is taken over; at a share of 1e-4 that is 210 above it, a standard error of 7 %.
+READS = 1 << 21
 #: Row vectors used however wide the layer is.
 MIN_VECTORS = 64
+#: Room for noise where no read may saturate.
+_SIGMAS = 4.0
 
 @dataclass(frozen=True)
 class Samples:
@@ -51,7 +54,7 @@ class Samples:
 
 
 Devices = Callable[[int, int], F32]
-"""Conductances in µS of the rows ``begin`` to ``end``, ``[groups, rows, device columns]``."""
+"""Conductances in µS of the rows ``begin`` to ``end``, ``[groups, rows, device columns]``, the unit column left out."""
 
 
 @dataclass(frozen=True)
@@ -113,47 +116,70 @@ def drives(vectors: F32, coding: InputCoding, gain: float, target: Target) -> li
     return [(codes + np.float32(2 ** (bits - 1))) * np.float32(unit)]
 
 
-def column_reads(
-    phases: Sequence[F32], devices: Devices, row_cuts: tuple[int, ...], target: Target, sigma_us: float, key: object
-) -> F32:
-    """Effective currents in µA of every read: phases, slices, groups, device columns and vectors, flat.
+def column_reads(phases: Sequence[F32], devices: Devices, row_cuts: tuple[int, ...], target: Target) -> tuple[F32, F32]:
+    """Noise-free effective currents of every read: phases, slices, groups, vectors and device columns.
 
     Args:
         phases: Drives ``[vectors, groups, rows]`` in units of the read voltage.
         devices: The conductances.
         row_cuts: Row slice s is rows ``row_cuts[s]`` to ``row_cuts[s + 1]``.
         target: The chip.
-        sigma_us: Standard deviation of a device about its conductance; one normal number a read stands for all of
-            them, as their sum has the variance ``sigma**2 * sum(drive**2)``.
-        key: Names the stream of these normal numbers.
+
+    Returns:
+        Currents in µA, ``[slices * phases * groups * vectors, device columns]``, and for each row the current, in µA, of one
+        device of ``sqrt(sum(drive**2))``: times the spread of a device in µS it is the spread of the row's reads.
     """
     volt = np.float32(target.device.read_voltage_v)
-    parts = []
+    currents, norms = [], []
     for begin, end in pairwise(row_cuts):
         g = devices(begin, end)
-        for number, phase in enumerate(phases):
-            x = np.ascontiguousarray(phase[:, :, begin:end].swapaxes(0, 1))
-            current = x @ g
-            if sigma_us:
-                spread = np.sqrt(np.einsum("gnr,gnr->gn", x, x)) * np.float32(sigma_us)
-                draws = keyed(key, begin, number).standard_normal(current.shape, np.float32)
-                current += draws * spread[:, :, None]
-            current *= volt
-            parts.append(current.reshape(-1))
-    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+        for phase in phases:
+            x = np.ascontiguousarray(phase[:, :, begin:end].swapaxes(0, 1)) * volt
+            currents.append((x @ g).reshape(-1, g.shape[2]))
+            norms.append(np.sqrt(np.einsum("gnr,gnr->gn", x, x)).reshape(-1))
+    return np.concatenate(currents), np.concatenate(norms)
 
 
-def adc_range(currents: F32, share: float) -> float:
+def noisy_tail(currents: F32, spreads: F32, adc_noise: float, share: float, key: object) -> F32:
+    """The largest reads with noise: all that the range for ``share`` could depend on.
+
+    The noise of the converter counts too: a read I saturates where ``I + noise * range * normal`` exceeds the range, which
+    is where ``I / (1 - noise * normal)`` does.
+
+    Args:
+        currents: ``[rows, device columns]``, µA, as all else here.
+        spreads: ``[rows]``: standard deviation of the reads of a row.
+        adc_noise: Standard deviation of a conversion, as a share of the range.
+        share: Share of reads that may saturate.
+        key: Names the random stream.
+    """
+    middle = adc_range(currents.reshape(-1), share)
+    reach = 2 * 6 * float(np.hypot(spreads.max(initial=0), adc_noise * middle))
+    row, column = np.nonzero(currents >= middle - reach) if reach < middle else np.indices(currents.shape).reshape(2, -1)
+    tail = currents[row, column]
+    rng = keyed(key)
+    tail += spreads[row] * rng.standard_normal(tail.shape, np.float32)
+    if adc_noise:
+        tail /= np.maximum(0.1, 1 - np.float32(adc_noise) * rng.standard_normal(tail.shape, np.float32))
+    return tail
+
+
+def adc_range(currents: F32, share: float, reads: int | None = None) -> float:
     """The current that at most ``share`` of all reads exceed, with two standard errors to spare.
 
     Of ``share * N`` expected exceedances, ``m``, only ``m - 2 sqrt(m)`` are allowed in the sample. With fewer than one
     expected it is the largest read. 0 without reads.
+
+    Args:
+        currents: The reads, or the largest of them.
+        share: Share that may exceed.
+        reads: N; None: ``currents`` are all.
     """
     if not currents.size:
         return 0.0
-    expected = share * currents.size
-    allowed = max(0, floor(expected - 2 * sqrt(expected)))
-    return max(0.0, float(np.partition(currents, currents.size - 1 - allowed)[currents.size - 1 - allowed]))
+    expected = share * (reads or currents.size)
+    place = currents.size - 1 - max(0, floor(expected - 2 * sqrt(expected)))
+    return max(0.0, float(np.partition(currents, place)[place]))
 
 
 def choose_range(
@@ -167,9 +193,6 @@ def choose_range(
     key: object = "",
 ) -> Choice:
     """ADC range of one layer, or the input gain where the chip fixes the range.
-
-    The noise of the converter counts too: a read I with noise s * range saturates above range / (1 + s * normal), so the
-    quantile is taken over I / (1 - s * normal).
 
     Args:
         vectors: Real-valued row vectors ``[vectors, groups, rows]``.
@@ -192,10 +215,11 @@ def choose_range(
     noise = adc.sigma_lsb / (2**bits - 1)
 
     def needed(gain: float) -> tuple[float, int]:
-        reads = column_reads(drives(vectors, coding, gain, target), devices, row_cuts, target, sigma_us, key)
-        if noise and reads.size:
-            reads /= np.maximum(0.1, 1 - noise * keyed(key, "adc").standard_normal(reads.shape, np.float32))
-        return adc_range(reads, adc.saturation_share), int(reads.size)
+        phases = drives(vectors, coding, gain, target)
+        currents, norms = column_reads(phases, devices, row_cuts, target)
+        tail = noisy_tail(currents, norms * np.float32(sigma_us), noise, adc.saturation_share, key)
+        unit = _largest_unit_read(phases, row_cuts, target, sigma_us) / max(0.1, 1 - _SIGMAS * noise)
+        return max(unit, adc_range(tail, adc.saturation_share, currents.size)), currents.size
 
     current, count = needed(full_gain)
     if adc.range_ua is None:
@@ -216,7 +240,7 @@ def choose_ranges(
     Args:
         layer: Mapped: it has row cuts.
         samples: What it is given.
-        devices: Conductances in µS of rows ``begin`` to ``end``, ``[groups, rows, device columns]``.
+        devices: Its conductances.
         target: The chip.
         sigma_us: Spread of a device about ``devices``; None: the read noise.
 
@@ -236,6 +260,17 @@ def choose_ranges(
         raise FitError(error.what, where=f"layer {layer.name}, {error.where}", fix=error.fix) from error
     coding = coding.model_copy(update={"gain": choice.gain, "bits_lost": choice.bits_lost})
     return layer.model_copy(update={"coding": coding, "adc_range_ua": choice.range_ua})
+
+
+def _largest_unit_read(phases: Sequence[F32], row_cuts: tuple[int, ...], target: Target, sigma_us: float) -> float:
+    """Largest current of the unit column, whose saturation would spoil every column; 0 where there is none."""
+    device = target.device
+    if not target.array.unit_column or not len(phases[0]):
+        return 0.0
+    held = device.g_min_us + level_step_us(target) + device.programming.mean_us
+    parts = [phase[:, :, begin:end] for phase in phases for begin, end in pairwise(row_cuts)]
+    currents = [held * part.sum(axis=2) + _SIGMAS * sigma_us * np.sqrt((part * part).sum(axis=2)) for part in parts]
+    return max(float(current.max()) for current in currents) * device.read_voltage_v
 
 
 def _lowered(
@@ -272,7 +307,7 @@ def _fitting(vectors: F32, devices: Devices, row_cuts: tuple[int, ...], key: obj
     """As many of the vectors, drawn by key, as `READS` asks for."""
     if len(vectors) <= MIN_VECTORS:
         return vectors
-    groups, _, columns = devices(row_cuts[0], row_cuts[0] + 1).shape
+    groups, _, columns = devices(row_cuts[0], row_cuts[1]).shape
     wanted = max(MIN_VECTORS, READS // (groups * columns * (len(row_cuts) - 1)))
     if len(vectors) <= wanted:
         return vectors

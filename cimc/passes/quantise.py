@@ -27,6 +27,7 @@ from cimc.targets.description import Target
 
 #: Values of a chunk: its float64 temporaries stay in the second-level cache.
 _CHUNK = 1 << 15
+_LOOKED_AT = 1 << 20
 
 
 class Quantise(Pass):
@@ -98,25 +99,38 @@ def weight_max(matrix: NDArray[Any], target: Target) -> NDArray[np.float32]:
 def weight_error(matrix: NDArray[Any], span: NDArray[np.float32], target: Target) -> float:
     """RMS of what quantisation and clipping change, over the RMS of the weights; 0 where all are 0.
 
+    Of a layer with more than a million weights, about a million of them at even distances are looked at: that tells the
+    error to a few in a thousand.
+
     Args:
         matrix: ``[groups, rows, columns]``.
         span: ``[1]`` or ``[groups * columns]``.
         target: The chip.
     """
-    step = span.astype(np.float64) / encoding.steps_of_full_weight(target)
-    step = np.broadcast_to(step.reshape(-1) if span.size > 1 else step, (matrix.shape[0] * matrix.shape[2],))
-    step, wide = step.reshape(matrix.shape[0], matrix.shape[2]), span.size > 1
-    spans = span.reshape(matrix.shape[0], matrix.shape[2]) if wide else span
+    if not _loses(target):
+        return 0.0
+    full = encoding.steps_of_full_weight(target)
+    spans = span.astype(np.float64).reshape(matrix.shape[0], -1) if span.size > 1 else span.astype(np.float64)
     total = lost = 0.0
-    for group, _rows, columns, part in _chunks(matrix):
-        mine = spans[group, columns] if wide else span
-        exact = part.astype(np.float64)
-        quantised = encoding.quantise(part[None], mine, target)[0]
-        quantised *= step[group, columns]
-        quantised -= exact
-        lost += _square_sum(quantised)
+    parts = list(_chunks(matrix))
+    for group, _rows, columns, part in parts[:: max(1, len(parts) * _CHUNK // _LOOKED_AT)]:
+        mine = np.broadcast_to(spans[group, columns] if span.size > 1 else spans, part.shape[1])
+        # Columns as groups of one column: the memory order of most weights, several times as fast.
+        exact = np.ascontiguousarray(part.T, np.float64)
+        error = encoding.quantise(exact[:, :, None], mine, target)[:, :, 0]
+        error *= (mine / full)[:, None]
+        error -= exact
+        lost += _square_sum(error)
         total += _square_sum(exact)
-    return float(np.sqrt(lost / total)) if total > 0 else 0.0
+    error_share = float(np.sqrt(lost / total)) if total > 0 else 0.0
+    return error_share if error_share > 1e-12 else 0.0  # less is the rounding of float64
+
+
+def _loses(target: Target) -> bool:
+    """Whether anything is rounded or clipped; otherwise the error is none."""
+    weights = target.weights
+    rounds = weights.rounded and bool(target.device.levels or weights.bits)
+    return rounds or weights.clip_sigma is not None
 
 
 def _square_sum(values: NDArray[np.float64]) -> float:

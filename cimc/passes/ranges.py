@@ -6,12 +6,13 @@ Example, a chip whose ADCs end at 70 µA::
     after   layer conv2  coding unsigned gain 10.6 (2.0 bits lost)  adc 70 µA
 
 With ``adc.range_ua: null`` the gain stays, and the range is what at most ``adc.saturation_share`` of the reads exceed.
-Currents take in the mean programming error, and one draw each of programming error and read noise.
+Currents take in the mean programming error, and one draw each of programming error and read noise. Of a layer with more
+than 2 million weights a part of the columns is looked at, drawn by key, at least 256.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import hypot
 from typing import Any, ClassVar
 
@@ -21,12 +22,12 @@ from numpy.typing import NDArray
 from cimc.errors import VerifyError
 from cimc.ir.encoding import encode
 from cimc.ir.program import Layer, Program, weight_matrix
-from cimc.ir.ranging import MIN_VECTORS, READS, Samples, choose_ranges
+from cimc.ir.ranging import Samples, choose_ranges
 from cimc.ir.samples import keyed
 from cimc.passes.base import Compilation, Pass
 from cimc.targets.description import Target
 
-_MIN_COLUMNS = 256
+_WEIGHTS, _MIN_COLUMNS = 1 << 21, 256
 
 
 class Ranges(Pass):
@@ -46,7 +47,7 @@ class Ranges(Pass):
             if vectors is None:
                 raise RuntimeError(f"no inputs of layer {layer.name} were kept: `ranges` belongs after `calibrate`")
             samples = Samples(vectors.reshape(-1, layer.groups, layer.rows))
-            devices = TargetDevices.of(program, layer, len(vectors))
+            devices = TargetDevices.of(program, layer)
             layers.append(choose_ranges(layer, samples, devices, target, sigma_us=spread))
         state.program = program.model_copy(update={"layers": tuple(layers)})
         return True
@@ -64,19 +65,19 @@ def _has_ranges(target: Target) -> bool:
 
 @dataclass(frozen=True)
 class TargetDevices:
-    """Target conductances of a layer, a row slice at a time; of keyed-random columns and groups where it is very wide."""
+    """Target conductances of a layer, a row slice at a time; of keyed-random columns where it is large."""
 
     matrix: NDArray[Any]
     """``[groups, rows, columns]``."""
     weight_max: NDArray[np.float32]
     target: Target
+    made: dict[int, NDArray[np.float32]] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, program: Program, layer: Layer, vectors: int) -> TargetDevices:
+    def of(cls, program: Program, layer: Layer) -> TargetDevices:
         matrix = weight_matrix(program, layer)
         span = program.tensors[f"weight_max/{layer.name}"]
-        each = min(vectors, MIN_VECTORS) * layer.groups * max(1, len(layer.row_cuts) - 1) * program.target.planes
-        columns = max(_MIN_COLUMNS, READS // max(1, each))
+        columns = max(_MIN_COLUMNS, _WEIGHTS // (layer.groups * layer.rows))
         if columns < layer.columns:
             chosen = np.sort(keyed("columns", layer.name).permutation(layer.columns)[:columns])
             matrix = matrix[:, :, chosen]
@@ -85,13 +86,12 @@ class TargetDevices:
         return cls(matrix, span, program.target)
 
     def __call__(self, begin: int, end: int) -> NDArray[np.float32]:
-        device = self.target.device
+        if begin not in self.made:
+            self.made[begin] = self._make(begin, end)
+        return self.made[begin]
+
+    def _make(self, begin: int, end: int) -> NDArray[np.float32]:
+        mean = self.target.device.programming.mean_us
         g = encode(self.matrix[:, begin:end], self.weight_max, (0, end - begin), self.target).g_us
         g = g.reshape(g.shape[0], end - begin, -1)
-        if self.target.array.unit_column:
-            step = (device.g_max_us - device.g_min_us) / ((device.levels or 2) - 1)
-            unit = np.full((*g.shape[:2], 1), device.g_min_us + step, np.float32)
-            g = np.concatenate([g, unit], axis=2)
-        if device.programming.mean_us:
-            g = np.maximum(g + np.float32(device.programming.mean_us), 0)
-        return g
+        return np.maximum(g + np.float32(mean), 0) if mean else g
