@@ -102,8 +102,8 @@ class Crossbar:
         self.groups, self.rows, self.columns = self.matrix.shape
         self.row_cuts = layer.row_cuts or (0, self.rows)
         self.column_cuts = layer.column_cuts or (0, self.columns)
-        self.planes = 1 if target.is_ideal else target.planes
-        self.unit_columns = len(self.column_cuts) - 1 if target.array.unit_column and not target.is_ideal else 0
+        self.planes = target.planes
+        self.unit_columns = len(self.column_cuts) - 1 if target.array.unit_column else 0
         self.device_columns = self.planes * self.columns + self.unit_columns
         if self.adc_range_ua is None:
             self.adc_range_ua = layer.adc_range_ua
@@ -407,9 +407,9 @@ class _Plan:
         cls, crossbar: Crossbar, values: Array, units: Array, dtype: Any, alpha: Array, unit: Array, weights: Array,
         constants: NDArray[np.float64], factor: NDArray[np.float64], shift: NDArray[np.float64] | None,
     ) -> _Plan:  # fmt: skip
-        blocks = column_blocks(crossbar.column_cuts, crossbar.planes, crossbar.unit_columns > 0)
-        cuts = crossbar.row_cuts
-        starts, size = places(cuts, blocks, crossbar.planes, dtype == np.int16)
+        planes, cuts = values.shape[2], crossbar.row_cuts
+        blocks = column_blocks(crossbar.column_cuts, planes, units.shape[2] > 0)
+        starts, size = places(cuts, blocks, planes, dtype == np.int16)
         packed = np.empty((crossbar.groups, size), dtype)
 
         def slices(number: int) -> None:
@@ -442,7 +442,7 @@ class _Plan:
         cuts = [tasks * n // parts for n in range(parts + 1)]
         seed = np.uint64(seed_key & 0xFFFFFFFFFFFFFFFF)
         tallest = int(np.diff(self.row_cuts).max()) + 1
-        widest = int((np.diff(self.blocks[:, :2]) * crossbar.planes + np.diff(self.blocks[:, 2:])).max()) + gemm.PANEL
+        widest = int((np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])).max()) + gemm.PANEL
 
         def part(n: int) -> int:
             a = np.empty(height * tallest, self.packed.dtype)

@@ -88,23 +88,31 @@ def _add(weight: float, alpha: Array, values: Array, acc: Array) -> None:
 def _gather(source: Array, at: int, row_offset: Array, contiguous: bool, out: Array) -> None:
     """One row vector of one slice."""
     if contiguous:
-        first = at + row_offset[0]
-        for r in range(row_offset.size):
-            out[r] = source[first + r]
+        run = source[at + row_offset[0] : at + row_offset[0] + out.size]
+        for r in range(out.size):
+            out[r] = run[r]
     else:
-        for r in range(row_offset.size):
-            out[r] = source[at + row_offset[r]]
+        moved = source[at:]
+        for r in range(out.size):
+            out[r] = moved[row_offset[r]]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _moments(a: Array) -> tuple[float, float]:
-    """Sum and sum of squares of a row vector; exact for codes."""
-    total, square = 0.0, 0.0
-    for r in range(a.size):
-        value = np.float64(a[r])
-        total += value
-        square += value * value
-    return total, square
+def _moments(a: Array) -> tuple[float, float]:  # type: ignore[empty-body]
+    """Sum and sum of squares of a row vector; of codes in integers, which vectorise and are exact."""
+
+
+@overload(_moments)  # type: ignore[untyped-decorator]
+def _overload_moments(a: Any) -> Any:
+    one = types.int64 if a.dtype == types.int16 else types.float64
+
+    def moments(a: Any) -> Any:
+        total, square = one(0), one(0)
+        for r in range(a.size):
+            total += one(a[r])
+            square += one(a[r]) * one(a[r])
+        return np.float64(total), np.float64(square)
+
+    return moments
 
 
 def _product(a: Array, count: int, part: Array, tall: int, sums: Array) -> None:

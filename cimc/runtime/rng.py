@@ -94,10 +94,14 @@ def normal_of(bits: int) -> float:
     y = _bits_of_float(t * (_F2 - t))
     exponent = np.float32(np.int32(y >> _S23) - _BIAS)
     u = _F2 * _float_of_bits(np.uint32((y & _MANTISSA) | _ONE)) - _F3
-    log2 = exponent + (_L0 + u * (_L1 + u * (_L2 + u * (_L3 + u * (_L4 + u * (_L5 + u * _L6))))))
+    # Both polynomials in Estrin's order: the chain of dependent operations is what a core waits for.
+    u2 = u * u
+    log2 = exponent + ((_L0 + u * _L1) + u2 * ((_L2 + u * _L3) + u2 * ((_L4 + u * _L5) + u2 * _L6)))
     v = log2 * _MINUS_16TH - _F1
-    tail = _Q6 + v * (_Q7 + v * (_Q8 + v * (_Q9 + v * (_Q10 + v * (_Q11 + v * _Q12)))))
-    quantile = _Q0 + v * (_Q1 + v * (_Q2 + v * (_Q3 + v * (_Q4 + v * (_Q5 + v * tail)))))
+    v2 = v * v
+    v4 = v2 * v2
+    high = ((_Q8 + v * _Q9) + v2 * (_Q10 + v * _Q11)) + v4 * _Q12
+    quantile = ((_Q0 + v * _Q1) + v2 * (_Q2 + v * _Q3)) + v4 * (((_Q4 + v * _Q5) + v2 * (_Q6 + v * _Q7)) + v4 * high)
     z = (_F1 - t) * quantile
     return _float_of_bits(np.uint32(_bits_of_float(z) ^ (bits & _SIGN)))
 

@@ -1,0 +1,48 @@
+"""Kernels: exact integer products and DAC codes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cimc.runtime import gemm, kernels
+
+
+@pytest.mark.skipif(not gemm.has_avx2(), reason="the CPU has no AVX2; float kernels serve")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
+def test_int16_product_is_the_integer_product(count: int, rows: int, columns: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    codes = random.integers(-(2**15), 2**15, (count, rows)).astype(np.int16)
+    matrix = random.integers(-1000, 1000, (rows, columns))
+    pairs, panels = (rows + 1) // 2, -(-columns // gemm.PANEL)
+    padded = np.zeros((count + gemm.TALL, 2 * pairs), np.int16)
+    padded[:count, :rows] = codes
+    packed = np.empty((panels, pairs, gemm.PANEL, 2), np.int16)
+    gemm.pack_panels(matrix, packed)
+    out = np.zeros((count + gemm.TALL, panels * gemm.PANEL), np.int32)
+    gemm.multiply_int16(padded, count, packed, out)
+    assert (out[:count, :columns] == codes.astype(np.int64) @ matrix).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.floats(-50, 50, width=32), min_size=1, max_size=40), st.integers(1, 16), st.floats(0.01, 1000))
+def test_codes_are_rounded_clipped_and_counted(values: list[float], bits: int, gain: float) -> None:
+    x = np.array(values, np.float32)
+    wanted = np.rint(x.astype(np.float64) * gain)
+    top, half = 2**bits - 1, 2 ** (bits - 1)
+
+    plain = np.empty((1, x.size), np.uint16)
+    assert kernels.quantise(x, gain, 0, top, kernels.PLAIN, plain) == ((wanted < 0) | (wanted > top)).sum()
+    assert (plain[0] == np.clip(wanted, 0, top)).all()
+
+    phases = np.empty((2, x.size), np.uint16)
+    assert kernels.quantise(x, gain, -top, top, kernels.TWO_PHASE, phases) == (np.abs(wanted) > top).sum()
+    assert (phases[0].astype(int) - phases[1] == np.clip(wanted, -top, top)).all()
+    assert (phases.min(axis=0) == 0).all()
+
+    offset = np.empty((1, x.size), np.uint16)
+    assert kernels.quantise(x, gain, -half, half - 1, kernels.OFFSET, offset) == ((wanted < -half) | (wanted > half - 1)).sum()
+    assert (offset[0].astype(int) - half == np.clip(wanted, -half, half - 1)).all()
