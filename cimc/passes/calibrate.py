@@ -36,7 +36,8 @@ from cimc.passes.selection.check import geometry_of
 IMAGE_CAP, WORK_CAP, FEW_IMAGES = 256, 400e9, 16
 #: The same for a synthetic input, whose images are all alike.
 SYNTHETIC_WORK_CAP, FEW_SYNTHETIC = 40e9, 2
-_RUN_BYTES = 32 << 20
+#: Activations of one run, and a weight that is fed, not built in.
+_RUN_BYTES, _LARGE = 32 << 20, 1 << 20
 
 
 @dataclass
@@ -150,6 +151,7 @@ def _observe(
     constants = {name: v.const_value.numpy() for name, v in model.graph.initializers.items() if name in values and v.const_value}
     model.graph.outputs[:] = [made[name] for name in asked]
     RemoveUnusedNodesPass()(model)
+    weights = _fed_weights(model)
     runner = None
     if asked:
         try:
@@ -161,7 +163,7 @@ def _observe(
     images, done = 0, 0
     for chosen, images in _runs(source, uses, shapes):
         feeds = source.feeds(chosen)
-        seen = constants | feeds | dict(zip(asked, _run(runner, asked, feeds, source), strict=True))
+        seen = constants | feeds | dict(zip(asked, _run(runner, asked, feeds, weights, source), strict=True))
         for name in values:
             if not extents[name].add(seen[name]):
                 raise DataError("the model computes NaN or Inf from the calibration data", where=f"value {name}")
@@ -202,12 +204,29 @@ def _for_one_image(shape: tuple[int, ...], geometry: Geometry, images: int) -> t
     return tuple(1 if a == axis and size == images else size for a, size in enumerate(shape))
 
 
-def _run(runner: Any, asked: list[str], feeds: dict[str, Any], source: Source) -> list[NDArray[Any]]:
+def _fed_weights(model: ir.Model) -> dict[str, NDArray[Any]]:
+    """Turn large weights into inputs: ONNX Runtime reads a feed where it lies, but copies an initializer for a moment."""
+    weights = {}
+    for name, value in list(model.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is not None and tensor.nbytes >= _LARGE and tensor.dtype in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+            weights[name] = np.require(tensor.numpy(), requirements=("C", "A"))
+            del model.graph.initializers[name]
+            value.const_value = None
+            value.shape, value.type = ir.Shape(tensor.shape.numpy()), ir.TensorType(tensor.dtype)
+            model.graph.inputs.append(value)
+    return weights
+
+
+def _run(
+    runner: Any, asked: list[str], feeds: dict[str, Any], weights: dict[str, NDArray[Any]], source: Source
+) -> list[NDArray[Any]]:
     if runner is None:
         return []
     wanted = {value.name for value in runner.get_inputs()}
     try:
-        outputs: list[NDArray[Any]] = runner.run(asked, {name: array for name, array in feeds.items() if name in wanted})
+        given_now = {name: array for name, array in feeds.items() if name in wanted}
+        outputs: list[NDArray[Any]] = runner.run(asked, given_now | weights)
     except Exception as error:  # as above
         shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
         if source.arrays is None:

@@ -34,7 +34,11 @@ def expand(model: ir.Model) -> ir.Model:
     copy = model.clone()
     for node in list(copy.graph):
         if node.domain == DOMAIN and node.op_type == "Vmm":
+            operands = [value for value in node.inputs[1:] if value is not None]
             _Expansion(copy, node).run()
+            for value in operands:
+                if not value.uses() and not value.is_graph_output():
+                    copy.graph.initializers.pop(str(value.name), None)
     copy.opset_imports.pop(DOMAIN, None)
     return copy
 
