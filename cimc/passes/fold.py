@@ -12,7 +12,8 @@ reshaped keeps its name, as `select` tells the rearrangement by the weight's vie
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -31,6 +32,7 @@ MAX_BYTES = 1 << 30
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
+_SMALL = 256
 _CONSTANT_FIELDS = ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings")
 
 log = logging.getLogger(__name__)
@@ -112,6 +114,8 @@ def _is_weight_view(node: ir.Node, known: set[ir.Value]) -> bool:
     if node.op_type not in VIEW_OPS or resolve(node.outputs[0]) is None:
         return False
     for use in node.outputs[0].uses():
+        if use.node.graph is not node.graph:
+            continue
         if use.node.op_type in VIEW_OPS and _is_weight_view(use.node, known):
             return True
         others = [v for v in use.node.inputs if v is not None and v is not node.outputs[0]]
@@ -123,20 +127,18 @@ def _is_weight_view(node: ir.Node, known: set[ir.Value]) -> bool:
 def _become_initializers(graph: ir.Graph, node: ir.Node, tensors: list[Any]) -> None:
     """Replace a node by initializers of the same names; drop initializers that only it used."""
     sources = [v for v in node.inputs if v is not None]
-    outputs = list(node.outputs)
+    outputs = [o for o in node.outputs if o.name]
     values = []
     for output, tensor in zip(outputs, tensors, strict=True):
         name = output.name
-        if name:
-            tensor.name = name
+        tensor.name = name
         value = ir.Value(name=name, shape=ir.Shape(tensor.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         values.append((output, value))
     for output, value in values:
         output.replace_all_uses_with(value)
     graph.remove(node, safe=True)
     for _, value in values:
-        if value.name:
-            graph.register_initializer(value)
+        graph.register_initializer(value)
     drop_unused(graph, sources)
 
 
@@ -155,13 +157,12 @@ def _evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | None:
         return None if tensor is None else [tensor]
     if node.op_type == "ConstantOfShape":
         return _filled(node)
-    if any(v is not None and v.const_value is not None and v.const_value.nbytes > MAX_BYTES for v in node.inputs):
+    if any(v is None or v.const_value is None or v.const_value.nbytes > MAX_BYTES for v in node.inputs if v is not None):
         return None
-    proto = _single_node_model(node, model)
+    proto, feeds = _single_node_model(node, model)
     if not _small(proto):
         return None
-    arrays = _run(proto)
-    return None if arrays is None else [ir.tensor(a) for a in arrays]
+    return _run(proto, feeds)
 
 
 def _filled(node: ir.Node) -> list[ir.TensorProtocol] | None:
@@ -174,18 +175,25 @@ def _filled(node: ir.Node) -> list[ir.TensorProtocol] | None:
     return [ir.tensor(np.broadcast_to(value, shape))]
 
 
-def _single_node_model(node: ir.Node, model: ir.Model) -> onnx.ModelProto:
-    proto = ir.to_proto(node)
-    initializers: dict[str, onnx.TensorProto] = {}
-    for value in node.inputs:
-        if value is not None and value.const_value is not None and value.name:
-            tensor = ir.to_proto(value.const_value)
-            tensor.name = value.name
-            initializers[value.name] = tensor
-    outputs = [onnx.ValueInfoProto(name=o.name or "") for o in node.outputs if o.name]
-    graph = onnx.GraphProto(name="fold", node=[proto], output=outputs, initializer=list(initializers.values()))
+def _single_node_model(node: ir.Node, model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:
+    """The node alone; large inputs are fed, so that they are not copied, small ones are initializers, for shape inference."""
+    graph = onnx.GraphProto(name="fold", node=[ir.to_proto(node)])
+    feeds: dict[str, NDArray[Any]] = {}
+    for value in {v for v in node.inputs if v is not None}:
+        constant, name = value.const_value, value.name or ""
+        if constant is None:
+            continue
+        array = constant.numpy() if constant.size > _SMALL else None
+        if array is not None and array.dtype.isbuiltin == 1 and array.dtype != object:
+            feeds[name] = array
+            graph.input.append(onnx.helper.make_tensor_value_info(name, constant.dtype.value, array.shape))
+        else:
+            tensor = ir.to_proto(constant)
+            tensor.name = name
+            graph.initializer.append(tensor)
+    graph.output.extend(onnx.ValueInfoProto(name=o.name) for o in node.outputs if o.name)
     opset = onnx.OperatorSetIdProto(domain="", version=model.opset_imports.get("", 1))
-    return onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph, opset_import=[opset])
+    return onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph, opset_import=[opset]), feeds
 
 
 def _small(proto: onnx.ModelProto) -> bool:
@@ -199,29 +207,39 @@ def _small(proto: onnx.ModelProto) -> bool:
         tensor = told.type.tensor_type
         if not told.type.HasField("tensor_type") or not tensor.HasField("shape"):
             return False
-        sizes = [d.dim_value if d.HasField("dim_value") else None for d in tensor.shape.dim]
-        count = 1
-        for size in sizes:
-            if size is None:
-                return False
-            count *= size
-        if tensor.elem_type == onnx.TensorProto.STRING or count * ir.DataType(tensor.elem_type).itemsize > MAX_BYTES:
+        if not all(d.HasField("dim_value") for d in tensor.shape.dim) or tensor.elem_type == onnx.TensorProto.STRING:
+            return False
+        if prod(d.dim_value for d in tensor.shape.dim) * ir.DataType(tensor.elem_type).itemsize > MAX_BYTES:
             return False
         output.CopyFrom(told)
     return True
 
 
-def _run(proto: onnx.ModelProto) -> list[NDArray[Any]] | None:
+def _run(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> list[ir.TensorProtocol] | None:
     import onnxruntime as ort
 
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
     options.log_severity_level = 4
+    wanted = [ir.DataType(o.type.tensor_type.elem_type) for o in proto.graph.output]
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return list(session.run(None, {}))
+        return _typed(session.run(None, feeds), wanted)
+    except Exception as error:
+        log.debug("ONNX Runtime: %s", error)
+    try:  # types that numpy lacks, as bfloat16, do not leave ONNX Runtime
+        import onnx.reference
+
+        return _typed(list(onnx.reference.ReferenceEvaluator(proto).run(None, feeds)), wanted)
     except Exception as error:
         # The digital unit meets the same node again, and its message reaches the user from there.
         log.debug("not folded: %s", error)
         return None
+
+
+def _typed(arrays: Sequence[Any], wanted: Sequence[ir.DataType]) -> list[ir.TensorProtocol]:
+    tensors: list[ir.TensorProtocol] = [ir.tensor(array) for array in arrays]
+    if [t.dtype for t in tensors] != list(wanted):
+        raise TypeError(f"outputs of types {[t.dtype for t in tensors]}, not {wanted}")
+    return tensors

@@ -20,10 +20,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from cimc.errors import ModelError, VerifyError
 from cimc.ir.program import Placement
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
-from cimc.passes.selection.placement import all_nodes, name_nodes, record
+from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, record
 from cimc.passes.selection.quantised import REWRITES
 from cimc.passes.selection.shapes import infer_missing_shapes
 from cimc.passes.selection.site import Site, StaysDigital
@@ -33,6 +34,21 @@ class Legalise(Pass):
     """One form for each thing; see the module's text for the list."""
 
     name: ClassVar[str] = "legalise"
+
+    def requires(self, state: Compilation) -> None:
+        """Local functions are inlined.
+
+        Raises:
+            ModelError: A node calls one.
+        """
+        functions = {identifier[:2] for identifier in state.model.functions}
+        for node in all_nodes(state.model) if functions else ():
+            if (node.domain, node.op_type) in functions:
+                raise ModelError(
+                    f"it calls the model's own function {node.op_type}",
+                    where=f"node '{node.name}'",
+                    fix="inline the functions first: onnx.inliner.inline_local_functions(model)",
+                )
 
     def call(self, state: Compilation) -> bool:
         model = state.model
@@ -51,6 +67,23 @@ class Legalise(Pass):
             changed |= fold_constants(state)
             changed |= _rewrite_quantised(state)
         return changed
+
+    def ensures(self, state: Compilation) -> None:
+        """Nodes have names of their own and places.
+
+        Raises:
+            VerifyError: One has not.
+        """
+        seen: set[str] = set()
+        for node in all_nodes(state.model):
+            name = node.name or ""
+            if not name or name in seen:
+                raise VerifyError(
+                    "two nodes share a name, or one has none", where=f"after legalise, node '{name}' ({node.op_type})"
+                )
+            if node.metadata_props.get(OWNER, name) not in state.placements:
+                raise VerifyError("the node has no place", where=f"after legalise, node '{name}'")
+            seen.add(name)
 
 
 def _rewrite_quantised(state: Compilation) -> bool:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from cimc.errors import ModelError, VerifyError
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.fold import drop_unused
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.operand import VIEW_OPS, resolve
 from cimc.passes.selection.placement import OWNER, bodies, body_placements, name_nodes, record
@@ -34,7 +35,15 @@ class Select(Pass):
     name: ClassVar[str] = "select"
 
     def requires(self, state: Compilation) -> None:
+        """The dialect is known, and the model does not speak it yet.
+
+        Raises:
+            ModelError: An operator of the domain ``cimc`` that is none of ours.
+        """
         register_schemas()
+        for node in state.model.graph:
+            if node.domain == DOMAIN and node.op_type != "Vmm":
+                raise ModelError(f"the dialect has no operator {node.op_type}", where=f"node '{node.name}'")
 
     def call(self, state: Compilation) -> bool:
         register_schemas()
@@ -49,6 +58,12 @@ class Select(Pass):
             _check_finite(products)
             _drop_absorbed(state)
         body_placements(state)
+        replaceable = [v.name for v in graph.inputs if v.is_initializer()]
+        if replaceable:
+            state.notes.append(
+                f"{len(replaceable)} initializers are inputs too ('{replaceable[0]}', ...): a caller may replace them, so "
+                "products with them stay digital; export the model without initializers among its inputs to put them on crossbars"
+            )
         return bool(products)
 
     def ensures(self, state: Compilation) -> None:
@@ -140,5 +155,7 @@ def _drop_absorbed(state: Compilation) -> None:
         output = node.outputs[0]
         if node.op_type not in VIEW_OPS or output.uses() or output.is_graph_output() or resolve(output) is None:
             continue
+        inputs = list(node.inputs)
         graph.remove(node, safe=True)
+        drop_unused(graph, inputs[1:])
         record(state, node, "folded", "part of how a crossbar weight is laid out")

@@ -150,7 +150,9 @@ def _real(x: ir.Value, zero: ir.Value | None, site: Site) -> ir.Value:
 def _requantise(product: ir.Value, factor: NDArray[np.float32], y_zero: ir.Value | None, site: Site) -> Sequence[ir.Value]:
     (scaled,) = site.op("Mul", [product, site.constant(factor, "scale")], "scale")
     one = site.constant(np.array(1.0, np.float32), "unit")
-    return site.op("QuantizeLinear", [scaled, one, y_zero], "quantize")
+    (y,) = site.op("QuantizeLinear", [scaled, one, y_zero], "quantize")
+    y.dtype = ir.DataType.UINT8 if y_zero is None or y_zero.dtype is None else y_zero.dtype
+    return [y]
 
 
 def _to_int32(product: ir.Value, site: Site) -> Sequence[ir.Value]:

@@ -45,10 +45,12 @@ class Site:
     products: list[Product] = field(default_factory=list)
     made: list[ir.Value] = field(default_factory=list)
     names: set[str] = field(default_factory=set)
+    node_names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         graph = self.model.graph
         self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
+        self.node_names |= {node.name for node in all_nodes(self.model) if node.name}
         self.names |= {o.name for node in all_nodes(self.model) for o in node.outputs if o.name}
 
     @property
@@ -62,12 +64,11 @@ class Site:
 
     def name(self, wish: str) -> str:
         """A name that no value of the graph has."""
-        name, count = wish, 1
-        while name in self.names:
-            count += 1
-            name = f"{wish}_{count}"
-        self.names.add(name)
-        return name
+        return _fresh(wish, self.names)
+
+    def node_name(self, suffix: str) -> str:
+        """The name of the user's node, with a suffix if there is one."""
+        return _fresh(f"{self.owner}/{suffix}", self.node_names) if suffix else self.owner
 
     def weight(self, node: ir.Node, slot: int) -> Operand:
         """The node's constant operand.
@@ -116,7 +117,7 @@ class Site:
         outputs: int = 1,
     ) -> list[ir.Value]:
         """A digital node; its name is the user's, with the suffix if there is one."""
-        name = f"{self.owner}/{suffix}" if suffix else self.owner
+        name = self.node_name(suffix)
         node = ir.Node("", op_type, inputs, _attributes(attributes or {}), num_outputs=outputs, name=name)
         node.metadata_props[OWNER] = self.owner
         for output in node.outputs:
@@ -166,7 +167,7 @@ class Site:
         ):
             if value != default:
                 attributes[name] = value
-        name = f"{self.owner}/{suffix}" if suffix else self.owner
+        name = self.node_name(suffix)
         inputs = [x, operand.initializer, *([bias] if bias else [])]
         node = ir.Node(DOMAIN, "Vmm", inputs, _attributes(attributes), name=name)
         node.metadata_props[OWNER] = self.owner
@@ -193,6 +194,15 @@ class Site:
         ir.convenience.replace_nodes_and_values(graph, node, [node], self.nodes, olds, news)
         for new, name in zip(news, names, strict=True):
             new.name = name
+
+
+def _fresh(wish: str, taken: set[str]) -> str:
+    name, count = wish, 1
+    while name in taken:
+        count += 1
+        name = f"{wish}_{count}"
+    taken.add(name)
+    return name
 
 
 def _attributes(values: Mapping[str, Any]) -> list[ir.Attr]:
