@@ -166,10 +166,10 @@ def test_the_printed_program() -> None:
         "  input %x: float32[n, 1, 6, 6]\n"
         "  output %y: float32[n, 4]\n"
         "  layer @Conv_0: 9 x 2 weight=w slices=1 column_tiles=1 on 0.2[0:9, 0:4]\n"
-        "  layer @MatMul_3: 32 x 4 weight=v slices=2 column_tiles=1 on 0.0[0:16, 0:8] 0.1[0:16, 0:8]\n"
+        "  layer @MatMul_0: 32 x 4 weight=v slices=2 column_tiles=1 on 0.0[0:16, 0:8] 0.1[0:16, 0:8]\n"
         "  %c = vmm @Conv_0(%x) conv positions=16 stage=0\n"
         "  %f = digital @digital1(%c) nodes=2\n"
-        "  %y = vmm @MatMul_3(%f) dense positions=1 stage=1\n"
+        "  %y = vmm @MatMul_0(%f) dense positions=1 stage=1\n"
         "}\n"
     )
     assert isinstance(program.steps[0], VmmStep)
