@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import mmap
 from collections import Counter
 from collections.abc import Iterator
@@ -55,6 +56,23 @@ def load(model: ModelSource) -> Loaded:
         ModelError: It is no valid ONNX model, ONNX Runtime refuses it, or its external data is missing, damaged or outside
             the model's folder. The message names file, node and a way out.
     """
+    with _quiet():
+        return _load(model)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without onnx_ir's own remarks on a bad model: the ModelError says it."""
+    logger = logging.getLogger("onnx_ir")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _load(model: ModelSource) -> Loaded:
     if isinstance(model, ir.Model):
         name = model.graph.name or "model"
         with check.refusing(name, "it cannot be written as ONNX", "load it with onnx_ir.load from a path beside its data"):

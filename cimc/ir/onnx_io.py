@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from numpy.typing import NDArray
 
 #: Element types that numpy has itself. The others (bfloat16, 8-bit floats, sub-byte, strings) stay in the small file.
 _PLAIN = frozenset("biufc")
+_REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
+_STAND_IN = "weights"
 
 
 def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, NDArray[Any]]]:
@@ -89,10 +92,10 @@ def session(
         Exception: Whatever ONNX Runtime raises for a model that it refuses; callers turn it into a CimcError.
     """
     model = onnx.ModelProto.FromString(model_bytes)
-    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     if outputs is not None:
-        model_bytes = _with_outputs(model, outputs).SerializeToString()
-    values = [ort.OrtValue.ortvalue_from_numpy(np.require(tensors[name], requirements=("C", "A"))) for name in external]
+        _set_outputs(model, outputs)
+    external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    values = {t.name: ort.OrtValue.ortvalue_from_numpy(np.require(tensors[t.name], requirements=("C", "A"))) for t in external}
 
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -103,12 +106,20 @@ def session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")
-    if external:
-        # The first satisfies the loader, which would copy; the second makes the session use the buffer itself.
-        options.add_external_initializers(external, values)
-        for name, value in zip(external, values, strict=True):
-            options.add_initializer(name, value)
-    made = ort.InferenceSession(model_bytes, options, providers=["CPUExecutionProvider"])
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    # ONNX Runtime uses those buffers as they are, but its loader wants to find the data too. It copies what it is given, so
+    # for real weights, which it has no reason to look at, a sparse file of the right size stands in.
+    looked_at = [t.name for t in external if optimise or t.data_type not in _REAL]
+    if looked_at:
+        options.add_external_initializers(looked_at, [values[name] for name in looked_at])
+    with TemporaryDirectory() as folder:
+        with open(os.path.join(folder, _STAND_IN), "wb") as file:
+            file.truncate(max((tensors[t.name].nbytes for t in external), default=0))
+        for tensor in external:
+            next(entry for entry in tensor.external_data if entry.key == "location").value = _STAND_IN
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        made = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     made.cimc_initializers = values
     return made
 
@@ -130,10 +141,9 @@ def _replaced(tensors: Mapping[ir.Value, ir.TensorProtocol]) -> Iterator[None]:
             value.const_value = own
 
 
-def _with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
-    """The model with these outputs; ONNX Runtime infers the types that it does not state."""
+def _set_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Change the outputs; ONNX Runtime infers the types that the model does not state."""
     known = {v.name: v for v in (*model.graph.input, *model.graph.value_info, *model.graph.output)}
     chosen = [known.get(name, onnx.ValueInfoProto(name=name)) for name in names]
     del model.graph.output[:]
     model.graph.output.extend(chosen)
-    return model
