@@ -261,7 +261,8 @@ def _set_coding(state: Compilation, layer: str, uses: list[_Use], extents: list[
     sign_word = "interval analysis" if proven else "calibration" if state.calibration is not None else "synthetic input"
     stated = share == 0 and all(b.exact and b.low > -inf and b.high < inf for b in bounds)
     if stated:
-        scale, scale_word = max(max(-b.low, b.high) for b in bounds), "stated range"
+        # Bounds have room for rounding, which is not to show.
+        scale, scale_word = float(f"{max(max(-b.low, b.high) for b in bounds):.6g}"), "stated range"
         signed = any(b.low < 0 for b in bounds)
     else:
         scale, scale_word = rounded_up(max(e.full_scale(share) for e in extents)), state.calibration_basis

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 #: Constants larger than this are not searched for their extremes.
 _LARGEST_CONSTANT = 1 << 20
+_ROOM, _TINY, _HUGE = 1e-6, 1e-37, 3e38
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,15 @@ def _union(parts: list[Interval]) -> Interval:
 
 def _hull(values: list[float], exact: bool) -> Interval:
     """The interval of corner values; an undefined corner such as inf - inf or 0 * inf makes it unknown on both sides."""
-    return UNKNOWN if any(isnan(v) for v in values) else Interval(min(values), max(values), exact)
+    return UNKNOWN if any(isnan(v) for v in values) else _outward(min(values), max(values), exact)
+
+
+def _outward(low: float, high: float, exact: bool) -> Interval:
+    """Room for the rounding, underflow and overflow of single precision."""
+    below, above = low - abs(low) * _ROOM - _TINY, high + abs(high) * _ROOM + _TINY
+    if low >= 0:
+        below = max(below, 0.0)
+    return Interval(-inf if below < -_HUGE else below, inf if above > _HUGE else above, exact)
 
 
 def _corners(combine: Callable[[float, float], float]) -> _Rule:
@@ -102,32 +111,26 @@ def _corners(combine: Callable[[float, float], float]) -> _Rule:
         a, b = x[0], x[1]
         with np.errstate(all="ignore"):
             values = [float(combine(p, q)) for p in (a.low, a.high) for q in (b.low, b.high)]
-        # Only a constant operand keeps the ends reachable; two varying ones may be correlated.
-        return _hull(_rounded(values, node), a.exact and b.exact and _one_constant(node))
+        return _hull(values, _keeps(node, x))
 
     return rule
 
 
-def _rounded(values: list[float], node: ir.Node) -> list[float]:
-    """Room for the rounding of single precision."""
-    return [v * (1 + 1e-6) if v > 0 else v for v in (v * (1 + 1e-6) if v < 0 else v for v in values)]
+def _keeps(node: ir.Node, x: list[Interval]) -> bool:
+    """Whether ends stay reachable: only with a constant operand; two varying ones may be correlated."""
+    constant = [v for v in node.inputs if v is not None and (v.const_value is not None or _is_constant_node(v.producer()))]
+    return all(part.exact for part in x) and bool(constant)
 
 
-def _one_constant(node: ir.Node) -> bool:
-    return any(v is not None and v.const_value is not None for v in node.inputs)
+def _is_constant_node(node: ir.Node | None) -> bool:
+    return node is not None and node.op_type == "Constant"
 
 
 def _multiply(node: ir.Node, x: list[Interval]) -> Interval:
     if node.inputs[0] is node.inputs[1] and node.inputs[0] is not None:
         return Interval(0.0)
-    if x[0].nonnegative and x[1].nonnegative:
-        high = x[0].high * x[1].high
-        return Interval(x[0].low * x[1].low / (1 + 1e-6), inf if isnan(high) else high * (1 + 1e-6), _keeps(node, x))
-    return _corners(lambda a, b: float(np.float64(a) * b))(node, x)
-
-
-def _keeps(node: ir.Node, x: list[Interval]) -> bool:
-    return all(part.exact for part in x) and _one_constant(node)
+    product = _corners(lambda a, b: float(np.float64(a) * b))(node, x)
+    return Interval(0.0) if product == UNKNOWN and x[0].nonnegative and x[1].nonnegative else product
 
 
 def _divide(node: ir.Node, x: list[Interval]) -> Interval:
@@ -141,11 +144,10 @@ def _divide(node: ir.Node, x: list[Interval]) -> Interval:
 
 def _add(node: ir.Node, x: list[Interval]) -> Interval:
     low, high = sum(p.low for p in x), sum(p.high for p in x)
-    exact = _keeps(node, x) and len(x) == 2
-    room = 1e-6 * max(abs(b) for p in x for b in (p.low, p.high))
-    if room == inf:
-        room = 0.0
-    return Interval(max(low - room, 0.0) if all(p.nonnegative for p in x) else low - room, high + room, exact)
+    # Sums cancel: the room goes with the terms.
+    room = max((abs(b) for p in x for b in (p.low, p.high) if abs(b) < inf), default=0.0) * _ROOM * len(x)
+    least = 0.0 if all(p.nonnegative for p in x) else -inf
+    return _outward(max(low - room, least), high + room, _keeps(node, x) and len(x) == 2)
 
 
 def _subtract(node: ir.Node, x: list[Interval]) -> Interval:
@@ -205,7 +207,7 @@ def _pad(node: ir.Node, x: list[Interval]) -> Interval:
 
 def _average(_: ir.Node, x: list[Interval]) -> Interval:
     """A mean, of padding zeros too."""
-    return Interval(min(0.0, x[0].low) * (1 + 1e-5), max(0.0, x[0].high) * (1 + 1e-5))
+    return _outward(min(0.0, x[0].low) * (1 + 1e-5), max(0.0, x[0].high) * (1 + 1e-5), exact=False)
 
 
 def _constant(node: ir.Node, _: list[Interval]) -> Interval:
@@ -223,7 +225,7 @@ def _dequantize(node: ir.Node, x: list[Interval]) -> Interval:
     if not x[1].nonnegative or zero.low != zero.high:
         return UNKNOWN
     low, high = (x[0].low - zero.low), (x[0].high - zero.low)
-    ends = [end * scale * (1 + 1e-6) for end in (low, high) for scale in (x[1].low, x[1].high)]
+    ends = [end * scale for end in (low, high) for scale in (x[1].low, x[1].high)]
     return _hull(ends, x[0].exact and x[1].low == x[1].high)
 
 
