@@ -22,7 +22,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.passes.base import Compilation, Pass
-from cimc.passes.selection.operand import VIEW_OPS, integers, is_constant, resolve
+from cimc.passes.selection.operand import VIEW_OPS, integers, is_constant, reshaped, resolve
 from cimc.passes.selection.placement import bodies, name_nodes, record
 from cimc.passes.selection.registry import weight_slots
 
@@ -157,6 +157,8 @@ def _evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | None:
         return None if tensor is None else [tensor]
     if node.op_type == "ConstantOfShape":
         return _filled(node)
+    if node.op_type in VIEW_OPS and (tensor := _rearranged(node)) is not None:
+        return [tensor]
     if any(v is None or v.const_value is None or v.const_value.nbytes > MAX_BYTES for v in node.inputs if v is not None):
         return None
     proto, feeds = _single_node_model(node, model)
@@ -172,7 +174,20 @@ def _filled(node: ir.Node) -> list[ir.TensorProtocol] | None:
     value = attribute.as_tensor().numpy().reshape(-1)[0] if attribute is not None else np.float32(0)
     if shape is None or min(shape, default=0) < 0:
         return None
-    return [ir.tensor(np.broadcast_to(value, shape))]
+    return [ir.Tensor(np.broadcast_to(value, shape))]
+
+
+def _rearranged(node: ir.Node) -> ir.TensorProtocol | None:
+    """A transposition or reshape, without a session for it and, but for Transpose, without a copy."""
+    source = node.inputs[0].const_value if node.inputs[0] is not None else None
+    if source is None or source.dtype.bitwidth < 8 or source.dtype == ir.DataType.STRING:
+        return None
+    if node.op_type == "Identity":
+        return ir.Tensor(source.numpy(), dtype=source.dtype)
+    if node.op_type == "Transpose":
+        return ir.Tensor(np.ascontiguousarray(source.numpy().transpose(node.attributes.get_ints("perm"))), dtype=source.dtype)
+    shape = reshaped(node, source.shape.numpy())
+    return None if shape is None or prod(shape) != source.size else ir.Tensor(source.numpy().reshape(shape), dtype=source.dtype)
 
 
 def _single_node_model(node: ir.Node, model: ir.Model) -> tuple[onnx.ModelProto, dict[str, NDArray[Any]]]:

@@ -124,3 +124,28 @@ def test_names_that_only_folding_used_go() -> None:
     state = folded(model)
     assert set(state.model.graph.initializers) == {"b"}
     assert not select(model).notes
+
+
+@pytest.mark.parametrize(
+    ("node", "shape"),
+    [
+        ("Reshape (a, i)", (6, 4)),
+        ("Reshape (a, j)", (2, 12)),
+        ("Flatten <axis = 2> (a)", (6, 4)),
+        ("Flatten <axis = -1> (a)", (6, 4)),
+        ("Unsqueeze (a, k)", (2, 1, 3, 4, 1)),
+        ("Squeeze (b, k)", (2, 3, 4)),
+        ("Squeeze (b)", (2, 3, 4)),
+        ("Transpose (a)", (4, 3, 2)),
+        ("Transpose <perm = [1, 0, 2]> (a)", (3, 2, 4)),
+        ("Identity (a)", (2, 3, 4)),
+    ],
+)
+def test_rearrangements(node: str, shape: tuple[int, ...]) -> None:
+    dims = ",".join(map(str, shape))
+    constants = {
+        "a": real(2, 3, 4), "b": real(2, 1, 3, 4, 1), "i": np.array([-1, 4]), "j": np.array([0, -1]), "k": np.array([1, -1]),
+    }  # fmt: skip
+    used = {n: a for n, a in constants.items() if n in node.partition("(")[2]}
+    model = parse(f"g (float[{dims}] x) => (float[{dims}] y) {{ t = {node}  y = Add (x, t) }}", **used)
+    assert keeps(model, {"x": real(*shape)}) == ["Add"]

@@ -28,7 +28,7 @@ def real(*shape: int) -> Any:
 
 
 @given(data=st.data())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_an_operand_is_what_numpy_makes_of_the_tensor(data: st.DataObject) -> None:
     """Any chain of transpositions and reshapes, where it is a view at all, and any roles of its axes."""
     shape = data.draw(st.lists(st.sampled_from([1, 2, 3, 4, 6]), min_size=1, max_size=4))

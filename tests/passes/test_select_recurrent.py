@@ -59,7 +59,7 @@ def case(op: str, direction: str, *, bias: bool, initial: str, lengths: bool, pe
     flag=st.booleans(),
     opset=st.sampled_from([7, 11, 14]),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_unrolled(op: str, direction: str, clip: float | None, flag: bool, opset: int, **options: Any) -> None:
     attributes: dict[str, Any] = {"opset": opset}
     if clip is not None:

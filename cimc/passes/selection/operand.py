@@ -133,14 +133,15 @@ def resolve(value: ir.Value | None) -> Operand | None:
     if node.op_type == "Transpose":
         perm = node.attributes.get_ints("perm") or range(len(source.axes) - 1, -1, -1)
         return source.transpose(perm)
-    shape = _reshaped(node, source.shape)
+    shape = reshaped(node, source.shape)
     return None if shape is None else source.reshape(shape)
 
 
-def _reshaped(node: ir.Node, shape: tuple[int, ...]) -> list[int] | None:
+def reshaped(node: ir.Node, shape: Sequence[int]) -> list[int] | None:
     """Shape after a Reshape, Flatten, Squeeze or Unsqueeze."""
     if node.op_type == "Flatten":
-        axis = node.attributes.get_int("axis", 1) % (len(shape) + 1)
+        axis = node.attributes.get_int("axis", 1)
+        axis += len(shape) if axis < 0 else 0
         return [prod(shape[:axis]), prod(shape[axis:])]
     attribute = "shape" if node.op_type == "Reshape" else "axes"
     values = node.attributes.get_ints(attribute) or (integers(node.inputs[1]) if len(node.inputs) > 1 else None)

@@ -129,7 +129,7 @@ class Site:
     def constant(self, array: NDArray[Any], suffix: str) -> ir.Value:
         """A further initializer; it joins the graph when the node is replaced."""
         name = self.name(f"{self.owner}/{suffix}")
-        tensor = ir.tensor(array, name=name)
+        tensor = ir.Tensor(array, name=name)
         value = ir.Value(name=name, shape=ir.Shape(array.shape), type=ir.TensorType(tensor.dtype), const_value=tensor)
         self.made.append(value)
         return value
