@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.data import load_arrays
+from cimc.data import load_arrays, preprocess
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
 from cimc.ir.dialect import register_schemas
@@ -22,7 +22,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.calibrate import Calibrate
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
-from cimc.passes.lower import Lower
+from cimc.passes.lower import Lower, value_spec
 from cimc.passes.map import Map
 from cimc.passes.place import Place
 from cimc.passes.quantise import Quantise
@@ -74,7 +74,8 @@ def compile_model(
     Args:
         model: Path, bytes, ``onnx.ModelProto`` or ``onnx_ir.Model``.
         target: Name of a built-in or installed chip, path of a YAML file, or a description.
-        calibration: Input images by input name, or the path of an npz; None: a synthetic input, which the program states.
+        calibration: Input images by input name, as the model takes them, or the path of a data file, whose images are
+            preprocessed; None: a synthetic input, which the program states.
         settings: Dotted paths of the target's fields to values.
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.
@@ -91,8 +92,7 @@ def compile_model(
     register_schemas()
     described = load_target(target, settings)
     loaded = load(model)
-    inputs = tuple(str(value.name) for value in loaded.model.graph.inputs)
-    data = load_arrays(calibration, inputs) if isinstance(calibration, str | Path) else calibration
+    data = _from_file(loaded, calibration, preprocessing) if isinstance(calibration, str | Path) else calibration
     state = Compilation(loaded.model, described, calibration=data, chips=chips, copies=copies or {})
     for step in PIPELINE:
         _run(step(), state, verify, on_pass)
@@ -106,6 +106,12 @@ def compile_model(
 def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: Any) -> Program:  # noqa: A001
     """Compile a model to a program; the options are those of `compile_model`."""
     return compile_model(model, target, **options).need_program()
+
+
+def _from_file(loaded: Loaded, path: str | Path, how: Preprocessing | None) -> dict[str, NDArray[Any]]:
+    """Calibration data from a file, preprocessed as `evaluate` does with its data."""
+    arrays = load_arrays(path, [value_spec(value) for value in loaded.model.graph.inputs])
+    return {name: preprocess(x, how) for name, x in arrays.items()} if len(arrays) == 1 else arrays
 
 
 def _run(step: Pass, state: Compilation, verify: bool, on_pass: OnPass | None) -> None:
@@ -162,4 +168,3 @@ def _emit_graph(model: ir.Model, form: str) -> str | bytes:
     from google.protobuf.json_format import MessageToJson
 
     return MessageToJson(proto, preserving_proto_field_name=True) + "\n"
-

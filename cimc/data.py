@@ -19,7 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cimc.errors import DataError, RunError
-from cimc.ir.program import ValueSpec
+from cimc.ir.program import Preprocessing, ValueSpec
 
 Part = Literal["train", "test"]
 
@@ -156,6 +156,26 @@ def _with_channel(x: NDArray[Any], shape: tuple[int | str | None, ...] | None) -
     if shape[1] == 1:
         return np.expand_dims(x, 1)
     return np.expand_dims(x, -1) if shape[-1] == 1 else x
+
+
+def preprocess(x: NDArray[Any], how: Preprocessing | None) -> NDArray[Any]:
+    """``(x * scale - mean) / std``, mean and std one a channel (axis 1) or one for all.
+
+    Raises:
+        DataError: There are neither one nor as many as channels.
+    """
+    if how is None:
+        return x
+    channels = x.shape[1] if x.ndim > 1 else 1
+    for name, values in (("mean", how.mean), ("std", how.std)):
+        if len(values) not in (1, channels):
+            raise DataError(
+                f"{len(values)} values for {channels} channels", where=f"preprocessing, {name}", fix="give one or one a channel"
+            )
+    shape = (-1,) + (1,) * max(0, x.ndim - 2)
+    mean, std = (np.asarray(v, x.dtype).reshape(shape) for v in (how.mean, how.std))
+    result: NDArray[Any] = ((x * x.dtype.type(how.scale)) - mean) / std
+    return result
 
 
 def save_npz(path: str | Path, values: Mapping[str, Any]) -> None:

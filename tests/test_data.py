@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cimc.data import as_input, load_arrays, load_labelled, read_npz, save_npz
+from cimc.data import as_input, load_arrays, load_labelled, preprocess, read_npz, save_npz
 from cimc.errors import DataError, RunError
-from cimc.ir.program import ValueSpec
+from cimc.ir.program import Preprocessing, ValueSpec
 
 IMAGES = ValueSpec(name="input", dtype="float32", shape=("N", 1, 4, 4))
 
@@ -190,3 +190,13 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write"):
         save_npz(tmp_path / "y.npz", {"a": np.ones(1)})
     assert [p.name for p in tmp_path.iterdir()] == ["y.npz"]
+
+
+def test_preprocessing_is_by_channel_and_checked() -> None:
+    x = np.arange(8, dtype=np.float32).reshape(1, 2, 2, 2)
+    how = Preprocessing(scale=2.0, mean=(1.0, 3.0), std=(0.5, 4.0))
+    expected = np.stack([(2 * x[:, 0] - 1) / 0.5, (2 * x[:, 1] - 3) / 4], 1)
+    np.testing.assert_allclose(preprocess(x, how), expected)
+    assert preprocess(x, None) is x
+    with pytest.raises(DataError, match="3 values for 2 channels"):
+        preprocess(x, Preprocessing(mean=(1.0, 2.0, 3.0)))

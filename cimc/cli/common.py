@@ -67,8 +67,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_column(name, justify="right" if figures else "left")
     for row in rows:
         table.add_row(*(figure(cell) for cell in row))
-    console = Console(highlight=False, markup=False)
-    console.print(table, width=None if console.is_terminal else 120)
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
 
 
 def figure(value: object) -> str:

@@ -106,7 +106,7 @@ def _tell(result: dict[str, Any]) -> None:
     cost, nodes = result["cost"], result["nodes"]
     typer.echo(f"{result['output']}: {result['model']} for {result['target']}")
     typer.echo(f"  nodes: {nodes['analog']} analog, {nodes['digital']} digital, {nodes['folded']} folded")
-    typer.echo(f"  crossbars: {cost['crossbars']} on {cost['tiles']} tiles of {cost['chips']} chips, {cost['devices']} devices")
+    typer.echo(f"  crossbars: {cost['crossbars']} on {cost['tiles']} tiles (chips: {cost['chips']}), {cost['devices']} devices")
     latency, energy = cost["latency_ms"], cost["energy_mj"]
     times = f"{figure(latency['sequential'])} ms, {figure(latency['pipelined'])} ms pipelined"
     typer.echo(f"  an image: {times}, {figure(energy['analog'])} mJ analog")

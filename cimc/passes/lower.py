@@ -33,8 +33,8 @@ class Lower(Pass):
         lowering.run()
         state.program = Program(
             target=state.target,
-            inputs=tuple(_value_spec(value) for value in state.model.graph.inputs),
-            outputs=tuple(_value_spec(value) for value in state.model.graph.outputs),
+            inputs=tuple(value_spec(value) for value in state.model.graph.inputs),
+            outputs=tuple(value_spec(value) for value in state.model.graph.outputs),
             layers=tuple(lowering.layers.values()),
             steps=tuple(lowering.steps),
             placements=tuple(state.placements.values()),
@@ -55,6 +55,8 @@ class _Lowering:
 
     def run(self) -> None:
         graph = self.state.model.graph
+        defaults = {str(v.name): v.const_value.numpy() for v in graph.inputs if v.const_value is not None}
+        self.tensors.update({f"initializer/{name}": array for name, array in defaults.items()})
         vmms = {node: self._affine(node) for node in graph if is_vmm(node)}
         merged = {inner for affine in vmms.values() for inner in affine.merged}
         # A merged node goes with its Vmm, so the value that leaves the Vmm is the last merged node's output.
@@ -194,7 +196,8 @@ def _dtype_name(value: ir.Value) -> str:
     return "string" if value.dtype == ir.DataType.STRING else value.dtype.numpy().name
 
 
-def _value_spec(value: ir.Value) -> ValueSpec:
+def value_spec(value: ir.Value) -> ValueSpec:
+    """What a graph input takes or a graph output gives."""
     kinds = {ir.SequenceType: "sequence", ir.OptionalType: "optional", ir.SparseTensorType: "sparse"}
     shape = value.shape
     allowed = value.metadata_props.get("cimc.range")
@@ -203,5 +206,6 @@ def _value_spec(value: ir.Value) -> ValueSpec:
         dtype=_dtype_name(value),
         shape=None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape),
         type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor"),
+        has_default=value.is_graph_input() and value.const_value is not None,
         range=None if allowed is None else cast("tuple[float, float]", tuple(float(end) for end in allowed.split(","))),
     )

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.compiler import Model
+from cimc.data import preprocess
 from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.onnx_io import session, split
-from cimc.ir.program import Preprocessing, Program
+from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 
 
@@ -30,16 +31,6 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
-
-
-def preprocess(x: NDArray[Any], how: Preprocessing | None) -> NDArray[Any]:
-    """``(x * scale - mean) / std``, mean and std one a channel (axis 1) or one for all."""
-    if how is None:
-        return x
-    shape = (1, -1) + (1,) * (x.ndim - 2)
-    mean, std = (np.asarray(v, x.dtype).reshape(shape) for v in (how.mean, how.std))
-    result: NDArray[Any] = ((x * x.dtype.type(how.scale)) - mean) / std
-    return result
 
 
 def evaluate(

@@ -42,11 +42,22 @@ def test_settings_reach_the_target(made: Path, tmp_path: Path) -> None:
     assert (target.array.rows, target.dac.bits) == (32, 6)
 
 
-def test_calibration_with_a_data_file_replaces_the_synthetic_input(made: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("file", ["images.npz", "data.npz"])
+def test_calibration_with_a_data_file_replaces_the_synthetic_input(made: Path, tmp_path: Path, file: str) -> None:
     path = tmp_path / "m.cim"
-    assert cimc("compile", made / "small.onnx", "--calibration", made / "images.npz", "-o", path).code == 0
+    assert cimc("compile", made / "small.onnx", "--calibration", made / file, "-o", path).code == 0
     largest = float(np.load(made / "images.npz")["input"].max())
     assert load(path).layer("conv").coding.full_scale == pytest.approx(largest, rel=1e-3)
+
+
+def test_calibration_images_are_preprocessed(made: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.cim"
+    options = ("--calibration", made / "data.npz", "--scale", "3", "--mean", "0.5", "--std", "2")
+    assert cimc("compile", made / "small.onnx", *options, "-o", path).code == 0
+    largest = (3 * float(np.load(made / "images.npz")["input"].max()) - 0.5) / 2
+    assert load(path).layer("conv").coding.full_scale == pytest.approx(largest, rel=1e-3)
+    done = cimc("evaluate", path, "--data", made / "data.npz", "--model", made / "small.onnx")
+    assert done.code == 0, done.err
 
 
 def test_preprocessing_is_stored(made: Path, tmp_path: Path) -> None:
