@@ -29,8 +29,11 @@ F32 = NDArray[np.float32]
 READS = 1 << 21
 #: Row vectors used however wide the layer is.
 MIN_VECTORS = 64
+#: A full scale below this is none.
+SMALLEST_SCALE = 1e-30
 #: Room for noise where no read may saturate.
 _SIGMAS = 4.0
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -90,12 +93,12 @@ def full_code(target: Target, signed: bool) -> int:
 
 
 def input_coding(full_scale: float, signed: bool, basis: str, target: Target) -> InputCoding:
-    """The coding whose largest code is ``full_scale``, at the float32 precision that ONNX attributes have.
+    """The coding whose largest code is ``full_scale`` (1 where that is 0), at the float32 precision of ONNX attributes.
 
     Raises:
         FitError: The DAC cannot hold a sign.
     """
-    scale = float(np.float32(full_scale if full_scale > 0 else 1.0))
+    scale = float(np.float32(full_scale if full_scale > SMALLEST_SCALE else 1.0))
     gain = 1.0 if target.dac.bits is None else float(np.float32(full_code(target, signed) / scale))
     return InputCoding(gain=gain, signed=signed, full_scale=scale, basis=basis)
 
@@ -232,9 +235,7 @@ def choose_range(
     return Choice(adc.range_ua, gain, log2(full_gain / gain), count)
 
 
-def choose_ranges(
-    layer: Layer, samples: Samples, devices: Devices, target: Target, *, sigma_us: float | None = None
-) -> Layer:
+def choose_ranges(layer: Layer, samples: Samples, devices: Devices, target: Target, *, sigma_us: float | None = None) -> Layer:
     """The layer with its ADC range; with a new input coding too where ``samples`` tell the extent of the inputs.
 
     Args:

@@ -35,9 +35,7 @@ def wanted_vectors(groups: int, rows: int) -> int:
     return int(np.clip((1 << 20) // (groups * rows), 512, 8192))
 
 
-def row_vectors(
-    x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, groups: int, rows: int, wanted: int, key: object
-) -> F32:
+def row_vectors(x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, groups: int, rows: int, wanted: int, key: object) -> F32:
     """Row vectors of an activation at keyed-random positions; all of them where there are no more than ``wanted``.
 
     Args:

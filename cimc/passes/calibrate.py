@@ -23,7 +23,7 @@ from cimc.errors import DataError, VerifyError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import session, split
-from cimc.ir.ranging import input_coding
+from cimc.ir.ranging import SMALLEST_SCALE, input_coding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.expand import expand
@@ -140,9 +140,7 @@ def _inputs_on_the_way(uses: list[_Use]) -> list[ir.Value]:
     return sorted((v for v in real if v.graph is graph and not v.is_initializer()), key=lambda v: str(v.name))
 
 
-def _observe(
-    state: Compilation, uses: list[_Use], source: Source
-) -> tuple[dict[str, Extent], int, dict[str, tuple[int, ...]]]:
+def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict[str, Extent], int, dict[str, tuple[int, ...]]]:
     """Run the model; extents by value, the images used, shapes for one image."""
     model = expand(state.model)
     values = list(dict.fromkeys(use.value for use in uses))
@@ -266,7 +264,7 @@ def _set_coding(state: Compilation, layer: str, uses: list[_Use], extents: list[
         signed = any(b.low < 0 for b in bounds)
     else:
         scale, scale_word = rounded_up(max(e.full_scale(share) for e in extents)), state.calibration_basis
-    if scale <= 0:
+    if scale <= SMALLEST_SCALE:
         state.notes.append(f"layer {layer}: all its calibration inputs are 0; its input full scale is taken as 1")
     basis = f"sign: {sign_word}; full scale: {scale_word}"
     coding = input_coding(scale, signed, basis, state.target)

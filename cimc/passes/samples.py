@@ -196,8 +196,7 @@ def _fit(value: ir.Value, array: Array) -> Array:
         array = array.astype(wanted)
     shape = value.shape
     if shape is not None and (
-        array.ndim != len(shape)
-        or any(isinstance(d, int) and d != n for d, n in list(zip(shape, array.shape, strict=True))[1:])
+        array.ndim != len(shape) or any(isinstance(d, int) and d != n for d, n in list(zip(shape, array.shape, strict=True))[1:])
     ):
         wants = "×".join(str(d) if isinstance(d, int) else "?" for d in shape)
         raise DataError(f"shape {'×'.join(map(str, array.shape))}, but input {name} is {wants}", where=where)
