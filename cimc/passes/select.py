@@ -12,7 +12,6 @@ from __future__ import annotations
 import re
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import ModelError, VerifyError
@@ -20,13 +19,12 @@ from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused
 from cimc.passes.selection.check import check_vmm
+from cimc.passes.selection.finite import check_finite
 from cimc.passes.selection.operand import VIEW_OPS, resolve
 from cimc.passes.selection.placement import OWNER, bodies, body_placements, name_nodes, record
 from cimc.passes.selection.registry import rules, weight_slots
 from cimc.passes.selection.shapes import infer_missing_shapes
 from cimc.passes.selection.site import Product, Site, StaysDigital
-
-_CHUNK = 1 << 20
 
 
 class Select(Pass):
@@ -55,7 +53,7 @@ class Select(Pass):
         _name_layers(products)
         if products:
             state.model.opset_imports[DOMAIN] = VERSION
-            _check_finite(products)
+            check_finite(products)
             _drop_absorbed(state)
         body_placements(state)
         replaceable = [v.name for v in graph.inputs if v.is_initializer()]
@@ -119,33 +117,6 @@ def _name_layers(products: list[Product]) -> None:
         taken.add(name.lower())
         for product in members:
             product.node.attributes.add(ir.AttrString("layer", name))
-
-
-def _check_finite(products: list[Product]) -> None:
-    """Refuse NaN and Inf, streaming: a sum is finite if all terms are, so only a suspicious chunk is looked at closely."""
-    seen: set[str | None] = set()
-    for product in products:
-        if product.weight.name in seen or product.weight.const_value is None:
-            continue
-        seen.add(product.weight.name)
-        array = product.weight.const_value.numpy()
-        if array.size and not any(array.strides):
-            array = array.reshape(-1)[:1] if array.ndim == 0 else array[(slice(0, 1),) * array.ndim]
-        flat = array.reshape(-1)
-        narrow = flat.dtype.itemsize < 4
-        for start in range(0, flat.size, _CHUNK):
-            chunk = flat[start : start + _CHUNK]
-            chunk = chunk.astype(np.float32) if narrow else chunk
-            with np.errstate(over="ignore", invalid="ignore"):
-                finite = np.isfinite(chunk.sum()) or np.isfinite(chunk).all()
-            if not finite:
-                position = start + int(np.flatnonzero(~np.isfinite(chunk))[0])
-                where = tuple(int(i) for i in np.unravel_index(position, product.weight.const_value.shape.numpy()))
-                raise ModelError(
-                    f"weight '{product.weight.name}' holds {chunk[position - start]} at {list(where)}; no conductance can",
-                    where=f"node '{product.node.metadata_props[OWNER]}'",
-                    fix="export the model again from finite weights",
-                )
 
 
 def _drop_absorbed(state: Compilation) -> None:

@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from cimc.ir.geometry import WeightView
-from cimc.passes.selection.site import group_packing
+from cimc.passes.selection.packing import group_packing
 from cimc.targets.description import Array, Mapping, Target
 
 from .vmm_reference import build, oracle, parse, products, same, select
@@ -104,3 +104,10 @@ def test_shared_weights_are_one_layer() -> None:
     state = same(proto, {"x": real(1, 2, 5, 5)})
     assert [n.attributes.get_string("layer") for n in products(state)] == ["w", "w"]
     assert [n.name for n in products(state)] == ["a", "b"]
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_bias_known_only_at_run_time_is_added_digitally(op: str) -> None:
+    inputs = {"x": real(1, 2, 4, 4), "b": real(2)}
+    state = same(build(op, inputs, {"w": real(2, 2, 3, 3)}, order=["x", "w", "b"]), inputs)
+    assert [n.op_type for n in state.model.graph] == ["Vmm", "Reshape", "Add"]

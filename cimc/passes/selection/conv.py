@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
 from cimc.ir.geometry import Conv
@@ -27,10 +28,9 @@ def conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     axes = range(2, 3 + len(kernel))
     geometry = Conv(**window(node, kernel))
     view = split.view([0], axes, [1])
-    x, bias = node.inputs[0], bias_of(node)
-    if x is None:
-        raise StaysDigital("it has no input")
-    return [site.vmm(x, weight, view, geometry, bias=bias, channel_rows=prod(kernel))]
+    return with_bias(
+        node, site, len(kernel), lambda x, bias: site.vmm(x, split, view, geometry, bias=bias, channel_rows=prod(kernel))
+    )
 
 
 def window(node: ir.Node, kernel: Sequence[int]) -> dict[str, Any]:
@@ -57,17 +57,26 @@ def refuse_depthwise(groups: int, channels: int, rows: int, site: Site) -> None:
     option = site.target.mapping.depthwise
     if groups == 1 or channels != 1 or option == "analog":
         return
-    why = f"a column would use but {rows} rows" if option == "auto" else "so says the target"
+    why = f"a column would use but {rows} row{'s' if rows > 1 else ''}" if option == "auto" else "so says the target"
     raise StaysDigital(f"depthwise, {why} (mapping.depthwise={option}; --set mapping.depthwise=analog maps it)")
 
 
-def bias_of(node: ir.Node) -> ir.Value | None:
-    """The constant bias, one an output channel.
+def with_bias(
+    node: ir.Node, site: Site, rank: int, product: Callable[[ir.Value, ir.Value | None], ir.Value]
+) -> Sequence[ir.Value]:
+    """The product with its bias, one an output channel; a bias computed at run time is added digitally.
 
     Raises:
-        StaysDigital: The bias is computed at run time.
+        StaysDigital: A digital bias would need an Add that broadcasts.
     """
+    x = node.inputs[0]
+    if x is None:
+        raise StaysDigital("it has no input")
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    if bias is not None and not is_constant(bias):
-        raise StaysDigital(f"its bias '{bias.name}' is computed at run time")
-    return bias
+    if bias is None or is_constant(bias):
+        return [product(x, bias)]
+    if site.opset < 7:
+        raise StaysDigital(f"its bias '{bias.name}' is computed at run time, and Add does not broadcast at opset {site.opset}")
+    y = product(x, None)
+    (spread,) = site.op("Reshape", [bias, site.constant(np.array([-1] + [1] * rank, np.int64), "bias_shape")], "spread_bias")
+    return site.op("Add", [y, spread], "add_bias")

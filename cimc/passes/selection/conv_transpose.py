@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from cimc.ir.geometry import ConvTranspose
-from cimc.passes.selection.conv import bias_of, refuse_depthwise, window
+from cimc.passes.selection.conv import refuse_depthwise, window, with_bias
 from cimc.passes.selection.registry import rule
 from cimc.passes.selection.site import Site, StaysDigital
 
@@ -22,9 +22,6 @@ def conv_transpose(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     split = weight.reshape([groups, channels // groups, outputs, *kernel])
     if split is None:
         raise StaysDigital(f"its weight cannot be cut to {groups} groups where it lies")
-    x, bias = node.inputs[0], bias_of(node)
-    if x is None:
-        raise StaysDigital("it has no input")
     rank = len(kernel)
     explicit = node.attributes.get_ints("output_shape")
     geometry = ConvTranspose(
@@ -32,4 +29,5 @@ def conv_transpose(node: ir.Node, site: Site) -> Sequence[ir.Value]:
         output_padding=tuple(node.attributes.get_ints("output_padding") or [0] * rank),
         explicit_output=tuple(explicit)[-rank:] if explicit else None,
     )
-    return [site.vmm(x, split, split.view([0], [1], range(2, 3 + rank)), geometry, bias=bias)]
+    view = split.view([0], [1], range(2, 3 + rank))
+    return with_bias(node, site, rank, lambda x, bias: site.vmm(x, split, view, geometry, bias=bias))

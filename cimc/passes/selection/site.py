@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.passes.selection.nodes import fresh, typed_attributes
 from cimc.passes.selection.operand import Operand, is_constant, resolve
+from cimc.passes.selection.packing import group_packing
 from cimc.passes.selection.placement import OWNER, all_nodes
 from cimc.passes.selection.shapes import Dims, output_dims
 from cimc.targets.description import Target
@@ -64,11 +66,11 @@ class Site:
 
     def name(self, wish: str) -> str:
         """A name that no value of the graph has."""
-        return _fresh(wish, self.names)
+        return fresh(wish, self.names)
 
     def node_name(self, suffix: str) -> str:
         """The name of the user's node, with a suffix if there is one."""
-        return _fresh(f"{self.owner}/{suffix}", self.node_names) if suffix else self.owner
+        return fresh(f"{self.owner}/{suffix}", self.node_names) if suffix else self.owner
 
     def weight(self, node: ir.Node, slot: int) -> Operand:
         """The node's constant operand.
@@ -118,7 +120,7 @@ class Site:
     ) -> list[ir.Value]:
         """A digital node; its name is the user's, with the suffix if there is one."""
         name = self.node_name(suffix)
-        node = ir.Node("", op_type, inputs, _attributes(attributes or {}), num_outputs=outputs, name=name)
+        node = ir.Node("", op_type, inputs, typed_attributes(attributes or {}), num_outputs=outputs, name=name)
         node.metadata_props[OWNER] = self.owner
         for output in node.outputs:
             output.name = self.name(name)
@@ -169,7 +171,7 @@ class Site:
                 attributes[name] = value
         name = self.node_name(suffix)
         inputs = [x, operand.initializer, *([bias] if bias else [])]
-        node = ir.Node(DOMAIN, "Vmm", inputs, _attributes(attributes), name=name)
+        node = ir.Node(DOMAIN, "Vmm", inputs, typed_attributes(attributes), name=name)
         node.metadata_props[OWNER] = self.owner
         y = node.outputs[0]
         y.name = self.name(name)
@@ -194,39 +196,6 @@ class Site:
         ir.convenience.replace_nodes_and_values(graph, node, [node], self.nodes, olds, news)
         for new, name in zip(news, names, strict=True):
             new.name = name
-
-
-def _fresh(wish: str, taken: set[str]) -> str:
-    name, count = wish, 1
-    while name in taken:
-        count += 1
-        name = f"{wish}_{count}"
-    taken.add(name)
-    return name
-
-
-def _attributes(values: Mapping[str, Any]) -> list[ir.Attr]:
-    """ONNX attributes of plain values; an empty list is the default. (onnx_ir's own conversion costs 0.5 ms a node.)"""
-    makers: dict[type, Callable[[str, Any], ir.Attr]] = {str: ir.AttrString, int: ir.AttrInt64, float: ir.AttrFloat32}
-    lists: dict[type, Callable[[str, Any], ir.Attr]] = {int: ir.AttrInt64s, float: ir.AttrFloat32s}
-    found = []
-    for name, value in values.items():
-        sequence = isinstance(value, list | tuple)
-        if not sequence or value:
-            found.append(lists[type(value[0])](name, value) if sequence else makers[type(value)](name, value))
-    return found
-
-
-def group_packing(view: WeightView, target: Target) -> int:
-    """ONNX groups that share one array, on the block diagonal: as many as fit and divide; 1 where arrays are unlimited."""
-    groups, rows, columns = view.shape
-    limits = [
-        limit // size
-        for limit, size in ((target.array.rows, rows), (target.array.columns, columns * target.planes))
-        if limit is not None
-    ]
-    most = min(limits, default=1)
-    return next((p for p in range(min(most, groups), 0, -1) if groups % p == 0), 1)
 
 
 def _why_no_weight(value: ir.Value | None) -> str:
