@@ -32,7 +32,7 @@ def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, N
 
     Args:
         model: Any model.
-        keep_below: Initializers of fewer bytes stay in the file.
+        keep_below: Initializers of fewer bytes stay in the file: ONNX Runtime's shape inference wants shapes there.
 
     Returns:
         The serialised model, and arrays by initializer name.

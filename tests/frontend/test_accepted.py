@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 from pathlib import Path
 
 import ml_dtypes
@@ -220,3 +222,30 @@ def test_a_map_as_output() -> None:
     proto = helper.make_model(graph, opset_imports=opsets, ir_version=8)
     made = onnx_io.session(*onnx_io.split(load(proto).model))
     assert made.run(None, {"x": X[:2, :2]}) == models.run(proto, {"x": X[:2, :2]})
+
+
+MEASURE = """
+import resource, sys
+from cimc.frontend.load import load
+import onnx.inliner, onnxruntime
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+load(sys.argv[1])
+before = peak()
+loaded = load(sys.argv[2])
+print(peak() - before)
+"""
+
+
+@pytest.mark.parametrize(("outside", "copies"), [(False, 1.5), (True, 0.5)])
+def test_peak_memory_in_copies_of_the_weights(outside: bool, copies: float, tmp_path: Path) -> None:
+    weight = np.ones((8, 2_000_000), np.float32)
+    proto = models.text(
+        '<ir_version: 8, opset_import: ["" : 17]> big (float[n, 8] x) => (float[n, 2000000] y) { y = MatMul(x, w) }',
+        numpy_helper.from_array(weight, "w"),
+    )
+    small, big = tmp_path / "small.onnx", tmp_path / "big.onnx"
+    onnx.save(models.linear(), small)
+    onnx.save(proto, big, save_as_external_data=outside, location="w.bin")
+    command = [sys.executable, "-c", MEASURE, str(small), str(big)]
+    peak = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
+    assert peak < copies * weight.nbytes
