@@ -52,6 +52,7 @@ class ValueSpec(_Record):
     dtype: str = Field(description='numpy or ml_dtypes name, "string", or "" where the type is no plain tensor.')
     shape: tuple[int | str | None, ...] | None
     type: str = Field("tensor", description="tensor, sequence, optional, map or sparse.")
+    has_default: bool = Field(False, description="An input that the initializer of its name stands in for where it is not given.")
     range: tuple[float, float] | None = Field(None, description="Data outside is refused: the chip was calibrated for this only.")
 
 

@@ -49,7 +49,8 @@ class Executor:
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
-        values = check_inputs(self._program.inputs, inputs)
+        defaults = {spec.name: self._program.tensors[f"initializer/{spec.name}"] for spec in self._program.inputs if spec.has_default}
+        values = check_inputs(self._program.inputs, defaults | dict(inputs))
         images = image_count(self._program.inputs, values)
         wanted = [value.name for value in self._program.outputs]
         outputs = {*wanted, *keep}
