@@ -45,6 +45,61 @@ class Programming(Section):
     sigma_us: float = Field(0.0, ge=0, le=1e6, description="Standard deviation of the same.")
 
 
+class WriteVerify(Section):
+    """Incremental-step pulses with a read after each. A pulse moves a conductance by its first step, times 2 for each
+    ``doubling_v`` above ``start_v``, times the device's own factor and a factor drawn for the pulse. null: not known; then
+    only what needs the figure is refused, or not reported.
+    """
+
+    start_v: float | None = Field(None, gt=0, le=100, description="Amplitude of the first pulse of a SET or RESET train.")
+    stop_v: float | None = Field(None, gt=0, le=100, description="Amplitude at which a train ends.")
+    step_v: float | None = Field(None, gt=0, le=100, description="Amplitude added from pulse to pulse of a train.")
+    set_us: float | None = Field(None, gt=0, le=1e6, description="Mean rise by a SET pulse of start_v.")
+    reset_us: float | None = Field(None, gt=0, le=1e6, description="Mean fall by a RESET pulse of start_v.")
+    doubling_v: float | None = Field(
+        None, gt=0, le=100, description="Amplitude over which a pulse's step doubles; null: it does not grow."
+    )
+    cycle_spread: float | None = Field(
+        None, ge=0, le=10, description="Deviation of a pulse's step from pulse to pulse, relative; null: none."
+    )
+    device_spread: float | None = Field(
+        None, ge=0, le=10, description="Deviation of the mean step from device to device, relative; null: none."
+    )
+    verify_sigma_us: float | None = Field(None, ge=0, le=1e6, description="Noise of a verify read; null: device.read_sigma_us.")
+    tolerance_us: float | None = Field(
+        None, gt=0, le=1e6, description="A write has succeeded when a verify read lies that close to the goal."
+    )
+    trials: int | None = Field(
+        None, ge=1, le=1000, description="Most SET-RESET trials of a write, in characterisation and transfer."
+    )
+    training_trials: int | None = Field(None, ge=1, le=1000, description="The same while training; null: as trials.")
+    pulse_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a SET or RESET pulse.")
+    pulse_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a SET or RESET pulse.")
+    verify_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a verify read.")
+    verify_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a verify read.")
+
+    @model_validator(mode="after")
+    def _train(self) -> Self:
+        if self.start_v is not None and self.stop_v is not None and self.stop_v < self.start_v:
+            raise ValueError(f"stop_v {self.stop_v} must not lie below start_v {self.start_v}")
+        return self
+
+
+class Pulse(Section):
+    """A blind pulse, with no read: soft bounds, so that steps shrink towards the end of the window they move to."""
+
+    up_us: float | None = Field(None, gt=0, le=1e6, description="Mean rise by an up pulse at the middle of the window.")
+    down_us: float | None = Field(None, gt=0, le=1e6, description="Mean fall by a down pulse at the middle of the window.")
+    cycle_spread: float | None = Field(
+        None, ge=0, le=10, description="Deviation of a pulse's step from pulse to pulse, relative; null: none."
+    )
+    device_spread: float | None = Field(
+        None, ge=0, le=10, description="Deviation of the mean step from device to device, relative; null: none."
+    )
+    pulse_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a pulse.")
+    pulse_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a pulse.")
+
+
 class Device(Section):
     """The memristor at each crossing."""
 
@@ -71,6 +126,14 @@ class Device(Section):
         "pulses of that conversion.",
     )
     programming: Programming = Programming()
+    write_verify: WriteVerify = WriteVerify()
+    pulse: Pulse = Pulse()
+    born_us: tuple[float, float] | None = Field(
+        None, description="Conductances before the first write, uniform between these two; null: g_min."
+    )
+    endurance_writes: int | None = Field(
+        None, ge=1, le=1 << 31, description="Writes, or blind pulses, after which a device keeps its conductance; null: no end."
+    )
     stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_min whatever is written.")
     stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_max whatever is written.")
 
@@ -78,6 +141,8 @@ class Device(Section):
     def _window(self) -> Self:
         if self.g_max_us <= self.g_min_us:
             raise ValueError(f"g_max_us {self.g_max_us} must lie above g_min_us {self.g_min_us}")
+        if self.born_us is not None and not 0 <= self.born_us[0] <= self.born_us[1]:
+            raise ValueError(f"born_us {self.born_us} must rise from 0 or above")
         if self.stuck_low_rate + self.stuck_high_rate > 1:
             raise ValueError("stuck_low_rate and stuck_high_rate add up to more than 1")
         return self
@@ -163,6 +228,34 @@ class Adc(Section):
     )
 
 
+class Update(Section):
+    """How training changes the devices."""
+
+    rule: Literal["threshold", "residual", "naive"] = Field(
+        "threshold",
+        description="threshold: steps are summed digitally, and a weight whose sum exceeds the threshold is written; residual: "
+        "whole pulse steps of the sum are given as blind pulses, the rest is kept; naive: no digital sum, a step is added to "
+        "what the device holds and snapped to its levels.",
+    )
+    programming: Literal["gaussian", "write_verify"] = Field(
+        "gaussian", description="gaussian: a write lands as device.programming says; write_verify: pulse by pulse."
+    )
+    threshold_share: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Step of an update in parts of the largest weight: threshold's limit, residual's pulse step. null: one "
+        "level step (0 where levels are continuous); for residual the mean step of a blind pulse.",
+    )
+    window_he: float | None = Field(
+        None,
+        gt=0,
+        le=1e6,
+        description="Weight that spans the window while training, in units of sqrt(2 / fan-in), the deviation of He "
+        "initialisation; null: as weights.clip_sigma says.",
+    )
+
+
 class Timing(Section):
     """Cost of one tile operation: one input vector through all rows and columns of one array. null: not modelled."""
 
@@ -175,6 +268,7 @@ class Timing(Section):
     programming_energy_nj: float | None = Field(
         None, ge=0, le=1e12, description="Energy to write one device once, verify reads included."
     )
+    programming_ns: float | None = Field(None, gt=0, le=1e12, description="Time to write one device once, verify reads included.")
 
 
 class Mapping(Section):
@@ -216,6 +310,7 @@ class Target(Section):
     weights: Weights = Weights()
     dac: Dac = Dac()
     adc: Adc = Adc()
+    update: Update = Update()
     timing: Timing = Timing()
     mapping: Mapping = Mapping()
     input: Input = Input()
@@ -294,6 +389,7 @@ _UNITS = {
     "sigma": "RMS",
     "share": "of 1",
     "rate": "of 1",
+    "spread": "of 1",
 }
 
 
