@@ -1,0 +1,99 @@
+"""Blind pulses: non-linear, asymmetric, noisy steps with no read, for updates by pulse count.
+
+Soft bounds, as Nandakumar et al. 2020 (Front. Neurosci. 14:406) and the literature on resistive training devices use them.
+With u the conductance from the middle of the window and b half the window::
+
+    up:   du = +up_us   * (b - u) / b * (1 + device_spread * n_d) * (1 + cycle_spread * n_c)
+    down: du = -down_us * (b + u) / b * the same factors
+
+with standard normal n_d of the device and n_c of the pulse; a factor of the device below 0 counts as 0. A pulse may step
+back where its noise is large. Conductances do not leave the window by a pulse; one that a write put outside is drawn back.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.errors import TargetError
+from cimc.runtime import rng
+from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.targets.description import Target
+
+_F0, _F1 = np.float32(0), np.float32(1)
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _pulse(
+    g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, own_seed: int,
+    endurance: int, up: float, down: float, middle: float, half: float, cycle: float, spread: float,
+) -> int:  # fmt: skip
+    worn = 0
+    for i in range(devices.size):
+        d, n = devices[i], pulses[i]
+        own = max(_F1 + spread * draw(device_key(own_seed, d, 0), 0), _F0)
+        u = g_us[d] - middle
+        moved = False
+        for _ in range(abs(n)):
+            if writes[d] >= endurance:
+                worn += 1
+            elif stuck.size == 0 or not stuck[d]:
+                factor = own * (_F1 + cycle * draw(device_key(seed, d, writes[d]), 0))
+                step = up * (half - u) if n > 0 else -down * (half + u)
+                u = min(max(u + step / half * factor, -half), half)
+                moved = True
+            writes[d] += np.uint32(1)
+        if moved:
+            g_us[d] = middle + u
+    return worn
+
+
+class PulseWriter(DeviceState):
+    """Gives blind pulses; arguments as of `DeviceState`. Each pulse counts as a write of its device.
+
+    Raises:
+        TargetError: The target does not describe blind pulses.
+    """
+
+    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int) -> None:
+        super().__init__(target, g_us, writes, seed)
+        up, down = pulse_steps(target)
+        device, pulse = target.device, target.device.pulse
+        self.up_us, self.down_us = np.float32(up), np.float32(down)
+        self.middle_us = np.float32((device.g_max_us + device.g_min_us) / 2)
+        self.half_us = np.float32((device.g_max_us - device.g_min_us) / 2)
+        self.cycle, self.spread = np.float32(pulse.cycle_spread or 0), np.float32(pulse.device_spread or 0)
+        self.own_seed = np.uint64(rng.key(seed, "pulse response"))
+
+    def pulse(self, devices: I64, pulses: NDArray[np.int32]) -> Writes:
+        """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``)."""
+        worn = _pulse(
+            self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.own_seed, self.endurance,
+            self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle, self.spread,
+        )  # fmt: skip
+        total, p = int(np.abs(pulses).sum(dtype=np.int64)), self.device.pulse
+        return Writes(
+            devices=total,
+            pulses=total,
+            worn=worn,
+            time_ns=None if p.pulse_ns is None else total * p.pulse_ns,
+            energy_nj=None if p.pulse_energy_nj is None else total * p.pulse_energy_nj,
+        )
+
+
+def pulse_steps(target: Target) -> tuple[float, float]:
+    """Mean step (µS) of an up and of a down pulse at the middle of the window.
+
+    Raises:
+        TargetError: The target does not give them.
+    """
+    pulse = target.device.pulse
+    if pulse.up_us is None or pulse.down_us is None:
+        missing = "up_us" if pulse.up_us is None else "down_us"
+        raise TargetError(
+            f"blind pulses need device.pulse.{missing}, which this chip does not give",
+            where=f"target {target.name}, device.pulse",
+            fix=f"--set device.pulse.{missing}=..., or --update threshold",
+        )
+    return pulse.up_us, pulse.down_us

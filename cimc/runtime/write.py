@@ -1,0 +1,210 @@
+"""Writing single devices of a crossbar that is in use: the common part of all writers, and Gaussian errors.
+
+A writer owns nothing: it changes a crossbar's conductances and its devices' write counters in place. What it draws is keyed
+by chip and layer, device, and the number of the device's write, so the same writes give the same bytes in any grouping.
+A device that is stuck from birth, or written more than ``device.endurance_writes`` times, keeps its conductance; the
+controller does not know, so its writes still count.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime import rng
+from cimc.runtime.devices import Memristor, _stick, device_model
+from cimc.targets.description import Device, Target
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
+
+#: Write number above every real one: a device that never wears out.
+NO_END = 1 << 62
+
+
+@dataclass(frozen=True)
+class Writes:
+    """What an update cost. None: not modelled by this writer, or the target gives no figure. Sums with ``+``."""
+
+    updates: int = 0
+    """Weights that got a new target."""
+    devices: int = 0
+    """Device writes; of blind pulses, the pulses."""
+    pulses: int | None = 0
+    trials: int | None = 0
+    """SET-RESET trials."""
+    reads: int | None = 0
+    """Verify reads."""
+    failed: int = 0
+    """Writes that ended out of tolerance, as the verify reads saw it."""
+    worn: int = 0
+    """Writes to devices beyond their endurance."""
+    time_ns: float | None = 0.0
+    """One device after the other."""
+    energy_nj: float | None = 0.0
+
+    def __add__(self, other: Writes) -> Writes:
+        def add(a: Any, b: Any) -> Any:
+            return None if a is None or b is None else a + b
+
+        return Writes(**{f.name: add(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+
+
+class Writer(Protocol):
+    """Writes chosen devices of one layer; made of what `DeviceState` takes."""
+
+    g_us: F32
+    """Flat."""
+    writes: U32
+    """Flat."""
+    device_seed: int
+
+    def write(self, devices: I64, goal_us: F32) -> Writes:
+        """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""
+
+
+def device_seed(chip_seed: int, layer: str) -> int:
+    """The key under which a layer's devices were made on this chip, faults included; writers take it."""
+    return rng.key("devices", chip_seed, layer)
+
+
+def born_on(device: Device, seed: int, shape: tuple[int, ...]) -> F32:
+    """Conductances (µS) of devices that were never written: uniform over ``device.born_us``, g_min where it is null.
+
+    Args:
+        seed: From `device_seed`.
+        shape: Of the layer's conductances.
+    """
+    low, high = device.born_us or (device.g_min_us, device.g_min_us)
+    g_us = rng.uniforms(rng.key(seed, "born"), 0, int(np.prod(shape))) * np.float32(high - low) + np.float32(low)
+    if _faulty(device):
+        stuck_us = fault_us(device, seed, g_us.size)
+        g_us = np.where(np.isnan(stuck_us), g_us, stuck_us)
+    return g_us.reshape(shape)
+
+
+def _faulty(device: Device) -> bool:
+    return bool(device.stuck_low_rate or device.stuck_high_rate)
+
+
+def fault_us(device: Device, seed: int, count: int) -> F32:
+    """Conductance (µS, ``[count]``) at which each device is stuck from birth, NaN where it is not: those of `Memristor`."""
+    stuck = np.full(count, np.nan, np.float32)
+    low_below = round(device.stuck_low_rate * 2**32)
+    high_below = low_below + round(device.stuck_high_rate * 2**32)
+    ends = np.float32(device.g_min_us), np.float32(device.g_max_us)
+    for low, high, counter, begin, end in rng.spans(rng.key(seed, "fault"), 0, count):
+        _stick(stuck[begin:end], low_below, high_below, *ends, low, high, counter)
+    return stuck
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def device_key(seed: int, device: int, number: int) -> int:
+    """64-bit key of one write (or pulse) of one device."""
+    key: int = rng.mix64(rng.mix64(seed ^ np.uint64(device)) ^ np.uint64(number))
+    return key
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def draw(key: int, counter: int) -> float:
+    """Standard normal draw ``counter`` of a device's key."""
+    bits = rng.hash32(np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32)), np.uint32(counter))
+    normal: float = rng.normal_of(bits)
+    return normal
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _write_gaussian(
+    g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, mean: float, sigma: float,
+    endurance: int,
+) -> int:  # fmt: skip
+    worn = 0
+    for i in range(devices.size):
+        d = devices[i]
+        if writes[d] >= endurance:
+            worn += 1
+        elif stuck.size == 0 or not stuck[d]:
+            error = mean + sigma * draw(device_key(seed, d, writes[d]), 0)
+            g_us[d] = max(goal_us[i] + error, np.float32(0))
+        writes[d] += np.uint32(1)
+    return worn
+
+
+class DeviceState:
+    """What every writer works on.
+
+    Args:
+        target: The chip.
+        g_us: The crossbar's conductances, µS, C-contiguous, any shape; changed in place (call `Crossbar.written` after).
+        writes: uint32 counters of the same size, changed in place.
+        seed: From `device_seed`.
+    """
+
+    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int) -> None:
+        if not (g_us.flags.c_contiguous and writes.flags.c_contiguous and g_us.size == writes.size):
+            raise ValueError("conductances and counters must be contiguous and of one size")
+        self.target, self.device = target, target.device
+        self.g_us, self.writes = g_us.reshape(-1), writes.reshape(-1)
+        self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))
+        self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
+        self.stuck: NDArray[np.bool_] = np.zeros(0, np.bool_)
+        if _faulty(self.device):
+            self.stuck = ~np.isnan(fault_us(self.device, seed, self.g_us.size))
+
+
+class GaussianWriter(DeviceState):
+    """Each write lands as ``device.programming`` says: ``goal + mean + sigma * normal``, never below zero."""
+
+    def write(self, devices: I64, goal_us: F32) -> Writes:
+        """See `Writer`."""
+        programming, timing, n = self.device.programming, self.target.timing, devices.size
+        if programming.kind == "gaussian" and self.device.kind == "memristor":
+            mean, sigma = np.float32(programming.mean_us), np.float32(programming.sigma_us)
+            worn = _write_gaussian(self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, mean, sigma, self.endurance)
+        else:
+            worn = self._write_by_model(devices, goal_us)
+        return Writes(
+            devices=n,
+            pulses=None,
+            trials=None,
+            reads=None,
+            worn=worn,
+            time_ns=None if timing.programming_ns is None else n * timing.programming_ns,
+            energy_nj=None if timing.programming_energy_nj is None else n * timing.programming_energy_nj,
+        )
+
+    def _write_by_model(self, devices: I64, goal_us: F32) -> int:
+        """A model from an entry point writes ranges of devices under one key, here one device at a time."""
+        model = device_model(self.device)
+        program = model.programming.write if isinstance(model, Memristor) else model.program
+        worn = 0
+        for d, goal in zip(devices, goal_us, strict=True):
+            if self.writes[d] >= self.endurance:
+                worn += 1
+            elif not (self.stuck.size and self.stuck[d]):
+                held = np.array([goal], np.float32)
+                program(held, rng.key(int(self.seed), int(self.writes[d])), int(d))
+                self.g_us[d] = held[0]
+            self.writes[d] += 1
+        return worn
+
+
+def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = True) -> Writer:
+    """The writer that ``update.programming`` names; arguments as of `DeviceState`.
+
+    Args:
+        training: Take the trials of training, not those of characterisation.
+
+    Raises:
+        TargetError: The target does not describe the pulses that write-verify needs.
+    """
+    if target.update.programming == "write_verify":
+        from cimc.runtime.write_verify import VerifyWriter
+
+        return VerifyWriter(target, g_us, writes, seed, training)
+    return GaussianWriter(target, g_us, writes, seed)

@@ -1,0 +1,150 @@
+"""Write-verify with incremental-step pulses, as Wu et al. program their devices (arXiv 2305.14547).
+
+A read first: in tolerance, nothing is done. Else a trial: SET pulses from ``start_v`` to ``stop_v``, a read after each, until a
+read lies above the tolerance; then RESET pulses in the same way until one lies at or below its upper end. In tolerance: done;
+below it (over-reset): the next trial. A write fails when its trials are used up.
+
+How far a pulse moves a conductance is not published; the response is an assumption, its figures are the target's::
+
+    dg = +set_us or -reset_us, * 2**((V - start_v) / doubling_v) * (1 + device_spread * n_d) * (1 + cycle_spread * n_c)
+
+with standard normal n_d of the device and n_c of the pulse; a factor below 0 counts as 0, a conductance below 0 too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.errors import TargetError
+from cimc.runtime import rng
+from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.targets.description import Target
+
+_F0, _F1 = np.float32(0), np.float32(1)
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def _train(
+    g: float, goal: float, sign: float, steps: F32, stuck: bool, cycle: float, sigma: float, tolerance: float, key: int, used: int
+) -> tuple[float, float, int, int]:
+    """One train of pulses from conductance ``g``: the conductance, the last read, pulses and draws used."""
+    read = g + sigma * draw(key, used)
+    used += 1
+    pulses = 0
+    while pulses < steps.size and (read > goal + tolerance) == (sign < 0):
+        if not stuck:
+            g = max(g + sign * steps[pulses] * max(_F1 + cycle * draw(key, used), _F0), _F0)
+        read = g + sigma * draw(key, used + 1)
+        used += 2
+        pulses += 1
+    return g, read, pulses, used
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _write_verify(
+    g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, own_seed: int, endurance: int,
+    set_us: F32, reset_us: F32, cycle: float, spread: float, sigma: float, tolerance: float, most_trials: int,
+    pulses: NDArray[np.int32], reads: NDArray[np.int32], trials: NDArray[np.int32], success: NDArray[np.bool_],
+) -> int:  # fmt: skip
+    worn = 0
+    for i in range(devices.size):
+        d, goal = devices[i], goal_us[i]
+        old = writes[d] >= endurance
+        worn += old
+        stuck = old or (fault.size > 0 and fault[d])
+        key = device_key(seed, d, writes[d])
+        own = max(_F1 + spread * draw(device_key(own_seed, d, 0), 0), _F0)
+        g = g_us[d]
+        read = g + sigma * draw(key, 0)
+        used = 1
+        reads[i] += 1
+        while abs(read - goal) > tolerance and trials[i] < most_trials:
+            trials[i] += 1
+            g, read, n, used = _train(g, goal, _F1, set_us * own, stuck, cycle, sigma, tolerance, key, used)
+            pulses[i] += n
+            reads[i] += n + 1
+            g, read, n, used = _train(g, goal, -_F1, reset_us * own, stuck, cycle, sigma, tolerance, key, used)
+            pulses[i] += n
+            reads[i] += n + 1
+        success[i] = abs(read - goal) <= tolerance
+        g_us[d] = g
+        writes[d] += np.uint32(1)
+    return worn
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What write-verify did with each of n devices, all ``[n]``."""
+
+    g_us: F32
+    """Conductances held after the write, µS."""
+    pulses: NDArray[np.int32]
+    reads: NDArray[np.int32]
+    trials: NDArray[np.int32]
+    success: NDArray[np.bool_]
+    """The last verify read lay in tolerance."""
+    worn: int
+
+
+class VerifyWriter(DeviceState):
+    """Writes pulse by pulse; arguments as of `DeviceState`.
+
+    Raises:
+        TargetError: The target does not describe the pulses.
+    """
+
+    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True) -> None:
+        super().__init__(target, g_us, writes, seed)
+        v = target.device.write_verify
+        given = (v.start_v, v.stop_v, v.step_v, v.set_us, v.reset_us, v.tolerance_us, v.trials)
+        names = ("start_v", "stop_v", "step_v", "set_us", "reset_us", "tolerance_us", "trials")
+        missing = [name for name, value in zip(names, given, strict=True) if value is None]
+        if missing:
+            raise TargetError(
+                f"write-verify needs figures that this chip does not give: {', '.join(missing)}",
+                where=f"target {target.name}, device.write_verify",
+                fix=f"--set device.write_verify.{missing[0]}=..., or --set update.programming=gaussian",
+            )
+        start_v, stop_v, step_v, set_us, reset_us, tolerance_us, trials = (value or 0.0 for value in given)
+        volts = start_v + step_v * np.arange(int((stop_v - start_v) / step_v + 1e-6) + 1)
+        growth = 2 ** ((volts - start_v) / v.doubling_v) if v.doubling_v else np.ones_like(volts)
+        self.set_us, self.reset_us = (set_us * growth).astype(np.float32), (reset_us * growth).astype(np.float32)
+        self.cycle, self.spread = np.float32(v.cycle_spread or 0), np.float32(v.device_spread or 0)
+        self.sigma_us = np.float32(target.device.read_sigma_us if v.verify_sigma_us is None else v.verify_sigma_us)
+        self.tolerance_us = np.float32(tolerance_us)
+        self.trials = (v.training_trials if training else None) or int(trials)
+        self.own_seed = np.uint64(rng.key(seed, "pulse response"))
+
+    def verify(self, devices: I64, goal_us: F32) -> Verified:
+        """Write, and say what each device (flat numbers, each at most once) took."""
+        pulses, reads, trials = (np.zeros(devices.size, np.int32) for _ in range(3))
+        success = np.zeros(devices.size, np.bool_)
+        worn = _write_verify(
+            self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.own_seed, self.endurance,
+            self.set_us, self.reset_us, self.cycle, self.spread, self.sigma_us, self.tolerance_us, self.trials,
+            pulses, reads, trials, success,
+        )  # fmt: skip
+        return Verified(self.g_us[devices], pulses, reads, trials, success, worn)
+
+    def write(self, devices: I64, goal_us: F32) -> Writes:
+        """See `Writer`."""
+        done, v = self.verify(devices, goal_us), self.device.write_verify
+        pulses, reads = int(done.pulses.sum()), int(done.reads.sum())
+
+        def total(a_pulse: float | None, a_read: float | None) -> float | None:
+            return None if a_pulse is None or a_read is None else pulses * a_pulse + reads * a_read
+
+        return Writes(
+            devices=devices.size,
+            pulses=pulses,
+            trials=int(done.trials.sum()),
+            reads=reads,
+            failed=int((~done.success).sum()),
+            worn=done.worn,
+            time_ns=total(v.pulse_ns, v.verify_ns),
+            energy_nj=total(v.pulse_energy_nj, v.verify_energy_nj),
+        )
