@@ -1,0 +1,157 @@
+"""The digital state of a crossbar layer in training: FP32 weights, accumulated change, last targets, counters.
+
+Counters count training alone: what programmed the chip before the first step is not in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError, TargetError
+from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
+from cimc.targets.description import Target
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+U32 = NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class WeightCode:
+    """How one weight stands in one device, or in a pair: in level steps, as `cimc.ir.encoding` has it.
+
+    ``g = g_min + step * d`` with d the digit: of a pair ``max(s, 0)`` and ``max(-s, 0)``, of a single device ``s + shift``,
+    where ``s = w / w_max * full``.
+    """
+
+    full: float
+    """Level steps of the largest weight."""
+    shift: float
+    pair: bool
+    whole: bool
+    """There are levels to round to."""
+    step_us: float
+    g_min_us: float
+
+    @classmethod
+    def of(cls, target: Target) -> Self:
+        """The code of a target's weights.
+
+        Raises:
+            TargetError: A weight is cut over several cells, or columns are stored complemented: such devices have no step
+                of the weight that a single write could make.
+        """
+        w = target.weights
+        if w.cells > 1 or target.adc.flipped:
+            name = "weights.cells above 1" if w.cells > 1 else "adc.flipped"
+            raise TargetError(
+                f"training needs a weight in one device or one pair, not {name}",
+                where=f"target {target.name}",
+                fix="--set weights.cells=1 --set weights.bits=null --set adc.flipped=false, or train for another chip",
+            )
+        full, pair = steps_of_full_weight(target), w.representation == "differential_pair"
+        shift = 0.0 if pair else full if w.bits is None else 2.0 ** (w.bits - 1)
+        whole = target.device.levels is not None or w.bits is not None
+        return cls(full, shift, pair, whole, level_step_us(target), target.device.g_min_us)
+
+    @property
+    def granularity(self) -> float:
+        """One level step in parts of the largest weight; 0 where levels are continuous."""
+        return 1 / self.full if self.whole else 0.0
+
+    def held(self, g_us: F32, w_max: F32) -> F32:
+        """Weights that conductances (µS, ``[groups, rows, planes, columns]``) stand for, ``[groups, rows, columns]``."""
+        g = g_us.astype(np.float64)
+        digits = (g - self.g_min_us) / self.step_us
+        steps = digits[:, :, 0] - digits[:, :, 1] if self.pair else digits[:, :, 0] - self.shift
+        return (steps * (w_max[:, None] / self.full)).astype(np.float32)
+
+
+@dataclass
+class LayerState:
+    """One layer; all arrays C-contiguous, changed in place by the update rules."""
+
+    weights: F32
+    """W ``[groups, rows, columns]``: the digital copy that gradients use."""
+    delta: F32
+    """ΔW (χ of the residual rule), the same shape."""
+    written_us: F32
+    """Last target of each device ``[groups, rows, planes, columns]``, µS; NaN: never written."""
+    updates: U32
+    """Updates of each weight, ``[groups, rows, columns]``."""
+    writes: U32
+    """Writes of each device, ``[groups, rows, planes, columns]``."""
+    w_max: F32
+    """Weight that spans the window, ``[groups, columns]``."""
+
+    @classmethod
+    def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any]) -> Self:
+        """W read once from the devices (µS, ``[groups, rows, planes, columns]``), none of which counts as written.
+
+        Args:
+            w_max: ``[1]`` or ``[groups * columns]``.
+        """
+        groups, _, _, columns = g_us.shape
+        spans = _spans(w_max, groups, columns)
+        weights = WeightCode.of(target).held(g_us, spans)
+        return cls._new(weights, np.full(g_us.shape, np.nan, np.float32), spans)
+
+    @classmethod
+    def from_weights(cls, target: Target, weights: NDArray[Any], w_max: NDArray[Any]) -> Self:
+        """W as given (``[groups, rows, columns]``); the devices count as written to it, clipped to the window."""
+        WeightCode.of(target)
+        spans = _spans(w_max, weights.shape[0], weights.shape[2])
+        goals = encode(weights, spans.reshape(-1).astype(np.float64), (0, weights.shape[1]), target).g_us
+        return cls._new(np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans)
+
+    @classmethod
+    def _new(cls, weights: F32, written_us: F32, w_max: F32) -> Self:
+        weights, written_us = np.ascontiguousarray(weights), np.ascontiguousarray(written_us)
+        counts = np.zeros(weights.shape, np.uint32), np.zeros(written_us.shape, np.uint32)
+        return cls(weights, np.zeros_like(weights), written_us, *counts, w_max)
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All arrays by name, for a checkpoint."""
+        return dict(vars(self))
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take over a checkpoint, in place.
+
+        Raises:
+            ArtifactError: An array is missing or of another shape or type.
+        """
+        for name, own in vars(self).items():
+            found = arrays.get(name)
+            if found is None or found.shape != own.shape or found.dtype != own.dtype:
+                what = "is missing" if found is None else f"is {found.dtype}{list(found.shape)}, not {own.dtype}{list(own.shape)}"
+                raise ArtifactError(
+                    f"the checkpoint does not suit this layer: {name} {what}", fix="resume with the same model and target"
+                )
+        for name, own in vars(self).items():
+            own[...] = arrays[name]
+
+
+def _spans(w_max: NDArray[Any], groups: int, columns: int) -> F32:
+    spans = np.asarray(w_max, np.float32).reshape(-1)
+    spans = np.broadcast_to(spans if spans.size == 1 else spans.reshape(groups, columns), (groups, columns))
+    return np.ascontiguousarray(np.where(spans > 0, spans, np.float32(1)))
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def steps_of(weight: float, w_max: float, full: float, shift: float, whole: bool) -> float:
+    """A weight in level steps, clipped to the window, whole where asked; float64, as `cimc.ir.encoding.quantise`."""
+    steps = min(max(weight / w_max, -1.0), 1.0) * full
+    return np.rint(steps + shift) - shift if whole else steps
+
+
+@njit(inline="always")  # type: ignore[untyped-decorator]
+def goal_us(steps: float, plane: int, pair: bool, shift: float, step_us: float, g_min_us: float) -> np.float32:
+    """Target conductance of one of a weight's devices, µS, float32."""
+    digit = (max(steps, 0.0) if plane == 0 else max(-steps, 0.0)) if pair else steps + shift
+    return np.float32(g_min_us + digit * step_us)

@@ -1,0 +1,211 @@
+"""Optimizers on named float32 arrays. A step gives the change of each parameter and applies nothing: of a crossbar layer it
+goes to the accumulator, of a digital parameter it is added.
+
+SGD and momentum as in Sutskever et al., ICML 2013 (in the form in which the rate multiplies the velocity); Adam: Kingma and Ba,
+ICLR 2015; AdamW: Loshchilov and Hutter, ICLR 2019. ``weight_decay`` is added to the gradient, but in AdamW it is decoupled:
+``-lr * weight_decay * w``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import inf, isfinite, sqrt
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError, DataError
+from cimc.training.registry import chosen, made, within
+
+F32 = NDArray[np.float32]
+
+_F = np.float32
+_FAST = {"contract"}
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nesterov: float, decay: float) -> None:
+    for i in range(g.size):
+        gradient = g[i] + decay * w[i]
+        velocity = momentum * v[i] + gradient
+        v[i] = velocity
+        out[i] = -lr * (velocity + nesterov * (gradient + momentum * velocity - velocity))
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def _sgd(g: F32, w: F32, out: F32, lr: float, decay: float) -> None:
+    for i in range(g.size):
+        out[i] = -lr * (g[i] + decay * w[i])
+
+
+@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+def _adam(
+    g: F32, w: F32, m: F32, v: F32, out: F32, rate: float, beta1: float, beta2: float, root: float, epsilon: float,
+    coupled: float, decoupled: float,
+) -> None:  # fmt: skip
+    one = np.float32(1)
+    for i in range(g.size):
+        gradient = g[i] + coupled * w[i]
+        first = beta1 * m[i] + (one - beta1) * gradient
+        second = beta2 * v[i] + (one - beta2) * gradient * gradient
+        m[i], v[i] = first, second
+        out[i] = -rate * first / (np.sqrt(second) * root + epsilon) - decoupled * w[i]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _sum_of_squares(g: F32) -> float:
+    total = 0.0
+    for i in range(g.size):
+        total += np.float64(g[i]) * np.float64(g[i])
+    return total
+
+
+class Optimizer(ABC):
+    """Steps and named state; a parameter's state begins when its first gradient comes."""
+
+    slots: tuple[str, ...] = ()
+    """Names of the arrays kept for each parameter."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+        self._kept: dict[str, tuple[F32, ...]] = {}
+
+    def step(self, gradients: Mapping[str, NDArray[Any]], weights: Mapping[str, NDArray[Any]], lr: float) -> dict[str, F32]:
+        """Change of each parameter that has a gradient.
+
+        Args:
+            gradients: By parameter; cast to float32.
+            weights: The parameters, of the same shapes (of a crossbar layer W, not W + ΔW).
+            lr: Learning rate of this step.
+
+        Raises:
+            DataError: A gradient without a parameter, or of another shape.
+        """
+        for name, gradient in gradients.items():
+            found = weights.get(name)
+            if found is None or found.shape != gradient.shape:
+                what = "no such parameter" if found is None else f"its parameter is {list(found.shape)}"
+                raise DataError(f"a gradient of shape {list(gradient.shape)}, but {what}", where=f"parameter {name}")
+        self.steps += 1
+        changes = {}
+        for name, gradient in gradients.items():
+            g = np.ascontiguousarray(gradient, np.float32)
+            if name not in self._kept:
+                self._kept[name] = tuple(np.zeros(g.shape, np.float32) for _ in self.slots)
+            out = np.empty(g.shape, np.float32)
+            w = np.ascontiguousarray(weights[name], np.float32).reshape(-1)
+            self._change(g.reshape(-1), w, tuple(a.reshape(-1) for a in self._kept[name]), out.reshape(-1), lr)
+            changes[name] = out
+        return changes
+
+    @abstractmethod
+    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
+        """Fill ``out`` with the change of one parameter, flat."""
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """All that a checkpoint needs, as named arrays: ``steps``, and ``slot/parameter``."""
+        arrays: dict[str, NDArray[Any]] = {"steps": np.array([self.steps], np.int64)}
+        for name, kept in self._kept.items():
+            arrays |= {f"{slot}/{name}": a for slot, a in zip(self.slots, kept, strict=True)}
+        return arrays
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state.
+
+        Raises:
+            ArtifactError: It is that of another optimizer.
+        """
+        names = [key.partition("/")[2] for key in arrays if self.slots and key.startswith(f"{self.slots[0]}/")]
+        expected = {"steps"} | {f"{slot}/{name}" for slot in self.slots for name in names}
+        if set(arrays) != expected:
+            other = sorted(set(arrays) ^ expected)[0]
+            raise ArtifactError(
+                f"the optimizer's state does not suit {type(self).__name__}: {other}", fix="resume with the same optimizer"
+            )
+        self.steps = int(arrays["steps"][0])
+        self._kept = {n: tuple(np.array(arrays[f"{slot}/{n}"], np.float32, order="C") for slot in self.slots) for n in names}
+
+
+class SGD(Optimizer):
+    """``-lr * g``."""
+
+    def __init__(self, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        within("weight_decay", weight_decay, 0, inf, open_high=True)
+        self.weight_decay = weight_decay
+
+    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
+        _sgd(g, w, out, _F(lr), _F(self.weight_decay))
+
+
+class Momentum(Optimizer):
+    """``v = momentum * v + g; -lr * v``; with Nesterov ``-lr * (g + momentum * v)``."""
+
+    slots = ("velocity",)
+
+    def __init__(self, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        within("momentum", momentum, 0, 1, open_high=True)
+        within("weight_decay", weight_decay, 0, inf, open_high=True)
+        self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
+
+    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
+        _momentum(g, w, kept[0], out, _F(lr), _F(self.momentum), _F(self.nesterov), _F(self.weight_decay))
+
+
+class Adam(Optimizer):
+    """``-lr * m' / (sqrt(v') + epsilon)`` with bias-corrected moments."""
+
+    slots = ("first_moment", "second_moment")
+    decoupled = False
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.0) -> None:
+        super().__init__()
+        within("beta1", beta1, 0, 1, open_high=True)
+        within("beta2", beta2, 0, 1, open_high=True)
+        within("epsilon", epsilon, 0, inf, open_high=True)
+        within("weight_decay", weight_decay, 0, inf, open_high=True)
+        self.beta1, self.beta2, self.epsilon, self.weight_decay = beta1, beta2, epsilon, weight_decay
+
+    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
+        rate, root = lr / (1 - self.beta1**self.steps), 1 / sqrt(1 - self.beta2**self.steps)
+        coupled, decoupled = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
+        betas = _F(self.beta1), _F(self.beta2)
+        _adam(g, w, *kept, out, _F(rate), *betas, _F(root), _F(self.epsilon), _F(coupled), _F(decoupled))
+
+
+class AdamW(Adam):
+    """Adam, and apart from it ``-lr * weight_decay * w``."""
+
+    decoupled = True
+
+    def __init__(self, beta1: float = 0.9, beta2: float = 0.999, epsilon: float = 1e-8, weight_decay: float = 0.01) -> None:
+        super().__init__(beta1, beta2, epsilon, weight_decay)
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "momentum": Momentum, "adam": Adam, "adamw": AdamW}
+
+
+def create(name: str, **options: Any) -> Optimizer:
+    """The optimizer of that name.
+
+    Raises:
+        CimcError: No such optimizer or option, or a value out of range.
+    """
+    return made(chosen(OPTIMIZERS, name, "optimizer"), "optimizer", (), options)
+
+
+def clip_gradients(gradients: Mapping[str, NDArray[Any]], max_norm: float) -> tuple[dict[str, F32], float]:
+    """Gradients scaled so that their global 2-norm is at most ``max_norm``, and the norm before.
+
+    The sum is in float64 and in a fixed order. A norm that is not finite scales nothing: the caller sees it and stops.
+    """
+    within("max_norm", max_norm, 0, inf)
+    clipped = {name: np.ascontiguousarray(g, np.float32) for name, g in gradients.items()}
+    norm = sqrt(sum(_sum_of_squares(g.reshape(-1)) for g in clipped.values()))
+    if isfinite(norm) and norm > max_norm:
+        clipped = {name: g * _F(max_norm / norm) for name, g in clipped.items()}
+    return clipped, norm

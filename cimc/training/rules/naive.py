@@ -1,0 +1,84 @@
+"""Naive updates: no state of higher precision than the devices.
+
+W is the level that the devices were last read at. A step is added and snapped to the nearest level (within the window): less
+than half a level from it is lost. Else the devices whose level differs are written and read back once, with read noise; the
+level nearest to that read is the new W. Devices without levels take every step.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime import rng
+from cimc.runtime.write import Writer, Writes, writer
+from cimc.targets.description import Target
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, goal_us, steps_of
+from cimc.training.rules.reading import read_back
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _snap(
+    change: F32, weights: F32, written_us: F32, updates: U32, w_max: F32, full: float, shift: float, pair: bool, whole: bool,
+    step_us: float, g_min_us: float, touched: I64, devices: I64, goals: F32,
+) -> tuple[int, int]:  # fmt: skip
+    groups, rows, columns = weights.shape
+    planes = written_us.shape[2]
+    k = n = 0
+    for g in range(groups):
+        for r in range(rows):
+            for c in range(columns):
+                span = np.float64(w_max[g, c])
+                moved = np.float64(weights[g, r, c]) + np.float64(change[g, r, c])
+                steps = steps_of(moved, span, full, shift, whole)
+                if steps == steps_of(np.float64(weights[g, r, c]), span, full, shift, whole):
+                    continue
+                touched[k] = (g * rows + r) * columns + c
+                k += 1
+                updates[g, r, c] += np.uint32(1)
+                for p in range(planes):
+                    goal = goal_us(steps, p, pair, shift, step_us, g_min_us)
+                    if goal != written_us[g, r, p, c]:
+                        devices[n] = ((g * rows + r) * planes + p) * columns + c
+                        goals[n] = goal
+                        n += 1
+    return k, n
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _snap_weights(weights: F32, w_max: F32, full: float, shift: float) -> None:
+    for g in range(weights.shape[0]):
+        for r in range(weights.shape[1]):
+            for c in range(weights.shape[2]):
+                span = np.float64(w_max[g, c])
+                weights[g, r, c] = steps_of(np.float64(weights[g, r, c]), span, full, shift, True) / full * span
+
+
+class Naive:
+    """The update rule of one target."""
+
+    def __init__(self, target: Target) -> None:
+        self.target, self.code = target, WeightCode.of(target)
+
+    def begin(self, state: LayerState) -> None:
+        """Snap W of a new state to levels."""
+        if self.code.whole:
+            _snap_weights(state.weights, state.w_max, self.code.full, self.code.shift)
+
+    def writer(self, state: LayerState, g_us: F32, seed: int) -> Writer:
+        """The writer that `apply` takes; see `Threshold.writer`."""
+        return writer(self.target, g_us, state.writes, seed)
+
+    def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
+        """Add one optimizer step (``[groups, rows, columns]``) to what the devices hold. ΔW stays 0."""
+        code, size = self.code, state.weights.size
+        touched, devices = np.empty(size, np.int64), np.empty(state.writes.size, np.int64)
+        goals = np.empty(devices.size, np.float32)
+        form = (code.full, code.shift, code.pair, code.whole, code.step_us, code.g_min_us)
+        k, n = _snap(change, state.weights, state.written_us, state.updates, state.w_max, *form, touched, devices, goals)
+        done = Writes(updates=k) + writer.write(devices[:n], goals[:n])
+        seed = np.uint64(rng.key(writer.device_seed, "read back"))
+        sigma = np.float32(self.target.device.read_sigma_us)
+        read_back(touched[:k], writer.g_us, writer.writes, state.weights, state.written_us, state.w_max, *form, sigma, seed, True)
+        return done

@@ -1,0 +1,43 @@
+"""Update rules by name."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.runtime.write import Writes
+from cimc.targets.description import Target
+from cimc.training.accumulator import LayerState
+from cimc.training.registry import chosen, made
+from cimc.training.rules.naive import Naive
+from cimc.training.rules.residual import Residual
+from cimc.training.rules.threshold import Threshold
+
+
+class Rule(Protocol):
+    """Made of a target; changes a layer's state and its devices."""
+
+    def begin(self, state: LayerState) -> None:
+        """Prepare a new state, once, before the first step."""
+
+    def writer(self, state: LayerState, g_us: NDArray[np.float32], seed: int) -> Any:
+        """What `apply` writes with: on these conductances, under a key from `cimc.runtime.write.device_seed`."""
+
+    def apply(self, state: LayerState, change: NDArray[np.float32], writer: Any) -> Writes:
+        """Take in one optimizer step of the layer. Call `Crossbar.written` after."""
+
+
+RULES: dict[str, type[Any]] = {"threshold": Threshold, "residual": Residual, "naive": Naive}
+
+
+def create(target: Target, name: str | None = None, **options: Any) -> Rule:
+    """The rule of that name; None: the target's ``update.rule``.
+
+    Raises:
+        CimcError: No such rule or option.
+        TargetError: The target cannot train by this rule.
+    """
+    rule: Rule = made(chosen(RULES, name or target.update.rule, "update rule"), "update rule", (target,), options)
+    return rule

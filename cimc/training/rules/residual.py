@@ -1,0 +1,113 @@
+"""Residual updates by blind pulses, after Nandakumar et al. 2020 (Front. Neurosci. 14:406).
+
+``χ += change; n = trunc(χ / ε); χ -= n ε``; n pulses go to the devices, with no verify: each is non-linear, asymmetric and
+noisy. In a pair, pulses first take down the device that a weight of the other sign stands in, then raise the other one.
+"""
+
+from __future__ import annotations
+
+from math import ceil
+from typing import Literal
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime import rng
+from cimc.runtime.pulses import PulseWriter, pulse_steps
+from cimc.runtime.write import Writes
+from cimc.targets.description import Target
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode
+from cimc.training.rules.reading import read_back
+
+I32 = NDArray[np.int32]
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _count(
+    change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
+    touched: I64, devices: I64, pulses: I32,
+) -> tuple[int, int]:  # fmt: skip
+    groups, rows, columns = weights.shape
+    k = n = 0
+    for g in range(groups):
+        for r in range(rows):
+            for c in range(columns):
+                span = np.float64(w_max[g, c])
+                step = share * span
+                total = np.float64(residual[g, r, c]) + np.float64(change[g, r, c])
+                if not abs(total) >= step:
+                    residual[g, r, c] = total
+                    continue
+                count = int(min(abs(total) / step, np.float64(most)))
+                sign = 1 if total > 0 else -1
+                residual[g, r, c] = total - sign * count * step
+                touched[k] = (g * rows + r) * columns + c
+                k += 1
+                updates[g, r, c] += np.uint32(1)
+                w = np.float64(weights[g, r, c])
+                weights[g, r, c] = min(max(w + sign * count * step, -span), span)
+                first = ((g * rows + r) * planes) * columns + c
+                if planes == 1:
+                    devices[n], pulses[n] = first, sign * count
+                    n += 1
+                    continue
+                down = int(min(np.float64(count), np.ceil(max(-sign * w, 0.0) / step)))
+                plus, minus = (count - down, -down) if sign > 0 else (-down, count - down)
+                if plus != 0:
+                    devices[n], pulses[n] = first, plus
+                    n += 1
+                if minus != 0:
+                    devices[n], pulses[n] = first + columns, minus
+                    n += 1
+    return k, n
+
+
+class Residual:
+    """The update rule of one target.
+
+    Args:
+        target: The chip; it must give ``device.pulse.up_us`` and ``down_us``.
+        threshold_share: ε in parts of the largest weight; None: ``update.threshold_share``, else the mean step of an up and
+            a down pulse at the middle of the window.
+        copy: Where W comes from after pulses. "read": one read of the devices, with read noise, as there is no digital copy
+            in the scheme. "believed": W + n ε, which never sees what the pulses really did.
+
+    Raises:
+        TargetError: The target does not describe blind pulses.
+    """
+
+    def __init__(self, target: Target, threshold_share: float | None = None, copy: Literal["read", "believed"] = "read") -> None:
+        self.target, self.code, self.copy = target, WeightCode.of(target), copy
+        mean_us = sum(pulse_steps(target)) / 2
+        share = (target.update.threshold_share if threshold_share is None else threshold_share) or 0
+        self.threshold_share = share or mean_us / (self.code.full * self.code.step_us)
+
+    def begin(self, state: LayerState) -> None:
+        """Prepare a new state: nothing to do."""
+
+    def writer(self, state: LayerState, g_us: F32, seed: int) -> PulseWriter:
+        """The writer that `apply` takes; see `Threshold.writer`."""
+        return PulseWriter(self.target, g_us, state.writes, seed)
+
+    def apply(self, state: LayerState, change: NDArray[np.float32], writer: PulseWriter) -> Writes:
+        """Take in one optimizer step (``[groups, rows, columns]``) and give the whole pulses of what has gathered.
+
+        At most as many as span the window both ways go to a weight at a time; the rest stays in χ.
+        """
+        code, planes = self.code, state.writes.shape[2]
+        touched, devices = np.empty(state.weights.size, np.int64), np.empty(state.writes.size, np.int64)
+        pulses = np.empty(devices.size, np.int32)
+        share, most = self.threshold_share, ceil(2 / self.threshold_share)
+        k, n = _count(
+            change, state.weights, state.delta, state.updates, state.w_max, share, most, planes, touched, devices, pulses
+        )
+        done = Writes(updates=k) + writer.pulse(devices[:n], pulses[:n])
+        if self.copy == "read":
+            seed = np.uint64(rng.key(writer.device_seed, "read back"))
+            sigma, form = np.float32(self.target.device.read_sigma_us), (code.full, code.shift, code.pair, False)
+            read_back(
+                touched[:k], writer.g_us, writer.writes, state.weights, state.written_us, state.w_max, *form,
+                code.step_us, code.g_min_us, sigma, seed, False,
+            )  # fmt: skip
+        return done
