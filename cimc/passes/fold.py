@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
+from cimc.errors import ModelError
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
@@ -31,6 +32,24 @@ class Fold(Pass):
     """Constant folding that keeps parameters."""
 
     name: ClassVar[str] = "fold"
+
+    def requires(self, state: Compilation) -> None:
+        """Nodes stand in the order of their data, as one sweep folds them.
+
+        Raises:
+            ModelError: A node reads what a later one makes.
+        """
+        made: set[ir.Node] = set()
+        for node in state.model.graph:
+            for value in node.inputs:
+                producer = value.producer() if value is not None else None
+                if value is not None and producer is not None and producer not in made:
+                    raise ModelError(
+                        f"it reads '{value.name}' before '{producer.name}' ({producer.op_type}) makes it",
+                        where=f"node '{node.name}' ({node.op_type})",
+                        fix="sort the nodes: onnx_ir.passes.common.TopologicalSortPass",
+                    )
+            made.add(node)
 
     def call(self, state: Compilation) -> bool:
         name_nodes(state.model)

@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 import pytest
 
+from cimc.errors import ModelError
 from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
@@ -117,6 +118,13 @@ def test_a_failing_node_is_left_to_the_run() -> None:
         "g (float[2,3] x) => (float[2,3] y) { b = Reshape (a, s)  y = Add (x, b) }", a=real(6), s=np.array([4, 2], np.int64)
     )
     assert [n.op_type for n in folded(model).model.graph] == ["Reshape", "Add"]
+
+
+def test_unsorted_nodes_are_refused() -> None:
+    model = parse("g (float[2] x) => (float[2] y) { [a] b = Neg (x)  [c] y = Relu (b) }")
+    model.graph.node.reverse()
+    with pytest.raises(ModelError, match="reads 'b' before 'a'"):
+        Fold().requires(Compilation(ir.from_proto(model), IDEAL))
 
 
 def test_names_that_only_folding_used_go() -> None:
