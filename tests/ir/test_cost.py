@@ -49,6 +49,10 @@ def test_auto_finds_the_papers_copies_within_its_crossbars() -> None:
     assert (found.crossbars_with_copies, found.latency_ms.copies) == (9, 0.05184)
 
 
+def test_auto_takes_half_as_many_crossbars_again_by_default() -> None:
+    assert cost(LENET_PROGRAM, "auto") == cost(LENET_PROGRAM, "auto", crossbars=9)
+
+
 def test_without_copies_their_figures_are_null() -> None:
     found = cost(LENET_PROGRAM)
     assert (found.crossbars_with_copies, found.latency_ms.copies) == (None, None)
@@ -62,9 +66,22 @@ def test_placed_copies_are_the_default() -> None:
     assert found.latency_ms.copies == found.latency_ms.placed == 288 * 720 / 1e6
 
 
+def test_copies_that_do_not_divide_the_positions_wait_for_the_last_one() -> None:
+    """Ten positions on three copies: four firings."""
+    found = cost(through(chain(BULK, [Matrix("a", 8, 8, positions=10)]), copies={"a": 3}))
+    assert found.latency_ms.copies == found.latency_ms.placed == 4 * 720 / 1e6
+
+
 def test_layers_on_different_tiles_overlap_when_placed() -> None:
     found = cost(through(chain(BULK, [Matrix("a", 64, 32, positions=10), Matrix("b", 64, 32, positions=7)])))
     assert (found.latency_ms.sequential, found.latency_ms.placed) == (17 * 720 / 1e6, 10 * 720 / 1e6)
+
+
+def test_the_busiest_tile_need_not_be_a_layers_first() -> None:
+    """The first slice of b fills a tile, its second shares one with a."""
+    found = cost(through(chain(BULK, [Matrix("a", 40, 16, positions=3), Matrix("b", 65, 32, positions=5)])))
+    assert found.tiles == 2
+    assert found.latency_ms.placed == 8 * 720 / 1e6
 
 
 @pytest.mark.parametrize(("signed", "rule", "phases"), [(True, "two_phase", 2), (True, "offset", 1), (False, "two_phase", 1)])

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 
 from cimc.errors import VerifyError
 from cimc.ir.blocks import CHIP, COLUMN, HEIGHT, WIDTH
+from cimc.ir.program import weight_matrix
 from cimc.passes.map import Map
 from cimc.passes.tile import Tile
 from cimc.targets.description import Adc, Device, Target, Weights
@@ -53,3 +54,19 @@ def test_blocks_add_up_to_the_matrix_and_fit_the_array(target: Target, layers: t
         assert (table[:, HEIGHT] * table[:, WIDTH]).sum() == layer.groups * layer.rows * layer.columns * target.planes
         assert (table[:, HEIGHT] <= (target.array.rows or layer.rows)).all()
         assert (table[:, WIDTH] <= (target.array.columns or layer.columns * target.planes)).all()
+
+
+@settings(deadline=None, max_examples=40)
+@given(target=targets(), layers=matrices())
+def test_the_products_of_the_blocks_add_up_to_the_product(target: Target, layers: tuple[Matrix, ...]) -> None:
+    """Cutting and mapping change no result: whole numbers, so equal to the last bit."""
+    program = through(chain(target, layers), [Tile, Map])
+    for layer in program.layers:
+        matrix = weight_matrix(program, layer).astype(np.int64)
+        x = np.arange(layer.groups * layer.rows).reshape(layer.groups, layer.rows) % 7
+        y = np.zeros((layer.groups, layer.columns), np.int64)
+        for group, part, tile, *_, height, width in program.tensors[f"blocks/{layer.name}"].tolist():
+            top, left = layer.row_cuts[part], layer.column_cuts[tile]
+            rows, columns = slice(top, top + height), slice(left, left + width // target.planes)
+            y[group, columns] += x[group, rows] @ matrix[group, rows, columns]
+        np.testing.assert_array_equal(y, np.einsum("gr,grc->gc", x, matrix))
