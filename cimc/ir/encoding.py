@@ -46,7 +46,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A layer's target conductances, in µS, ``[groups, rows, planes, columns]``, and their coefficients."""
+    """A layer's target conductances, in µS, ``[groups, rows, planes, columns]``, contiguous for writing in place, and their coefficients."""
 
     g_us: F32
     coefficients: Coefficients
@@ -136,7 +136,7 @@ def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int,
             # g_min under every device reads as g_min/q of the input sum; the unit column sees 1 + g_min/q of it.
             leak = target.device.g_min_us / level_step_us(target)
             unit -= (alpha.sum(axis=2) + unit) * leak / (1 + leak)
-    g_us = (target.device.g_min_us + digits * level_step_us(target)).astype(np.float32)
+    g_us = (target.device.g_min_us + digits * level_step_us(target)).astype(np.float32, order="C")
     full = steps_of_full_weight(target)
     weight_step = np.broadcast_to(np.asarray(weight_max, np.float64).reshape(-1) / full, (groups * columns,)).copy()
     return Encoded(g_us, Coefficients(alpha, unit, weight_step))

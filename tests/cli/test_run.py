@@ -33,6 +33,17 @@ def test_same_seed_same_file_another_seed_another_chip(made: Path, tmp_path: Pat
     assert not np.array_equal(first, run(2))
 
 
+def test_programming_error_alone_tells_chips_apart(made: Path, tmp_path: Path) -> None:
+    quiet = ("--set", "device.read_sigma_us=0", "--set", "adc.sigma_lsb=0", "--calibration", made / "data.npz")
+    assert cimc("compile", made / "small.onnx", *quiet, "-o", tmp_path / "m.cim").code == 0
+    found = []
+    for seed in (1, 1, 2):
+        assert cimc("run", tmp_path / "m.cim", "--input", made / "data.npz", "-o", tmp_path / "y.npz", "--seed", seed).code == 0
+        found.append(np.load(tmp_path / "y.npz")["logits"])
+    np.testing.assert_array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+
+
 def test_check_tells_the_error_that_numpy_finds(made: Path, tmp_path: Path) -> None:
     options = ("--input", made / "data.npz", "-o", tmp_path / "y.npz", "--check", made / "small.onnx")
     (row,) = cimc("run", made / "small.cim", *options, "--json").json["check"]
