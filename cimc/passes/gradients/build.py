@@ -55,12 +55,15 @@ def backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> ir.Model:
     """A copy of the model that also gives ``<name>.grad`` for each name in ``wrt``, after its own outputs.
 
     Raises:
-        ModelError: as `add_backward`.
+        ModelError: as `add_backward`, or if a value of the model has such a name.
     """
     step = model.clone()
+    taken = {v.name for node in step.graph for v in node.outputs} | {v.name for v in step.graph.inputs}
     result = add_backward(step, loss, wrt)
     for name in dict.fromkeys(wrt):
         value = result.gradients[name]
+        if f"{name}.grad" in taken:
+            raise ModelError(f"the model already has a value '{name}.grad'", fix="rename it")
         node = ir.node("Identity", [value], name=f"{name}.grad")
         node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = f"{name}.grad", value.type, value.shape
         step.graph.append(node)
@@ -74,6 +77,9 @@ def add_backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> Backward:
     Reverse accumulation: each node on a path from ``wrt`` to the loss hands the gradients of its outputs to its rule, the
     last node first; gradients of a value with several readers add up. Nodes off these paths, and those that only pass
     integers or booleans on, need no rule. A value without influence on the loss gets zeros.
+
+    Types and shapes are inferred first. What the caller has annotated is kept and used: shape inference does not see
+    through a ``cimc::Vmm``, and some rules want the rank of what follows it.
 
     Raises:
         ModelError: another opset than `OPSET`, an unknown name, a loss that is no scalar, an operator without a rule.

@@ -9,13 +9,9 @@ from cimc.passes.gradients.rule import Rule, Term
 
 
 def _restored(r: Rule, term: Term) -> Term:
-    """``term``, of the shape of the output, with the reduced axes put back as ones."""
+    """``term``, of the shape of the output, with the reduced axes put back as ones; a scalar broadcasts as it is."""
     axes = r.optional(1)
-    if r.int_attr("keepdims", 1) or (axes is None and r.int_attr("noop_with_empty_axes", 0)):
-        return term
-    if axes is None:
-        return r.op("Reshape", term, r.ints([1] * r.x.rank))
-    return r.op("Unsqueeze", term, axes)
+    return term if axes is None or r.int_attr("keepdims", 1) else r.op("Unsqueeze", term, axes)
 
 
 def _count(r: Rule) -> Term:

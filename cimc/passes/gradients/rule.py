@@ -19,9 +19,13 @@ FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, 
 
 
 def describe(node: ir.Node) -> str:
-    """``node 'relu_3' (Relu)``; the domain is shown where it is not ONNX's own."""
+    """``node 'relu_3' (Relu)``; the domain is shown where it is not ONNX's own, the first output where there is no name."""
     operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return f"node '{node.name}' ({operator})"
+    return f"node '{name_of(node)}' ({operator})"
+
+
+def name_of(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or node.op_type
 
 
 def dims_of(value: ir.Value) -> tuple[Dim, ...] | None:
@@ -261,8 +265,8 @@ class Rule:
     ) -> tuple[Term, ...]:
         """Append a node with several outputs."""
         values = [None if t is None else t.value for t in inputs]
-        owner = self.node.name or self.node.op_type
-        return tuple(Term(self, v) for v in self.tape.emit(op_type, values, dict(attributes), domain, owner, outputs))
+        made = self.tape.emit(op_type, values, dict(attributes), domain, name_of(self.node), outputs)
+        return tuple(Term(self, v) for v in made)
 
     def constant(self, array: ArrayLike, dtype: ir.DataType | None = None) -> Term:
         """A constant tensor of the rule's type, or of ``dtype``."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cimc.passes.gradients.activations import DERIVATIVES, FLAT
 
-from .harness import Array, check, distinct, normal
+from .harness import Array, check, distinct, forward_model, normal, run_gradients
 
 #: Where a function is not defined, or kinks, on all of the default range: inputs that keep off.
 POSITIVE = {"Log", "Sqrt", "Reciprocal"}
@@ -44,7 +44,7 @@ def test_elementwise(op: str) -> None:
         ("Selu", {"alpha": 1.3, "gamma": 0.9}),
         ("LeakyRelu", {"alpha": 0.3}),
         ("HardSigmoid", {"alpha": 0.3, "beta": 0.4}),
-        ("Gelu", {"approximate": "tanh"}),
+        ("Gelu", {"approximate": "tanh", "single": False}),
         ("Relu", {}),
         ("ThresholdedRelu", {"alpha": 0.33}),
         ("Shrink", {"lambd": 0.3, "bias": 0.1}),
@@ -96,6 +96,21 @@ def test_power_of_negative_base_and_integer_exponents() -> None:
     check("Pow", normal(6), np.array([0, 1, 2, 3, -1, -2], np.int64))
     check("Pow", np.array([-1.5, 0.0, 2.0]), np.array(2.0), skip=[1])
     check("Pow", np.array([0.0, -1.0]), np.array([0.0, 0.0]), skip=[1])
+
+
+def test_power_by_a_real_exponent_is_flat_where_the_base_is_not_positive() -> None:
+    feeds = {"x0": np.array([-1.5, 0.0, 2.0]), "x1": np.array([2.0, 2.0, 2.0]), "r": np.ones(3)}
+    model = forward_model("Pow", feeds, ["x0", "x1"], set(), 1, 0, {}, False, set())
+    (grad,) = run_gradients(model, feeds, ["x1"])
+    np.testing.assert_allclose(grad, [0, 0, 4 * np.log(2)])
+
+
+@pytest.mark.parametrize("op", ["Min", "Max"])
+def test_equal_inputs_share_the_gradient(op: str) -> None:
+    feeds = {"x0": np.array([1.0, 2.0]), "x1": np.array([1.0, 2.0]), "r": np.array([3.0, 5.0])}
+    model = forward_model(op, feeds, ["x0", "x1"], set(), 1, 0, {}, False, set())
+    for grad in run_gradients(model, feeds, ["x0", "x1"]):
+        np.testing.assert_allclose(grad, [1.5, 2.5])
 
 
 LOW, HIGH = np.array(-0.5), np.array(0.6)

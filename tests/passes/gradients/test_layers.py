@@ -9,7 +9,7 @@ import pytest
 
 from cimc.errors import ModelError
 
-from .harness import check, distinct, normal
+from .harness import check, distinct, forward_model, normal, run_gradients
 
 
 @pytest.mark.parametrize("shape", [(5, 3), (3, 2, 4), (2, 3, 2, 2)])
@@ -105,6 +105,14 @@ def test_reductions(op: str, keepdims: int, axes: list[int] | None) -> None:
 @pytest.mark.parametrize("op", REDUCTIONS)
 def test_reduction_over_nothing(op: str) -> None:
     check(op, distinct(2, 3), keepdims=0, noop_with_empty_axes=1)
+
+
+@pytest.mark.parametrize("op", ["ReduceMax", "ReduceMin"])
+def test_equal_extremes_share_the_gradient(op: str) -> None:
+    feeds = {"x0": np.full((2, 4), 3.0), "r": np.array([[1.0], [2.0]]), "x1": np.array([1])}
+    model = forward_model(op, feeds, ["x0", "x1"], {"x1"}, 1, 0, {}, False, set())
+    (grad,) = run_gradients(model, feeds, ["x0"])
+    np.testing.assert_allclose(grad, [[0.25] * 4, [0.5] * 4])
 
 
 @pytest.mark.parametrize("op", ["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"])

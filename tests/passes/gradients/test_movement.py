@@ -47,6 +47,7 @@ def test_concat_and_split(axis: int) -> None:
     ("starts", "ends", "axes", "steps"),
     [
         ([1], [3], None, None),
+        ([3], [1], [0], None),
         ([0, 1], [9, -1], [0, 2], None),
         ([-3], [2**31], [-1], [1]),
         ([0, 1], [4, 4], [0, 1], [2, 3]),
