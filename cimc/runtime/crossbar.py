@@ -8,7 +8,6 @@ codes become the product again.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
@@ -24,7 +23,7 @@ from cimc.ir.program import Layer
 from cimc.runtime import gemm, kernels, rng
 from cimc.runtime.devices import device_model
 from cimc.runtime.layout import Grid, column_blocks, leak_steps, pack, places
-from cimc.runtime.serial import parallel, serial_blas, threads
+from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding, overlap_add, unfolding
 from cimc.targets.description import Target
 
@@ -35,8 +34,8 @@ Array = NDArray[Any]
 _EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
 #: Weights encoded and programmed at a time.
 _CHUNK = 1 << 20
-#: Rows of a block: of codes, at most; of floats, where blocks are padded to it.
-_HEIGHT, _FLOAT_HEIGHT = 96, 32
+#: Rows of a block, at most.
+_HEIGHT = 96
 #: Multiply-accumulates below which one thread is faster than two.
 _SMALL = 1 << 19
 
@@ -145,6 +144,16 @@ class Crossbar:
         """Conductances were changed in place: what is derived from them is made again at the next product."""
         self._plan = None
 
+    def recode(self, layer: Layer) -> None:
+        """Take the input coding and the ADC range of another version of the layer; conductances stay."""
+        self.layer, self.adc_range_ua = layer, layer.adc_range_ua
+        self._coding = _coding(self.target, layer)
+        self._plan = None
+
+    def devices(self, begin: int, end: int) -> F32:
+        """Conductances in µS of rows ``begin`` to ``end``, ``[groups, rows, planes * columns]``, without unit columns."""
+        return self.g_us[:, begin:end].reshape(self.groups, end - begin, -1)
+
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
         self._devices = self._plan = None
@@ -187,19 +196,21 @@ class Crossbar:
         per_group = {c[0].start: s for c, s in zip(chunks, steps, strict=True)}
         return g_us, unit_g_us, Coefficients(alpha, unit, np.concatenate([per_group[g] for g in sorted(per_group)]))
 
-    def weights(self) -> NDArray[np.float64]:
+    def weights(self) -> F32:
         """What the devices hold, in weight units, ``[groups, rows, columns]``."""
         if self.target.is_ideal:
-            return self.matrix.astype(np.float64)
+            return self.matrix.astype(np.float32)
         g_us, unit_g_us, c = self._programmed()
         zero = self.target.device.g_min_us if self.per_bit else 0.0
-        held = np.empty((self.groups, self.rows, self.columns))
+        held = np.empty((self.groups, self.rows, self.columns), np.float32)
+        unit_weight = (c.weight_step / level_step_us(self.target)).reshape(self.groups, 1, self.columns)
         tiles = _tile_of_column(self.column_cuts)
         for s, (r0, r1) in enumerate(pairwise(self.row_cuts)):
-            held[:, r0:r1] = np.einsum("gpc,grpc->grc", c.alpha[:, s], g_us[:, r0:r1].astype(np.float64) - zero)
+            part = np.einsum("gpc,grpc->grc", c.alpha[:, s], g_us[:, r0:r1].astype(np.float64) - zero)
             if c.unit is not None:
-                held[:, r0:r1] += c.unit[:, s, None] * (unit_g_us[:, r0:r1, tiles].astype(np.float64) - zero)
-        return held * (c.weight_step / level_step_us(self.target)).reshape(self.groups, 1, self.columns)
+                part += c.unit[:, s, None] * (unit_g_us[:, r0:r1, tiles].astype(np.float64) - zero)
+            held[:, r0:r1] = part * unit_weight
+        return held
 
     # Products -----------------------------------------------------------------------------------------------------
 
@@ -253,7 +264,7 @@ class Crossbar:
         else:
             kept = tuple(x.shape[a] for a in geometry.input_perm[: geometry.kept])
             out = y.reshape(kept + geometry.output_dims).transpose(geometry.output_perm)
-        return np.ascontiguousarray(out.astype(x.dtype, copy=False))
+        return np.require(out.astype(x.dtype, copy=False), requirements="C")
 
     def currents(self, samples: Array, row_slice: int | None = None) -> F32:
         """Noise-free effective currents, for calibration.
@@ -287,32 +298,29 @@ class Crossbar:
         """Coded images, ``[phases, images, padded image]``, and how many images."""
         if where.perm is not None:
             x = x.transpose(where.perm)
-        x = np.ascontiguousarray(x)
-        size = prod(where.padded)
-        inner = size if where.contiguous else prod(range(n)[s].__len__() for n, s in zip(where.padded, where.inner, strict=True))
-        images = x.size // inner if inner else 0
-        if x.dtype != dtype:
-            x = x.astype(dtype)
-        coded = self._coded(x.reshape(images, inner), count=True)
+        size, inside = prod(where.padded), prod(where.inside)
+        images = x.size // inside if inside else 0
+        self.stats.dac_inputs += x.size
         if where.contiguous:
-            return coded, images
-        shape = (coded.shape[0], images, *where.padded)
-        image = np.full(shape, 0, coded.dtype) if not self._coding.shift else np.full(shape, self._coding.shift, coded.dtype)
-        image[(slice(None), slice(None), *where.inner)] = coded.reshape(image[(slice(None), slice(None), *where.inner)].shape)
-        return image.reshape(coded.shape[0], images, size), images
+            image = np.ascontiguousarray(x, dtype)
+        else:
+            # Padding is an input of 0 like any other, whatever code that has.
+            image = np.zeros((images, *where.padded), dtype)
+            image[(slice(None), *where.inner)] = x
+        return self._coded(image.reshape(images, size), count=True), images
 
     def _coded(self, x: Array, count: bool) -> Array:
         """Codes of a contiguous ``[images, n]``, phases in front."""
         coding, bits, gain = self._coding, self.target.dac.bits, self.layer.coding.gain
         if self.target.is_ideal or bits is None:
-            return (x if self.target.is_ideal or gain == 1 else x * x.dtype.type(gain))[None]
+            drive = x if self.target.is_ideal or gain == 1 else x * x.dtype.type(gain)
+            return np.stack([np.maximum(drive, 0), np.maximum(-drive, 0)]) if coding.mode == kernels.TWO_PHASE else drive[None]
         phases = 2 if coding.mode == kernels.TWO_PHASE else 1
         kind = np.int32 if coding.low < 0 and coding.mode == kernels.PLAIN else np.uint8 if bits <= 8 else np.uint16
         out = np.empty((phases, x.size), kind)
         clips = kernels.quantise(x.reshape(-1), gain, coding.low, coding.high, coding.mode, out)
         if count:
             self.stats.dac_clips += int(clips)
-            self.stats.dac_inputs += x.size
         if coding.bits > 1 or self.per_bit:
             out = ((out[:, None] >> np.arange(bits, dtype=kind)[:, None]) & 1).astype(np.uint8)
         return out.reshape(-1, *x.shape)
@@ -409,7 +417,7 @@ class _Plan:
     ) -> _Plan:  # fmt: skip
         planes, cuts = values.shape[2], crossbar.row_cuts
         blocks = column_blocks(crossbar.column_cuts, planes, units.shape[2] > 0)
-        starts, size = places(cuts, blocks, planes, dtype == np.int16)
+        starts, size = places(cuts, blocks, planes, dtype)
         packed = np.empty((crossbar.groups, size), dtype)
 
         def slices(number: int) -> None:
@@ -430,23 +438,20 @@ class _Plan:
         total = images * where.positions
         if total == 0:
             return
-        whole = self.packed.dtype == np.int16
         work = total * crossbar.groups * crossbar.rows * crossbar.device_columns * codes.shape[0]
         number = 1 if work < _SMALL else threads()
-        height = _FLOAT_HEIGHT
-        if whole:
-            blocks = max(1, -(-total // _HEIGHT), number // (len(self.blocks) * crossbar.groups))
-            height = -(-total // (blocks * gemm.TALL)) * gemm.TALL
+        blocks = max(1, -(-total // _HEIGHT), number // (len(self.blocks) * crossbar.groups))
+        height = -(-total // (blocks * gemm.TALL)) * gemm.TALL
         tasks = -(-total // height) * len(self.blocks) * crossbar.groups
         parts = min(tasks, 1 if number == 1 else 4 * number)
         cuts = [tasks * n // parts for n in range(parts + 1)]
         seed = np.uint64(seed_key & 0xFFFFFFFFFFFFFFFF)
         tallest = int(np.diff(self.row_cuts).max()) + 1
-        widest = int((np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])).max()) + gemm.PANEL
+        widest = int((np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])).max()) + 16
 
         def part(n: int) -> int:
             a = np.empty(height * tallest, self.packed.dtype)
-            sums = np.empty(height * widest, np.int32 if whole else self.packed.dtype)
+            sums = np.empty(height * widest, gemm.sums_dtype(self.packed.dtype))
             return int(
                 kernels.read(
                     cuts[n], cuts[n + 1], height, codes, where.base, where.row_offset, where.group_stride, self.packed, self.starts,
@@ -455,8 +460,7 @@ class _Plan:
                 )
             )  # fmt: skip
 
-        with nullcontext() if whole else serial_blas():
-            crossbar.stats.adc_saturations += sum(parallel(part, parts, number))
+        crossbar.stats.adc_saturations += sum(parallel(part, parts, number))
 
 
 def _dtype(largest_sum: float, largest_code: int) -> Any:
@@ -469,6 +473,8 @@ def _dtype(largest_sum: float, largest_code: int) -> Any:
 def _coding(target: Target, layer: Layer) -> _Coding:
     bits, signed = target.dac.bits, layer.coding.signed
     if target.is_ideal or bits is None:
+        if signed and target.adc.bits is not None:  # an ADC takes no negative current
+            return _Coding(kernels.TWO_PHASE, 0, 0, 1, np.array([1.0, -1.0]), 1.0, 1, 0.0)
         return _Coding(kernels.PLAIN, 0, 0, 1, np.ones(1), 1.0, 1, 0.0)
     per_bit = target.adc.conversion == "per_bit"
     powers = 2.0 ** np.arange(bits) if per_bit else np.ones(1)

@@ -1,8 +1,16 @@
-"""Exact integer products: int16 codes times int16 grid steps into int32, for CPUs with AVX2.
+"""Matrix products whose every row is computed the same way, alone or among many.
 
-A step multiplies two rows of the matrix at once (``vpmaddwd``: 16 products and 8 sums an instruction), which a core does at up to
-twice the pace of float32. The matrix is packed once in panels of 16 columns, row pairs side by side, so that a panel
-streams through the first-level cache.
+BLAS may add up in another order for a row at the edge of a block; here a row's bytes depend on that row alone. A micro kernel
+computes six rows by one panel of columns in registers, a step of 64 bytes of the matrix at a time:
+
+=======  =======================  ===================================================================================
+dtype    a step                   products
+=======  =======================  ===================================================================================
+int16    2 rows of 16 columns     into int32, exact below 2**31; ``vpmaddwd`` of AVX2: 16 products and 8 sums an instruction,
+                                  up to twice the pace of float32
+float32  1 row of 16 columns      fused multiply-add, in the order of the rows
+float64  1 row of 8 columns       the same
+=======  =======================  ===================================================================================
 """
 
 from __future__ import annotations
@@ -17,57 +25,91 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-#: Columns of a panel.
-PANEL = 16
 #: Rows that one micro kernel computes: 6 x 2 accumulators of the 16 vector registers.
 TALL = 6
 
-_I16, _I32, _I64 = ir.IntType(16), ir.IntType(32), ir.IntType(64)
-_V16, _V8 = ir.VectorType(_I16, 16), ir.VectorType(_I32, 8)
+_I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 def has_avx2() -> bool:
-    """Whether this CPU runs the vector kernel."""
+    """Whether this CPU multiplies int16."""
     return bool(llvm.get_host_cpu_features().get("avx2", False))
 
 
+def panel_shape(dtype: Any) -> tuple[int, int]:
+    """Columns of a panel, and rows of one step."""
+    return {2: (16, 2), 4: (16, 1), 8: (8, 1)}[np.dtype(dtype).itemsize]
+
+
+def sums_dtype(dtype: Any) -> Any:
+    """dtype of products."""
+    return np.dtype(np.int32 if dtype == np.int16 else dtype)
+
+
+def _step(builder: Any, dtype: Any) -> tuple[Any, Any, Any]:
+    """LLVM types of one broadcast of ``a`` and of the vector of sums, and the function ``(sum, broadcast, weights) -> sum``."""
+    if dtype == types.int16:
+        sums, pairs = ir.VectorType(_I32, 8), ir.VectorType(ir.IntType(16), 16)
+        madd = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, [pairs, pairs]), "llvm.x86.avx2.pmadd.wd")
+
+        def whole(total: Any, spread: Any, weights: Any) -> Any:
+            product = builder.call(madd, [builder.bitcast(spread, pairs), builder.bitcast(weights, pairs)])
+            return builder.add(total, product)
+
+        return _I32, sums, whole
+    single = dtype == types.float32
+    element = ir.FloatType() if single else ir.DoubleType()
+    sums = ir.VectorType(element, 8 if single else 4)
+    name = "llvm.fma.v8f32" if single else "llvm.fma.v4f64"
+    fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(sums, [sums] * 3), name)
+    return element, sums, lambda total, spread, weights: builder.call(fma, [spread, weights, total])
+
+
 def _micro(rows: int) -> Any:
-    """An intrinsic ``(a, a_stride, panel, pairs, out, out_stride)``: addresses and byte strides; ``out[rows, 16] = a @ panel``."""
+    """An intrinsic ``(a, a_at, a_stride, panels, at, steps, out, out_at, out_stride)``: C arrays, byte offsets and strides."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        a, a_stride, panel, pairs, out, out_stride = args
-        madd = cgutils.get_or_insert_function(builder.module, ir.FunctionType(_V8, [_V16, _V16]), "llvm.x86.avx2.pmadd.wd")
-        zero = ir.Constant(_V8, [0] * 8)
-        sums = [[cgutils.alloca_once_value(builder, zero) for _ in range(2)] for _ in range(rows)]
+        def start(array: int, at: int) -> Any:
+            data = context.make_array(signature.args[array])(context, builder, value=args[array]).data
+            return builder.add(builder.ptrtoint(data, _I64), args[at])
+
+        a, panel, out = start(0, 1), start(3, 4), start(6, 7)
+        a_stride, steps, out_stride = args[2], args[5], args[8]
+        element, vector, accumulate = _step(builder, signature.args[0].dtype)
+        size = signature.args[0].dtype.bitwidth // 8 * (2 if signature.args[0].dtype == types.int16 else 1)
+        none, zero, first = ir.Constant(vector, ir.Undefined), ir.Constant(vector, None), ir.Constant(_I32, 0)
+        lanes = ir.Constant(ir.VectorType(_I32, vector.count), [0] * vector.count)
+        sums = [[cgutils.alloca_once(builder, vector) for _ in range(2)] for _ in range(rows)]
         for pair in sums:
             for half in pair:
                 builder.store(zero, half)
         lines = [builder.add(a, builder.mul(a_stride, ir.Constant(_I64, r))) for r in range(rows)]
 
-        def load(kind: Any, address: Any, align: int) -> Any:
-            return builder.load(builder.inttoptr(address, kind.as_pointer()), align=align)
+        def at(address: Any, kind: Any) -> Any:
+            return builder.inttoptr(address, kind.as_pointer())
 
-        with cgutils.for_range(builder, pairs) as loop:
-            at = builder.add(panel, builder.shl(loop.index, ir.Constant(_I64, 6)))
-            weights = [load(_V16, builder.add(at, ir.Constant(_I64, 32 * half)), 2) for half in range(2)]
-            step = builder.shl(loop.index, ir.Constant(_I64, 2))
+        with cgutils.for_range(builder, steps) as loop:
+            here = builder.add(panel, builder.shl(loop.index, ir.Constant(_I64, 6)))
+            weights = [builder.load(at(builder.add(here, ir.Constant(_I64, 32 * half)), vector), align=4) for half in range(2)]
+            step = builder.mul(loop.index, ir.Constant(_I64, size))
             for r in range(rows):
-                code = load(_I32, builder.add(lines[r], step), 2)
-                lane = builder.insert_element(ir.Constant(_V8, ir.Undefined), code, ir.Constant(_I32, 0))
-                spread = builder.shuffle_vector(lane, ir.Constant(_V8, ir.Undefined), zero)
+                value = builder.load(at(builder.add(lines[r], step), element), align=4)
+                spread = builder.shuffle_vector(builder.insert_element(none, value, first), none, lanes)
                 for half in range(2):
-                    product = builder.call(madd, [builder.bitcast(spread, _V16), weights[half]])
-                    builder.store(builder.add(builder.load(sums[r][half]), product), sums[r][half])
+                    builder.store(accumulate(builder.load(sums[r][half]), spread, weights[half]), sums[r][half])
         for r in range(rows):
             line = builder.add(out, builder.mul(out_stride, ir.Constant(_I64, r)))
             for half in range(2):
-                target = builder.inttoptr(builder.add(line, ir.Constant(_I64, 32 * half)), _V8.as_pointer())
-                builder.store(builder.load(sums[r][half]), target, align=4)
+                place = at(builder.add(line, ir.Constant(_I64, 32 * half)), vector)
+                builder.store(builder.load(sums[r][half]), place, align=4)
         return context.get_dummy_value()
 
     @intrinsic  # type: ignore[untyped-decorator]
-    def kernel(_typing: Any, a: Any, a_stride: Any, panel: Any, pairs: Any, out: Any, out_stride: Any) -> Any:
-        return types.void(*(types.int64,) * 6), codegen
+    def kernel(
+        _typing: Any, a: Any, a_at: Any, a_stride: Any, panels: Any, at: Any, steps: Any, out: Any, out_at: Any, out_stride: Any
+    ) -> Any:
+        i = types.int64
+        return types.void(a, i, i, panels, i, i, out, i, i), codegen
 
     return kernel
 
@@ -76,37 +118,36 @@ _micro_tall, _micro_one = _micro(TALL), _micro(1)
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def multiply_int16(a: NDArray[np.int16], count: int, panels: NDArray[np.int16], out: NDArray[np.int32]) -> None:
-    """``out[:count] = a[:count] @ matrix``, exact where no sum reaches 2**31.
+def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any]) -> None:
+    """``out[:count] = a[:count] @ matrix``.
 
     Args:
-        a: ``[rows, 2 * pairs]``, contiguous; rows beyond ``count``, up to the next multiple of `TALL`, may be read.
+        a: ``[rows, steps * rows of a step]``, contiguous; rows beyond ``count``, up to the next multiple of `TALL`, may be read.
         count: Rows.
-        panels: ``[panels, pairs, 16, 2]``, from `pack_panels`.
-        out: ``[rows, 16 * panels]``, contiguous; the same rows beyond ``count`` may be written.
+        panels: ``[panels, steps, columns of a panel, rows of a step]``, contiguous, from `pack_panels`; of a's dtype.
+        out: ``[rows, columns of all panels]``, contiguous; the same rows beyond ``count`` may be written.
     """
-    pairs = panels.shape[1]
-    a_stride, out_stride = a.shape[1] * 2, out.shape[1] * 4
-    first, panel, to = a.ctypes.data, panels.ctypes.data, out.ctypes.data
-    for _ in range(panels.shape[0]):
+    steps = panels.shape[1]
+    a_stride, out_stride = a.shape[1] * a.itemsize, out.shape[1] * out.itemsize
+    for p in range(panels.shape[0]):
+        at = p * steps * 64
         i = 0
         while count - i >= TALL // 2:
-            _micro_tall(first + i * a_stride, a_stride, panel, pairs, to + i * out_stride, out_stride)
+            _micro_tall(a, i * a_stride, a_stride, panels, at, steps, out, i * out_stride + p * 64, out_stride)
             i += TALL
         while i < count:
-            _micro_one(first + i * a_stride, a_stride, panel, pairs, to + i * out_stride, out_stride)
+            _micro_one(a, i * a_stride, a_stride, panels, at, steps, out, i * out_stride + p * 64, out_stride)
             i += 1
-        panel += pairs * PANEL * 4
-        to += PANEL * 4
 
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
-def pack_panels(matrix: NDArray[Any], out: NDArray[np.int16]) -> None:
-    """``[rows, columns]`` of whole numbers into ``[panels, pairs, 16, 2]``; what is beyond the matrix is 0."""
+def pack_panels(matrix: NDArray[Any], out: NDArray[Any]) -> None:
+    """``[rows, columns]`` into ``[panels, steps, columns of a panel, rows of a step]``; what is beyond the matrix is 0."""
     rows, columns = matrix.shape
+    zero = matrix.dtype.type(0)
     for p in range(out.shape[0]):
         for k in range(out.shape[1]):
-            for j in range(PANEL):
-                for half in range(2):
-                    r, c = 2 * k + half, p * PANEL + j
-                    out[p, k, j, half] = np.int16(matrix[r, c]) if r < rows and c < columns else np.int16(0)
+            for j in range(out.shape[2]):
+                for part in range(out.shape[3]):
+                    r, c = k * out.shape[3] + part, p * out.shape[2] + j
+                    out[p, k, j, part] = matrix[r, c] if r < rows and c < columns else zero

@@ -115,27 +115,6 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
-def _product(a: Array, count: int, part: Array, tall: int, sums: Array) -> None:
-    """``sums[:count] = a[:count] @ part``, by the kind of number."""
-
-
-@overload(_product)  # type: ignore[untyped-decorator]
-def _overload_product(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
-    if a.dtype == types.int16:
-
-        def whole(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
-            pairs = a.shape[1] // 2
-            gemm.multiply_int16(a, count, part.reshape(sums.shape[1] // gemm.PANEL, pairs, gemm.PANEL, 2), sums)
-
-        return whole
-
-    def real(a: Any, count: Any, part: Any, tall: Any, sums: Any) -> Any:
-        a[count:] = 0
-        np.dot(a, part.reshape(tall, sums.shape[1]), sums)
-
-    return real
-
-
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def read(
     first_task: int,
@@ -168,14 +147,12 @@ def read(
     Args:
         first_task: First task.
         end_task: End of the tasks.
-        height: Rows (positions of all images in order) of a block. Floats are multiplied in whole blocks, padded, so that a
-            row's bytes do not depend on how many there are.
+        height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
         codes: ``[phases, images, image size]``: codes, or real inputs.
         base: ``[positions]``, see `unfold.Unfolding`.
         row_offset: ``[rows]``.
         group_stride: Values between two groups' inputs.
-        matrix: ``[groups, n]``; int16: panels of grid steps, see `gemm`; float32 or float64: ``[rows, device columns]`` of
-            each row slice and block of columns.
+        matrix: ``[groups, n]``: panels of each row slice and block of columns, see `gemm`; int16 grid steps, or floats.
         places: ``[slices, blocks]``: where each of those starts.
         row_cuts: Row slices.
         blocks: ``[blocks, 4]``: first and end weight column, first and end unit column.
@@ -205,7 +182,8 @@ def read(
     lsb_code, lsb_grid, variance_code, variance_read, top = constants
     slope, top32 = np.float32(lsb_grid), np.float32(top)
     noisy = variance_code > 0 or variance_read > 0
-    panel = gemm.PANEL if matrix.itemsize == 2 else 1
+    panel = 8 if matrix.itemsize == 8 else 16
+    per_step = 2 if matrix.itemsize == 2 else 1
     units, widest = 0, 0
     for b in range(blocks.shape[0]):
         widest = max(widest, blocks[b, 1] - blocks[b, 0])
@@ -214,6 +192,7 @@ def read(
     unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), alpha.dtype)
     row_key = np.empty(height, np.uint64)
+    spread_seed = rng.mix64(np.uint64(seed))
     saturated = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
@@ -228,23 +207,25 @@ def read(
         acc[:count, :width] = 0
         for i in range(count):
             image, position = divmod(first + i, positions)
-            row_key[i] = rng.mix64(rng.mix64(np.uint64(seed) ^ np.uint64(first_image + image)) ^ np.uint64(position))
+            row_key[i] = rng.mix64(rng.mix64(spread_seed ^ np.uint64(first_image + image)) ^ np.uint64(position))
         sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
         for s in range(slices):
             offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
             tall = offsets.size
             contiguous = tall > 0 and offsets[tall - 1] - offsets[0] == tall - 1
-            padded_tall = tall + (tall & 1) if panel > 1 else tall
+            steps = (tall + per_step - 1) // per_step
+            padded_tall = steps * per_step
             a = a_buffer[: height * padded_tall].reshape(height, padded_tall)
             if padded_tall > tall:
                 a[:, tall] = 0
             part = matrix[group, places[s, block] : places[s, block] + padded_tall * padded_width]
+            panels = part.reshape(padded_width // panel, steps, panel, per_step)
             for phase in range(phases):
                 weight = phase_weight[phase]
                 for i in range(count):
                     image, position = divmod(first + i, positions)
                     _gather(codes[phase, image], base[position] + group * group_stride, offsets, contiguous, a[i, :tall])
-                _product(a, count, part, tall, sums)
+                gemm.multiply(a, count, panels, sums)
                 for i in range(count):
                     if top < 0:
                         for p in range(planes):

@@ -55,13 +55,12 @@ def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) 
     return np.array([(c0, c1, t0, t1) for (c0, c1), (t0, t1) in zip(pairwise(cuts), pairwise(tiles), strict=True)])
 
 
-def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, whole: bool) -> tuple[NDArray[np.int64], int]:
+def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, dtype: Any) -> tuple[NDArray[np.int64], int]:
     """Where each row slice and block of columns starts in a group's packed matrix, ``[slices, blocks]``, and its size."""
     talls = np.diff(row_cuts)
     widths = planes * (blocks[:, 1] - blocks[:, 0]) + blocks[:, 3] - blocks[:, 2]
-    if whole:
-        talls, widths = talls + talls % 2, -(-widths // gemm.PANEL) * gemm.PANEL
-    sizes = np.outer(talls, widths)
+    panel, per_step = gemm.panel_shape(dtype)
+    sizes = np.outer(-(-talls // per_step) * per_step, -(-widths // panel) * panel)
     ends = np.cumsum(sizes)
     return (ends - sizes.reshape(-1)).reshape(sizes.shape), int(ends[-1])
 
@@ -82,11 +81,9 @@ def pack(
     tall = devices.shape[0]
     for (c0, c1, u0, u1), start in zip(blocks, starts[row_slice], strict=True):
         part = np.concatenate([devices[:, :, c0:c1].reshape(tall, -1), units[:, u0:u1]], axis=1)
-        if out.dtype == np.int16:
-            shape = (-(-part.shape[1] // gemm.PANEL), (tall + 1) // 2, gemm.PANEL, 2)
-            gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
-        else:
-            out[start : start + part.size].reshape(part.shape)[...] = part
+        panel, per_step = gemm.panel_shape(out.dtype)
+        shape = (-(-part.shape[1] // panel), -(-tall // per_step), panel, per_step)
+        gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
 
 
 def leak_steps(target: Target) -> float:

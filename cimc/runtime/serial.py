@@ -1,12 +1,10 @@
-"""One thread pool at a time: blocks of work on our own threads, with a BLAS that stays on one thread meanwhile."""
+"""Blocks of work on our own threads: kernels release the GIL, and no other pool of threads works beside it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
 from itertools import count
 from typing import Any
 
@@ -25,30 +23,6 @@ def set_threads(number: int | None) -> None:
     """Use that many threads from now on; None: the default again. Results do not depend on it."""
     global _threads
     _threads = number
-
-
-@cache
-def _blas() -> tuple[Any, ...]:
-    """The BLAS that compiled kernels call: SciPy's."""
-    import scipy.linalg.cython_blas  # noqa: F401 - loads the library that is looked up below
-    from threadpoolctl import ThreadpoolController
-
-    libraries = ThreadpoolController().select(user_api="blas").lib_controllers
-    return tuple(library for library in libraries if "scipy" in os.path.basename(os.path.dirname(library.filepath)).lower()) or tuple(libraries)
-
-
-@contextmanager
-def serial_blas() -> Iterator[None]:
-    """Limit the kernels' BLAS to one thread inside."""
-    libraries = _blas()
-    before = [library.num_threads for library in libraries]
-    for library in libraries:
-        library.set_num_threads(1)
-    try:
-        yield
-    finally:
-        for library, number in zip(libraries, before, strict=True):
-            library.set_num_threads(number)
 
 
 def _executor(number: int) -> ThreadPoolExecutor:

@@ -42,6 +42,11 @@ class Unfolding:
         return self.base.size
 
     @property
+    def inside(self) -> Shape:
+        """Shape of the data in the padded image."""
+        return tuple(len(range(n)[part]) for n, part in zip(self.padded, self.inner, strict=True))
+
+    @property
     def contiguous(self) -> bool:
         """No padding: the input's own layout is the padded image."""
         return all(s == slice(None) for s in self.inner)

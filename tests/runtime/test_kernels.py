@@ -10,21 +10,25 @@ from hypothesis import strategies as st
 from cimc.runtime import gemm, kernels
 
 
-@pytest.mark.skipif(not gemm.has_avx2(), reason="the CPU has no AVX2; float kernels serve")
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
 @settings(max_examples=40, deadline=None)
 @given(st.integers(1, 30), st.integers(1, 40), st.integers(1, 40), st.integers(0, 2**32 - 1))
-def test_int16_product_is_the_integer_product(count: int, rows: int, columns: int, seed: int) -> None:
+def test_product_of_whole_numbers_is_exact(dtype: type, count: int, rows: int, columns: int, seed: int) -> None:
+    if dtype is np.int16 and not gemm.has_avx2():
+        pytest.skip("the CPU has no AVX2; floats serve")
     random = np.random.default_rng(seed)
-    codes = random.integers(-(2**15), 2**15, (count, rows)).astype(np.int16)
+    largest = 2**9 if dtype is np.float32 else 2**15
+    codes = random.integers(-largest, largest, (count, rows))
     matrix = random.integers(-1000, 1000, (rows, columns))
-    pairs, panels = (rows + 1) // 2, -(-columns // gemm.PANEL)
-    padded = np.zeros((count + gemm.TALL, 2 * pairs), np.int16)
+    columns_of_panel, rows_of_step = gemm.panel_shape(dtype)
+    steps, panels = -(-rows // rows_of_step), -(-columns // columns_of_panel)
+    padded = np.zeros((count + gemm.TALL, steps * rows_of_step), dtype)
     padded[:count, :rows] = codes
-    packed = np.empty((panels, pairs, gemm.PANEL, 2), np.int16)
+    packed = np.empty((panels, steps, columns_of_panel, rows_of_step), dtype)
     gemm.pack_panels(matrix, packed)
-    out = np.zeros((count + gemm.TALL, panels * gemm.PANEL), np.int32)
-    gemm.multiply_int16(padded, count, packed, out)
-    assert (out[:count, :columns] == codes.astype(np.int64) @ matrix).all()
+    out = np.zeros((count + gemm.TALL, panels * columns_of_panel), gemm.sums_dtype(dtype))
+    gemm.multiply(padded, count, packed, out)
+    assert (out[:count, :columns] == codes @ matrix).all()
 
 
 @settings(max_examples=40, deadline=None)
