@@ -46,7 +46,7 @@ class Coefficients:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A layer's target conductances, in µS, ``[groups, rows, planes, columns]``, contiguous for writing in place, and their coefficients."""
+    """A layer's target conductances, in µS, contiguous ``[groups, rows, planes, columns]``, and their coefficients."""
 
     g_us: F32
     coefficients: Coefficients
