@@ -25,12 +25,13 @@ from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
 
-#: Reads that the quantile is taken over; at a share of 1e-4 that is 210 above it, a standard error of 7 %.
-READS = 1 << 21
+#: Reads that the quantile is taken over; at a share of 1e-4 that is 105 above it, a standard error of 10 %.
+READS = 1 << 20
 #: Row vectors used however wide the layer is.
 MIN_VECTORS = 64
 #: A full scale below this is none.
 SMALLEST_SCALE = 1e-30
+_GUESSES = 3
 #: Room for noise where no read may saturate.
 _SIGMAS = 4.0
 
@@ -158,10 +159,11 @@ def noisy_tail(currents: F32, spreads: F32, adc_noise: float, share: float, key:
     """
     middle = adc_range(currents.reshape(-1), share)
     reach = 2 * 6 * float(np.hypot(spreads.max(initial=0), adc_noise * middle))
-    row, column = np.nonzero(currents >= middle - reach) if reach < middle else np.indices(currents.shape).reshape(2, -1)
-    tail = currents[row, column]
+    flat = currents.reshape(-1)
+    chosen = np.flatnonzero(flat >= middle - reach)
+    tail = flat[chosen]
     rng = keyed(key)
-    tail += spreads[row] * rng.standard_normal(tail.shape, np.float32)
+    tail += spreads[chosen // max(1, currents.shape[1])] * rng.standard_normal(tail.shape, np.float32)
     if adc_noise:
         tail /= np.maximum(0.1, 1 - np.float32(adc_noise) * rng.standard_normal(tail.shape, np.float32))
     return tail
@@ -277,24 +279,27 @@ def _largest_unit_read(phases: Sequence[F32], row_cuts: tuple[int, ...], target:
 def _lowered(
     full_gain: float, limit: float, idle: float, current: float, needed: Callable[[float], float], target: Target
 ) -> float:
-    """The largest gain, to about 1 %, whose reads stay within the range."""
+    """About the largest gain whose reads stay within the range: they reach 97 % of it, or after so many guesses less."""
     if idle >= limit:
         raise FitError(
             f"columns carry {idle:.4g} µA without any input, the ADC's range is {limit:.4g} µA",
             where=f"target {target.name}, adc.range_ua",
             fix="--set dac.signed=two_phase, --set adc.range_ua=null, or fewer array.rows",
         )
-    low, high = 0.0, 1.0  # as shares of the full gain; currents are linear in it, but for the rounding of codes
-    at_low, at_high = idle, current
-    for _ in range(12):
-        share = low + (high - low) * min(0.98, max(0.02, (limit - at_low) / (at_high - at_low) - 0.002))
+    # As shares of the full gain. Currents are linear in it but for the rounding of codes, so the first guess mostly holds.
+    low, high, at_high = 0.0, 1.0, current
+    for attempt in range(40):
+        guess = high * (limit - idle) / (at_high - idle) * 0.998
+        share = guess if low == 0.0 and attempt < _GUESSES else (low + high) / 2 if low else high * 0.9
         found = needed(full_gain * share)
         if found <= limit:
-            low, at_low = share, found
-            if found > 0.99 * limit or high - low < 0.01 * high:
+            low = share
+            if found > 0.97 * limit:
                 break
         else:
             high, at_high = share, found
+        if low and (attempt >= _GUESSES or high - low < 0.03 * high):
+            break
     if low == 0.0:
         raise FitError(
             f"no input gain keeps the columns within {limit:.4g} µA",
