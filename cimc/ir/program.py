@@ -209,12 +209,13 @@ class Program(_Record):
         return {name.removeprefix(prefix): array for name, array in self.tensors.items() if name.startswith(prefix)}
 
     def to_onnx(self) -> ModelProto:
-        """The graph that this program was lowered from, with its weights."""
+        """The graph that this program was lowered from, with its weights, as plain ONNX that any runtime runs."""
         import onnx_ir
 
+        from cimc.ir.expand import expand
         from cimc.ir.onnx_io import join
 
-        return onnx_ir.to_proto(join(self.tensors["graph"].tobytes(), self.initializers()))
+        return onnx_ir.to_proto(expand(join(self.tensors["graph"].tobytes(), self.initializers())))
 
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:

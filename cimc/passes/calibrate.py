@@ -21,15 +21,15 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cimc.errors import DataError, VerifyError
 from cimc.ir.dialect import DOMAIN
+from cimc.ir.expand import expand
 from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import session, split
 from cimc.ir.ranging import SMALLEST_SCALE, input_coding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
+from cimc.ir.vmm import geometry_of
 from cimc.passes.base import Compilation, Pass
-from cimc.passes.expand import expand
 from cimc.passes.intervals import Interval, intervals
 from cimc.passes.samples import Source, given, synthetic
-from cimc.passes.selection.check import geometry_of
 
 #: Images used at most; fewer for a large network, so that all together are so many multiply-accumulates, but never
 #: fewer than `FEW_IMAGES` of those there are.

@@ -7,19 +7,17 @@ from typing import Any, cast
 import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
 
 from cimc.errors import ModelError
-from cimc.ir.geometry import Dense, Geometry, WeightView
+from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import split
 from cimc.ir.program import DigitalStep, InputCoding, Layer, Placement, Program, Step, ValueSpec, VmmStep
+from cimc.ir.vmm import geometry_of, is_vmm, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.segments import cut, to_model
-from cimc.passes.lowering.stages import is_vmm, node_stages, used_values
-
-_GEOMETRY: TypeAdapter[Geometry] = TypeAdapter(Geometry)
+from cimc.passes.lowering.stages import node_stages, used_values
 
 
 class Lower(Pass):
@@ -74,14 +72,16 @@ class _Lowering:
                 self._vmm(node, vmms[node])
 
     def _affine(self, node: ir.Node) -> Affine:
-        view = _view(node)
-        geometry = _geometry(node)
+        view = view_of(node)
+        geometry = geometry_of(node)
         channels = view.shape[0] * view.shape[2]
         if geometry.kind == "conv_transpose":
             channels //= int(np.prod(geometry.kernel_shape))
         return affine_of(node, geometry, channels)
 
-    def _digital(self, name: str, nodes: list[ir.Node], readers: dict[ir.Value, set[ir.Node]], initializers: set[ir.Value]) -> None:
+    def _digital(
+        self, name: str, nodes: list[ir.Node], readers: dict[ir.Value, set[ir.Node]], initializers: set[ir.Value]
+    ) -> None:
         inside = set(nodes)
         outputs = set(self.state.model.graph.outputs)
         needed = {v for node in nodes for v in node.outputs if v in outputs or readers.get(v, set()) - inside}
@@ -104,7 +104,7 @@ class _Lowering:
         if activation is None:
             raise ModelError("a crossbar product without an input", where=f"node {node.name}")
         layer = self._layer(node)
-        geometry = _geometry(node)
+        geometry = geometry_of(node)
         name = str(node.name)
         dtype = np.float64 if activation.dtype == ir.DataType.DOUBLE else np.float32
         if (affine.scale != 1).any():
@@ -132,7 +132,7 @@ class _Lowering:
         attributes = node.attributes
         name = attributes.get_string("layer")
         if name not in self.layers:
-            view = _view(node)
+            view = view_of(node)
             weight = cast(ir.Value, node.inputs[1])
             if weight.const_value is None:
                 raise ModelError(f"weight {weight.name} has no data", where=f"node {node.name}")
@@ -164,22 +164,6 @@ class _Lowering:
             shape = tuple(d for d in dims if isinstance(d, int))
             shape = shape if len(shape) == len(dims) else None
         return None if shape is None else geometry.positions(shape)
-
-
-def _geometry(node: ir.Node) -> Geometry:
-    return _GEOMETRY.validate_json(node.attributes.get_string("geometry"))
-
-
-def _view(node: ir.Node) -> WeightView:
-    attributes = node.attributes
-    weight = cast(ir.Value, node.inputs[1])
-    return WeightView(
-        tensor=str(weight.name),
-        index=tuple(attributes.get_ints("view_index", ())),
-        split=tuple(attributes.get_ints("view_split")),
-        perm=tuple(attributes.get_ints("view_perm")),
-        shape=cast("tuple[int, int, int]", tuple(attributes.get_ints("view_shape"))),
-    )
 
 
 def _readers(nodes: list[ir.Node]) -> dict[ir.Value, set[ir.Node]]:

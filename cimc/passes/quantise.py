@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError, VerifyError
 from cimc.ir import encoding
 from cimc.ir.dialect import DOMAIN
+from cimc.ir.expand import matrix_of
+from cimc.ir.vmm import view_of
 from cimc.passes.base import Compilation, Pass
-from cimc.passes.expand import matrix_of
-from cimc.passes.selection.check import view_of
 from cimc.targets.description import Target
 
 #: Values of a chunk: its float64 temporaries stay in the second-level cache.

@@ -16,7 +16,7 @@ from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
 from cimc.passes.select import Select
-from cimc.passes.selection.check import geometry_of, view_of
+from cimc.ir.vmm import geometry_of, view_of
 from cimc.targets.description import Target
 
 Array = NDArray[Any]

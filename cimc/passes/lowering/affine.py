@@ -67,7 +67,9 @@ def _merge(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
 
 
 def _merge_normalisation(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
-    on_channels = isinstance(geometry, Conv | ConvTranspose) or (geometry.kept == 1 and _columns_last(geometry) and _rank(geometry) == 2)
+    on_channels = isinstance(geometry, Conv | ConvTranspose) or (
+        geometry.kept == 1 and _columns_last(geometry) and _rank(geometry) == 2
+    )
     training = node.attributes.get_int("training_mode", 0) or sum(1 for out in node.outputs if out.name) > 1
     unusual = not node.attributes.get_int("spatial", 1) or node.attributes.get_int("is_test", 1) == 0
     if not on_channels or training or unusual or node.inputs[0] is not affine.output:

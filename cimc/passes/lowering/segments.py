@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from cimc.passes.lowering.stages import used_values
 
+
 @dataclass(frozen=True)
 class Segment:
     """A digital segment before it becomes a step."""

@@ -10,13 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import onnx_ir as ir
 
-from cimc.ir.dialect import DOMAIN
-
-
-def is_vmm(node: ir.Node) -> bool:
-    """Whether the node is a crossbar product."""
-    return node.domain == DOMAIN and node.op_type == "Vmm"
-
 
 def used_values(node: ir.Node) -> Iterator[ir.Value]:
     """Values that a node reads: its inputs, and what the bodies of its control flow take from outside (or hold)."""

@@ -5,31 +5,12 @@ from __future__ import annotations
 from math import prod
 
 import onnx_ir as ir
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from cimc.errors import VerifyError
-from cimc.ir.geometry import Conv, ConvTranspose, Dense, Geometry, WeightView
+from cimc.ir.geometry import Conv, Dense
+from cimc.ir.vmm import geometry_of, view_of
 from cimc.passes.selection.operand import is_constant
-
-_GEOMETRY: TypeAdapter[Dense | Conv | ConvTranspose] = TypeAdapter(Geometry)
-
-
-def geometry_of(node: ir.Node) -> Dense | Conv | ConvTranspose:
-    """The geometry of a ``Vmm``."""
-    return _GEOMETRY.validate_json(node.attributes.get_string("geometry") or "")
-
-
-def view_of(node: ir.Node) -> WeightView:
-    """The weight view of a ``Vmm``."""
-    weight = node.inputs[1]
-    groups, rows, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
-    return WeightView(
-        tensor=(weight.name if weight is not None else None) or "",
-        index=tuple(node.attributes.get_ints("view_index") or ()),
-        split=tuple(node.attributes.get_ints("view_split") or ()),
-        perm=tuple(node.attributes.get_ints("view_perm") or ()),
-        shape=(groups, rows, columns),
-    )
 
 
 def check_vmm(node: ir.Node) -> None:

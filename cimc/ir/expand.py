@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
-from cimc.passes.selection.check import geometry_of, view_of
+from cimc.ir.vmm import geometry_of, view_of
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
 

@@ -1,0 +1,34 @@
+"""Reading a ``cimc::Vmm`` node of the graph stages."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+from pydantic import TypeAdapter
+
+from cimc.ir.dialect import DOMAIN
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, Geometry, WeightView
+
+_GEOMETRY: TypeAdapter[Dense | Conv | ConvTranspose] = TypeAdapter(Geometry)
+
+
+def is_vmm(node: ir.Node) -> bool:
+    """Whether the node is a crossbar product."""
+    return node.domain == DOMAIN and node.op_type == "Vmm"
+
+
+def geometry_of(node: ir.Node) -> Dense | Conv | ConvTranspose:
+    """The geometry of a ``Vmm``."""
+    return _GEOMETRY.validate_json(node.attributes.get_string("geometry") or "")
+
+
+def view_of(node: ir.Node) -> WeightView:
+    """The weight view of a ``Vmm``."""
+    weight = node.inputs[1]
+    groups, rows, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
+    return WeightView(
+        tensor=(weight.name if weight is not None else None) or "",
+        index=tuple(node.attributes.get_ints("view_index") or ()),
+        split=tuple(node.attributes.get_ints("view_split") or ()),
+        perm=tuple(node.attributes.get_ints("view_perm") or ()),
+        shape=(groups, rows, columns),
+    )
