@@ -44,7 +44,7 @@ def _train(
     return g, read, pulses, used
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _write_verify(
     g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, own_seed: int, endurance: int,
     set_us: F32, reset_us: F32, cycle: float, spread: float, sigma: float, tolerance: float, most_trials: int,

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, TargetError
+from cimc.errors import ArtifactError, DataError, RunError, TargetError
 from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
 from cimc.targets.description import Target
 
@@ -137,20 +137,35 @@ class LayerState:
             own[...] = arrays[name]
 
 
+def checked(change: NDArray[Any], state: LayerState) -> F32:
+    """An optimizer step as the rules' kernels take it.
+
+    Raises:
+        DataError: It has another shape than the layer's weights.
+        RunError: It holds NaN or infinity, which would end in the devices.
+    """
+    if change.shape != state.weights.shape:
+        raise DataError(f"a step of shape {list(change.shape)} for weights of {list(state.weights.shape)}")
+    step = np.ascontiguousarray(change, np.float32)
+    if not np.isfinite(step.sum(dtype=np.float64)):
+        raise RunError("an update is not finite: training has diverged", fix="a lower learning rate, or clip gradients")
+    return step
+
+
 def _spans(w_max: NDArray[Any], groups: int, columns: int) -> F32:
     spans = np.asarray(w_max, np.float32).reshape(-1)
     spans = np.broadcast_to(spans if spans.size == 1 else spans.reshape(groups, columns), (groups, columns))
     return np.ascontiguousarray(np.where(spans > 0, spans, np.float32(1)))
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
 def steps_of(weight: float, w_max: float, full: float, shift: float, whole: bool) -> float:
     """A weight in level steps, clipped to the window, whole where asked; float64, as `cimc.ir.encoding.quantise`."""
     steps = min(max(weight / w_max, -1.0), 1.0) * full
     return np.rint(steps + shift) - shift if whole else steps
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
 def goal_us(steps: float, plane: int, pair: bool, shift: float, step_us: float, g_min_us: float) -> np.float32:
     """Target conductance of one of a weight's devices, µS, float32."""
     digit = (max(steps, 0.0) if plane == 0 else max(-steps, 0.0)) if pair else steps + shift

@@ -26,7 +26,7 @@ _F = np.float32
 _FAST = {"contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
 def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nesterov: float, decay: float) -> None:
     for i in range(g.size):
         gradient = g[i] + decay * w[i]
@@ -35,22 +35,21 @@ def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nest
         out[i] = -lr * (velocity + nesterov * (gradient + momentum * velocity - velocity))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
 def _sgd(g: F32, w: F32, out: F32, lr: float, decay: float) -> None:
     for i in range(g.size):
         out[i] = -lr * (g[i] + decay * w[i])
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
 def _adam(
-    g: F32, w: F32, m: F32, v: F32, out: F32, rate: float, beta1: float, beta2: float, root: float, epsilon: float,
-    coupled: float, decoupled: float,
+    g: F32, w: F32, m: F32, v: F32, out: F32, rate: float, beta1: float, rest1: float, beta2: float, rest2: float,
+    root: float, epsilon: float, coupled: float, decoupled: float,
 ) -> None:  # fmt: skip
-    one = np.float32(1)
     for i in range(g.size):
         gradient = g[i] + coupled * w[i]
-        first = beta1 * m[i] + (one - beta1) * gradient
-        second = beta2 * v[i] + (one - beta2) * gradient * gradient
+        first = beta1 * m[i] + rest1 * gradient
+        second = beta2 * v[i] + rest2 * gradient * gradient
         m[i], v[i] = first, second
         out[i] = -rate * first / (np.sqrt(second) * root + epsilon) - decoupled * w[i]
 
@@ -63,9 +62,15 @@ def _sum_of_squares(g: F32) -> float:
     return total
 
 
+def _flat(array: NDArray[Any]) -> F32:
+    return np.ascontiguousarray(array, np.float32).reshape(-1)
+
+
 class Optimizer(ABC):
     """Steps and named state; a parameter's state begins when its first gradient comes."""
 
+    kernel: Any
+    """Compiled: takes gradient, weight, kept arrays, and the change to fill, all flat; then the scalars."""
     slots: tuple[str, ...] = ()
     """Names of the arrays kept for each parameter."""
 
@@ -90,20 +95,19 @@ class Optimizer(ABC):
                 what = "no such parameter" if found is None else f"its parameter is {list(found.shape)}"
                 raise DataError(f"a gradient of shape {list(gradient.shape)}, but {what}", where=f"parameter {name}")
         self.steps += 1
+        scalars = tuple(_F(s) for s in self._scalars(lr))
         changes = {}
         for name, gradient in gradients.items():
-            g = np.ascontiguousarray(gradient, np.float32)
             if name not in self._kept:
-                self._kept[name] = tuple(np.zeros(g.shape, np.float32) for _ in self.slots)
-            out = np.empty(g.shape, np.float32)
-            w = np.ascontiguousarray(weights[name], np.float32).reshape(-1)
-            self._change(g.reshape(-1), w, tuple(a.reshape(-1) for a in self._kept[name]), out.reshape(-1), lr)
-            changes[name] = out
+                self._kept[name] = tuple(np.zeros(gradient.size, np.float32) for _ in self.slots)
+            change = np.empty(gradient.shape, np.float32)
+            self.kernel(_flat(gradient), _flat(weights[name]), *self._kept[name], change.reshape(-1), *scalars)
+            changes[name] = change
         return changes
 
     @abstractmethod
-    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
-        """Fill ``out`` with the change of one parameter, flat."""
+    def _scalars(self, lr: float) -> tuple[float, ...]:
+        """What the kernel takes in this step, the same for all parameters."""
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All that a checkpoint needs, as named arrays: ``steps``, and ``slot/parameter``."""
@@ -126,24 +130,27 @@ class Optimizer(ABC):
                 f"the optimizer's state does not suit {type(self).__name__}: {other}", fix="resume with the same optimizer"
             )
         self.steps = int(arrays["steps"][0])
-        self._kept = {n: tuple(np.array(arrays[f"{slot}/{n}"], np.float32, order="C") for slot in self.slots) for n in names}
+        self._kept = {n: tuple(np.array(arrays[f"{slot}/{n}"], np.float32) for slot in self.slots) for n in names}
 
 
 class SGD(Optimizer):
     """``-lr * g``."""
+
+    kernel = staticmethod(_sgd)
 
     def __init__(self, weight_decay: float = 0.0) -> None:
         super().__init__()
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.weight_decay = weight_decay
 
-    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
-        _sgd(g, w, out, _F(lr), _F(self.weight_decay))
+    def _scalars(self, lr: float) -> tuple[float, ...]:
+        return lr, self.weight_decay
 
 
 class Momentum(Optimizer):
     """``v = momentum * v + g; -lr * v``; with Nesterov ``-lr * (g + momentum * v)``."""
 
+    kernel = staticmethod(_momentum)
     slots = ("velocity",)
 
     def __init__(self, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
@@ -152,13 +159,14 @@ class Momentum(Optimizer):
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
-    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
-        _momentum(g, w, kept[0], out, _F(lr), _F(self.momentum), _F(self.nesterov), _F(self.weight_decay))
+    def _scalars(self, lr: float) -> tuple[float, ...]:
+        return lr, self.momentum, self.nesterov, self.weight_decay
 
 
 class Adam(Optimizer):
     """``-lr * m' / (sqrt(v') + epsilon)`` with bias-corrected moments."""
 
+    kernel = staticmethod(_adam)
     slots = ("first_moment", "second_moment")
     decoupled = False
 
@@ -170,11 +178,12 @@ class Adam(Optimizer):
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.beta1, self.beta2, self.epsilon, self.weight_decay = beta1, beta2, epsilon, weight_decay
 
-    def _change(self, g: F32, w: F32, kept: tuple[F32, ...], out: F32, lr: float) -> None:
+    def _scalars(self, lr: float) -> tuple[float, ...]:
         rate, root = lr / (1 - self.beta1**self.steps), 1 / sqrt(1 - self.beta2**self.steps)
         coupled, decoupled = (0.0, lr * self.weight_decay) if self.decoupled else (self.weight_decay, 0.0)
-        betas = _F(self.beta1), _F(self.beta2)
-        _adam(g, w, *kept, out, _F(rate), *betas, _F(root), _F(self.epsilon), _F(coupled), _F(decoupled))
+        # 1 - beta in float64: float32 would lose half the digits of 1 - 0.999.
+        betas = self.beta1, 1 - self.beta1, self.beta2, 1 - self.beta2
+        return rate, *betas, root, self.epsilon, coupled, decoupled
 
 
 class AdamW(Adam):
@@ -204,7 +213,7 @@ def clip_gradients(gradients: Mapping[str, NDArray[Any]], max_norm: float) -> tu
     The sum is in float64 and in a fixed order. A norm that is not finite scales nothing: the caller sees it and stops.
     """
     within("max_norm", max_norm, 0, inf)
-    clipped = {name: np.ascontiguousarray(g, np.float32) for name, g in gradients.items()}
+    clipped = {name: np.asarray(g, np.float32, order="C") for name, g in gradients.items()}
     norm = sqrt(sum(_sum_of_squares(g.reshape(-1)) for g in clipped.values()))
     if isfinite(norm) and norm > max_norm:
         clipped = {name: g * _F(max_norm / norm) for name, g in clipped.items()}

@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from cimc.runtime import rng
 from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, goal_us, steps_of
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 from cimc.training.rules.reading import read_back
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _snap(
     change: F32, weights: F32, written_us: F32, updates: U32, w_max: F32, full: float, shift: float, pair: bool, whole: bool,
     step_us: float, g_min_us: float, touched: I64, devices: I64, goals: F32,
@@ -46,7 +46,7 @@ def _snap(
     return k, n
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _snap_weights(weights: F32, w_max: F32, full: float, shift: float) -> None:
     for g in range(weights.shape[0]):
         for r in range(weights.shape[1]):
@@ -76,7 +76,9 @@ class Naive:
         touched, devices = np.empty(size, np.int64), np.empty(state.writes.size, np.int64)
         goals = np.empty(devices.size, np.float32)
         form = (code.full, code.shift, code.pair, code.whole, code.step_us, code.g_min_us)
-        k, n = _snap(change, state.weights, state.written_us, state.updates, state.w_max, *form, touched, devices, goals)
+        k, n = _snap(
+            checked(change, state), state.weights, state.written_us, state.updates, state.w_max, *form, touched, devices, goals
+        )
         done = Writes(updates=k) + writer.write(devices[:n], goals[:n])
         seed = np.uint64(rng.key(writer.device_seed, "read back"))
         sigma = np.float32(self.target.device.read_sigma_us)

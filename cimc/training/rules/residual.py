@@ -17,13 +17,13 @@ from cimc.runtime import rng
 from cimc.runtime.pulses import PulseWriter, pulse_steps
 from cimc.runtime.write import Writes
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked
 from cimc.training.rules.reading import read_back
 
 I32 = NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _count(
     change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
     touched: I64, devices: I64, pulses: I32,
@@ -100,8 +100,9 @@ class Residual:
         pulses = np.empty(devices.size, np.int32)
         share, most = self.threshold_share, ceil(2 / self.threshold_share)
         k, n = _count(
-            change, state.weights, state.delta, state.updates, state.w_max, share, most, planes, touched, devices, pulses
-        )
+            checked(change, state), state.weights, state.delta, state.updates, state.w_max, share, most, planes,
+            touched, devices, pulses,
+        )  # fmt: skip
         done = Writes(updates=k) + writer.pulse(devices[:n], pulses[:n])
         if self.copy == "read":
             seed = np.uint64(rng.key(writer.device_seed, "read back"))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, goal_us, steps_of
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
 def _cross(
     change: F32, weights: F32, delta: F32, written_us: F32, updates: U32, w_max: F32, theta: F32,
     full: float, shift: float, pair: bool, whole: bool, step_us: float, g_min_us: float, devices: I64, goals: F32,
@@ -26,12 +26,15 @@ def _cross(
     crossings = n = 0
     for g in range(groups):
         for r in range(rows):
-            for c in range(columns):
-                total = delta[g, r, c] + change[g, r, c]
+            crossed = 0
+            for c in range(columns):  # nearly every row ends here, so this loop is one that vectorises
+                delta[g, r, c] += change[g, r, c]
+                crossed += abs(delta[g, r, c]) > theta[g, c]
+            crossings += crossed
+            for c in range(columns if crossed else 0):
+                total = delta[g, r, c]
                 if not abs(total) > theta[g, c]:
-                    delta[g, r, c] = total
                     continue
-                crossings += 1
                 delta[g, r, c] = 0
                 updates[g, r, c] += np.uint32(1)
                 span = np.float64(w_max[g, c])
@@ -75,7 +78,7 @@ class Threshold:
         theta = state.w_max * np.float32(self.threshold_share)
         whole = code.whole and self.target.weights.rounded
         updates, n = _cross(
-            change, state.weights, state.delta, state.written_us, state.updates, state.w_max, theta,
+            checked(change, state), state.weights, state.delta, state.written_us, state.updates, state.w_max, theta,
             code.full, code.shift, code.pair, whole, code.step_us, code.g_min_us, devices, goals,
         )  # fmt: skip
         return Writes(updates=updates) + writer.write(devices[:n], goals[:n])
