@@ -173,7 +173,8 @@ def adc_range(currents: F32, share: float, reads: int | None = None) -> float:
     """The current that at most ``share`` of all reads exceed, with two standard errors to spare.
 
     Of ``share * N`` expected exceedances, ``m``, only ``m - 2 sqrt(m)`` are allowed in the sample. With fewer than one
-    expected it is the largest read. 0 without reads.
+    expected it is the largest read. 0 without reads. Reads of one vector go together, so what counts in the end is how many
+    vectors there are: few calibration images tell the share less well than the number of reads suggests.
 
     Args:
         currents: The reads, or the largest of them.
