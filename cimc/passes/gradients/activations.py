@@ -35,24 +35,35 @@ def _gelu(r: Rule) -> Term:
 
 
 def _hard_sigmoid(r: Rule) -> Term:
-    slope = r.float_attr("alpha", 0.2)
-    return r.where((r.y > 0) & (r.y < 1), slope, 0)
+    return (r.y > 0).mask() * (r.y < 1).mask() * r.float_attr("alpha", 0.2)
 
 
 def _hard_swish(r: Rule) -> Term:
     """y = x·max(0, min(1, x/6 + 1/2)): 0 below -3, 1 above 3, x/3 + 1/2 between."""
-    ramp = r.x * (1 / 3) + 0.5
-    return r.where(r.x > 3, 1, r.where(r.x > -3, ramp, 0))
+    above = (r.x > 3).mask()
+    between = (r.x > -3).mask() - above
+    return above + between * (r.x * (1 / 3) + 0.5)
+
+
+def _either(r: Rule, above: float, below: Term | float) -> Term:
+    """``above`` where x is positive, ``below`` elsewhere."""
+    positive = (r.x > 0).mask()
+    return positive * above + (1 - positive) * below
 
 
 def _elu(r: Rule) -> Term:
-    alpha = r.float_attr("alpha", 1.0)
-    return r.where(r.x > 0, 1, r.op("Exp", r.x) * alpha)
+    """Below zero y = α·(eˣ - 1), so y' = y + α; Selu multiplies both sides by γ."""
+    return _either(r, 1, r.y + r.float_attr("alpha", 1.0))
 
 
 def _selu(r: Rule) -> Term:
     alpha, gamma = r.float_attr("alpha", 1.67326319217681884765625), r.float_attr("gamma", 1.05070102214813232421875)
-    return r.where(r.x > 0, gamma, r.op("Exp", r.x) * (alpha * gamma))
+    return _either(r, gamma, r.y + alpha * gamma)
+
+
+def _celu(r: Rule) -> Term:
+    """Below zero y = α·(e^(x/α) - 1), so y' = y/α + 1."""
+    return _either(r, 1, r.y * (1 / r.float_attr("alpha", 1.0)) + 1)
 
 
 def _swish(r: Rule) -> Term:
@@ -69,7 +80,7 @@ DERIVATIVES: dict[str, Callable[[Rule], Term]] = {
     "Asinh": lambda r: 1 / r.op("Sqrt", 1 + r.x * r.x),
     "Atan": lambda r: 1 / (1 + r.x * r.x),
     "Atanh": lambda r: 1 / (1 - r.x * r.x),
-    "Celu": lambda r: r.where(r.x > 0, 1, r.op("Exp", r.x * (1 / r.float_attr("alpha", 1.0)))),
+    "Celu": _celu,
     "Cos": lambda r: -r.op("Sin", r.x),
     "Cosh": lambda r: 0.5 * (r.op("Exp", r.x) - r.op("Exp", -r.x)),
     "Elu": _elu,
@@ -78,11 +89,13 @@ DERIVATIVES: dict[str, Callable[[Rule], Term]] = {
     "Gelu": _gelu,
     "HardSigmoid": _hard_sigmoid,
     "HardSwish": _hard_swish,
-    "LeakyRelu": lambda r: r.where(r.x > 0, 1, r.float_attr("alpha", 0.01)),
+    "LeakyRelu": lambda r: _either(r, 1, r.float_attr("alpha", 0.01)),
     "Log": lambda r: 1 / r.x,
     "Mish": _mish,
     "Reciprocal": lambda r: -(r.y * r.y),
+    "Relu": lambda r: (r.y > 0).mask(),
     "Selu": _selu,
+    "Shrink": lambda r: (r.op("Abs", r.x) > r.float_attr("lambd", 0.5)).mask(),
     "Sigmoid": lambda r: r.y * (1 - r.y),
     "Sin": lambda r: r.op("Cos", r.x),
     "Sinh": lambda r: 0.5 * (r.op("Exp", r.x) + r.op("Exp", -r.x)),
@@ -92,6 +105,7 @@ DERIVATIVES: dict[str, Callable[[Rule], Term]] = {
     "Swish": _swish,
     "Tan": lambda r: 1 + r.y * r.y,
     "Tanh": lambda r: 1 - r.y * r.y,
+    "ThresholdedRelu": lambda r: (r.x > r.float_attr("alpha", 1.0)).mask(),
 }
 
 
@@ -105,25 +119,11 @@ def _flat(r: Rule) -> Sequence[None]:
     return [None]
 
 
-@gradient("Relu")
-def _relu(r: Rule) -> Sequence[Term]:
-    return [r.where(r.y > 0, r.dy, 0)]
-
-
-@gradient("ThresholdedRelu")
-def _thresholded_relu(r: Rule) -> Sequence[Term]:
-    return [r.where(r.x > r.float_attr("alpha", 1.0), r.dy, 0)]
-
-
-@gradient("Shrink")
-def _shrink(r: Rule) -> Sequence[Term]:
-    return [r.where(r.op("Abs", r.x) > r.float_attr("lambd", 0.5), r.dy, 0)]
-
-
 @gradient("PRelu")
 def _prelu(r: Rule) -> Sequence[Term]:
-    slope, positive = r.arg(1), r.x > 0
-    return [r.where(positive, r.dy, r.dy * slope), r.sum_to(r.where(positive, 0, r.dy * r.x), slope)]
+    slope, positive = r.arg(1), (r.x > 0).mask()
+    below = r.dy * (1 - positive)
+    return [r.dy * positive + below * slope, r.sum_to(below * r.x, slope)]
 
 
 @gradient("Softmax")

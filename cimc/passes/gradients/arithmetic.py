@@ -53,7 +53,7 @@ def _pow(r: Rule) -> Sequence[Term | None]:
 @gradient("Min", "Max")
 def _extreme(r: Rule) -> Sequence[Term]:
     """The inputs that attain the extreme share the gradient evenly."""
-    masks = [r.arg(i).equals(r.y).cast(r.dtype) for i in range(len(r.inputs))]
+    masks = [r.arg(i).equals(r.y).mask() for i in range(len(r.inputs))]
     share = r.dy if len(masks) == 1 else r.dy / r.op("Sum", *masks)
     return [r.sum_to(share * mask, r.arg(i)) for i, mask in enumerate(masks)]
 
@@ -75,18 +75,18 @@ def _clip(r: Rule) -> Sequence[Term | None]:
     dx, low, high = r.dy, r.optional(1), r.optional(2)
     grads: list[Term | None] = [None, None]
     if low is not None:
-        grads[0] = r.sum_to(r.where(r.x < low, dx, 0), low)
-        dx = r.where(r.x < low, 0, dx)
+        below = r.dy * (r.x < low).mask()
+        dx, grads[0] = dx - below, r.sum_to(below, low)
     if high is not None:
-        grads[1] = r.sum_to(r.where(r.x > high, r.dy, 0), high)
-        dx = r.where(r.x > high, 0, dx)
+        above = r.dy * (r.x > high).mask()
+        dx, grads[1] = dx - above, r.sum_to(above, high)
     return [dx, *grads]
 
 
 @gradient("Where")
 def _where(r: Rule) -> Sequence[Term | None]:
-    condition = r.arg(0)
-    return [None, r.sum_to(r.where(condition, r.dy, 0), r.arg(1)), r.sum_to(r.where(condition, 0, r.dy), r.arg(2))]
+    chosen = r.dy * r.arg(0).mask()
+    return [None, r.sum_to(chosen, r.arg(1)), r.sum_to(r.dy - chosen, r.arg(2))]
 
 
 @gradient("Identity")
@@ -113,4 +113,4 @@ def _dropout(r: Rule) -> Sequence[Term]:
         factor = 1 / (1 - ratio.cast(r.dtype))
     if training is None:
         factor = r.where(mode, factor, 1)
-    return [r.where(r.save_output(1, ir.DataType.BOOL), r.dy * factor, 0)]
+    return [r.dy * r.save_output(1, ir.DataType.BOOL).mask() * factor]

@@ -48,5 +48,5 @@ def _global_average_pool(r: Rule) -> Sequence[Term]:
 @gradient("GlobalMaxPool")
 def _global_max_pool(r: Rule) -> Sequence[Term]:
     """The elements that attain the maximum share the gradient evenly."""
-    mask = r.x.equals(r.y).cast(r.dtype)
+    mask = r.x.equals(r.y).mask()
     return [mask * (r.dy / mask.sum(range(2, r.x.rank)))]

@@ -22,7 +22,7 @@ def _count(r: Rule) -> Term:
 
 def _shared(r: Rule, y: Term) -> Term:
     """The elements that attain the extreme share the gradient evenly."""
-    mask = r.x.equals(y).cast(r.dtype)
+    mask = r.x.equals(y).mask()
     axes = r.optional(1)
     return mask / r.op("ReduceSum", mask, axes, keepdims=1, noop_with_empty_axes=r.int_attr("noop_with_empty_axes", 0))
 
