@@ -27,7 +27,7 @@ from cimc.targets.description import Target
 _F0, _F1 = np.float32(0), np.float32(1)
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _train(
     g: float, goal: float, sign: float, steps: F32, stuck: bool, cycle: float, sigma: float, tolerance: float, key: int, used: int
 ) -> tuple[float, float, int, int]:

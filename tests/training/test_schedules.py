@@ -88,7 +88,7 @@ def test_wrong_names_and_options_are_refused(name, options, message):
 
 
 def test_a_negative_rate_is_refused():
-    with pytest.raises(CimcError, match="lr is -0.1"):
+    with pytest.raises(CimcError, match=r"lr is -0\.1"):
         schedules.create("constant", -0.1)
 
 
