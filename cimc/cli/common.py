@@ -77,6 +77,11 @@ def figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def decibels(sqnr_db: float | None, largest_error: float) -> float | str | None:
+    """An SQNR for people; without one, either nothing differs or the reference is all zero."""
+    return "exact" if sqnr_db is None and largest_error == 0 else sqnr_db
+
+
 @contextmanager
 def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on standard error while a terminal looks on; yields the function that advances it."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, print_json, print_table
+from cimc.cli.common import Compiled, Json, Seed, announce, decibels, print_json, print_table
 
 
 def compare(
@@ -31,5 +31,5 @@ def compare(
         print_json({"seed": seed, "layers": rows})
         return
     columns = ("layer", "SQNR dB", "its own, dB", "largest error")
-    cells = [(row["name"], row["sqnr_db"], row["own_sqnr_db"], row["largest_error"]) for row in rows]
+    cells = [(r["name"], decibels(r["sqnr_db"], r["largest_error"]), r["own_sqnr_db"], r["largest_error"]) for r in rows]
     print_table(f"{program_file} against {model}, worst first", columns, cells)

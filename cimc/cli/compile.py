@@ -108,6 +108,8 @@ def _tell(result: dict[str, Any]) -> None:
     typer.echo(f"  nodes: {nodes['analog']} analog, {nodes['digital']} digital, {nodes['folded']} folded")
     typer.echo(f"  crossbars: {cost['crossbars']} on {cost['tiles']} tiles (chips: {cost['chips']}), {cost['devices']} devices")
     latency, energy = cost["latency_ms"], cost["energy_mj"]
+    if latency["sequential"] is None:
+        return
     times = f"{figure(latency['sequential'])} ms, {figure(latency['pipelined'])} ms pipelined"
     typer.echo(f"  an image: {times}, {figure(energy['analog'])} mJ analog")
 

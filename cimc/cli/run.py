@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, print_json, print_table
+from cimc.cli.common import Compiled, Json, Seed, announce, decibels, print_json, print_table
 
 
 def run(
@@ -35,7 +35,7 @@ def run(
     result: dict[str, Any] = {
         "output": str(output),
         "seed": seed,
-        "outputs": [{"name": k, "dtype": str(getattr(v, "dtype", None)), "shape": _shape(v)} for k, v in outputs.items()],
+        "outputs": [_described(name, value) for name, value in outputs.items()],
         "stats": chip.stats(),
     }
     if check is not None:
@@ -45,11 +45,13 @@ def run(
     if json:
         print_json(result)
         return
-    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], str(o["shape"])) for o in result["outputs"]])
+    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], o["shape"]) for o in result["outputs"]])
     if check is not None:
-        rows = [(row["name"], row["sqnr_db"], row["largest_error"]) for row in result["check"]]
+        rows = [(row["name"], decibels(row["sqnr_db"], row["largest_error"]), row["largest_error"]) for row in result["check"]]
         print_table("against ONNX Runtime", ("output", "SQNR dB", "largest error"), rows)
 
 
-def _shape(value: Any) -> list[int] | None:
-    return list(value.shape) if hasattr(value, "shape") else None
+def _described(name: str, value: Any) -> dict[str, Any]:
+    """dtype and shape are null for what is no tensor."""
+    tensor = hasattr(value, "dtype")
+    return {"name": name, "dtype": value.dtype.name if tensor else None, "shape": list(value.shape) if tensor else None}

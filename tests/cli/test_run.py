@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -136,3 +137,28 @@ def test_data_outside_the_calibrated_range_are_refused(made: Path, tmp_path: Pat
     done = cimc("run", made / "small.cim", "--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz")
     assert done.code == 2
     assert "input.range" in done.err
+
+
+def test_several_inputs_and_outputs_that_are_no_tensors(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,3] a, int64[1] k) => (float[N,2] z, int64[1] j, seq(float[N,3]) s) <float[3,2] w = {1,2,3,4,5,6}> {
+        z = MatMul(a, w)
+        j = Add(k, k)
+        s = SequenceConstruct(a, a)
+    }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "m.onnx")
+    a = np.random.default_rng(1).integers(-8, 8, (5, 3)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", a=a, k=np.array([3]))
+    assert cimc("compile", tmp_path / "m.onnx", "-t", "ideal", "-o", tmp_path / "m.cim").code == 0
+    options = ("--input", tmp_path / "x.npz", "-o", tmp_path / "y.npz", "--check", tmp_path / "m.onnx")
+    done = cimc("run", tmp_path / "m.cim", *options, "--json")
+    assert done.code == 0, done.err
+    assert done.json["outputs"][2] == {"name": "s", "dtype": None, "shape": None}
+    assert [row["largest_error"] for row in done.json["check"]] == [0, 0]
+    assert "exact" in cimc("run", tmp_path / "m.cim", *options).out
+    written = np.load(tmp_path / "y.npz")
+    np.testing.assert_array_equal(written["z"], a @ np.array([[1, 2], [3, 4], [5, 6]], np.float32))
+    np.testing.assert_array_equal(written["s.1"], a)
+    evaluated = cimc("evaluate", tmp_path / "m.cim", "--data", tmp_path / "x.npz")
+    assert evaluated.code == 2
+    assert "accuracy needs one" in evaluated.err
