@@ -14,7 +14,7 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
-from cimc.compiler import compile
+from cimc.compiler import compile_model
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 
@@ -31,7 +31,7 @@ WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
 }
 
 
-class CimcRep(BackendRep):  # type: ignore[misc]
+class CimcRep(BackendRep):
     """A prepared model."""
 
     def __init__(self, model: onnx.ModelProto, target: str = "ideal") -> None:
@@ -43,7 +43,7 @@ class CimcRep(BackendRep):  # type: ignore[misc]
         self._bound: dict[str, Any] = {}
         self._chip: Chip | None = None
         if not self._weights:
-            self._chip = Chip(compile(model, target))
+            self._chip = Chip(compile_model(model, target).need_program())
 
     @property
     def program(self) -> Program | None:
@@ -59,7 +59,7 @@ class CimcRep(BackendRep):  # type: ignore[misc]
         feeds = self._feeds(inputs)
         chip = self._chip_for({name: feeds[name] for name in self._weights})
         outputs = chip.run({name: value for name, value in feeds.items() if name not in self._weights}, 0)
-        return namedtupledict("Outputs", list(outputs))(*outputs.values())  # type: ignore[no-any-return]
+        return namedtupledict("Outputs", list(outputs))(*outputs.values())
 
     def _feeds(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
@@ -70,12 +70,12 @@ class CimcRep(BackendRep):  # type: ignore[misc]
 
     def _chip_for(self, weights: dict[str, Any]) -> Chip:
         if self._chip is None or any(not _same(value, self._bound[name]) for name, value in weights.items()):
-            self._chip = Chip(compile(_bind(self._model, weights), self._target))
+            self._chip = Chip(compile_model(_bind(self._model, weights), self._target).need_program())
             self._bound = weights
         return self._chip
 
 
-class CimcBackend(Backend):  # type: ignore[misc]
+class CimcBackend(Backend):
     """Prepares models for the ideal target."""
 
     @classmethod
@@ -93,8 +93,8 @@ class CimcBackend(Backend):  # type: ignore[misc]
         arrays = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
         names = [name for name in node.input if name]
         values = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(np.asarray(array).dtype), np.shape(array))
-            for name, array in zip(names, arrays, strict=True)
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+            for name, array in zip(names, map(np.asarray, arrays), strict=True)
         ]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         graph = onnx.helper.make_graph([node], "node", values, outputs)

@@ -159,12 +159,13 @@ def emit(state: Compilation, form: str) -> str | bytes:
 def _emit_graph(model: ir.Model, form: str) -> str | bytes:
     if form == "text":
         return ir.to_onnx_text(model, exclude_initializers=True) + "\n"
-    proto = ir.to_proto(model)
+    proto: onnx.ModelProto = ir.to_proto(model)
     if form == "onnx":
-        return proto.SerializeToString()
+        serialised: bytes = proto.SerializeToString()
+        return serialised
     for tensor in proto.graph.initializer:
         for field in ("raw_data", "float_data", "int32_data", "int64_data", "double_data"):
             tensor.ClearField(field)
     from google.protobuf.json_format import MessageToJson
 
-    return MessageToJson(proto, preserving_proto_field_name=True) + "\n"
+    return f"{MessageToJson(proto, preserving_proto_field_name=True)}\n"

@@ -132,7 +132,9 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length))
-        data = np.memmap(path, np.uint8, mode="r", offset=8 + length) if path.stat().st_size > 8 + length else np.empty(0, np.uint8)
+        data = (
+            np.memmap(path, np.uint8, mode="r", offset=8 + length) if path.stat().st_size > 8 + length else np.empty(0, np.uint8)
+        )
         metadata = header.pop("__metadata__", {})
         tensors: dict[str, NDArray[Any]] = {}
         for name, entry in header.items():

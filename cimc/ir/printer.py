@@ -57,4 +57,6 @@ def _vmm(step: VmmStep) -> str:
 
 def _digital(step: DigitalStep) -> str:
     outputs, inputs = (", ".join(f"%{name}" for name in names) for names in (step.outputs, step.inputs))
-    return f"{outputs} = digital @{step.name}({inputs}) nodes={len(step.nodes)}{'' if step.splits_exactly else ' batch_dependent'}"
+    return (
+        f"{outputs} = digital @{step.name}({inputs}) nodes={len(step.nodes)}{'' if step.splits_exactly else ' batch_dependent'}"
+    )

@@ -60,7 +60,9 @@ class Chip:
         """
         return self._run(inputs, first_image, None, keep)
 
-    def _run(self, inputs: Mapping[str, Value], first_image: int | None, watch: Watch | None, keep: tuple[str, ...]) -> dict[str, Value]:
+    def _run(
+        self, inputs: Mapping[str, Value], first_image: int | None, watch: Watch | None, keep: tuple[str, ...]
+    ) -> dict[str, Value]:
         first = self._images if first_image is None else first_image
         outputs = self._executor.run(inputs, first, watch, keep)
         if first_image is None:

@@ -13,7 +13,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.ir.geometry import Conv, ConvTranspose, Dense, Geometry
+from cimc.ir.geometry import Dense, Geometry
 
 
 @dataclass
@@ -51,7 +51,7 @@ def affine_of(node: ir.Node, geometry: Geometry, columns: int) -> Affine:
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = value.uses()
+    uses = tuple(value.uses())
     if len(uses) != 1 or value.is_graph_output():
         return None
     node = uses[0].node
@@ -67,9 +67,7 @@ def _merge(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
 
 
 def _merge_normalisation(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
-    on_channels = isinstance(geometry, Conv | ConvTranspose) or (
-        geometry.kept == 1 and _columns_last(geometry) and _rank(geometry) == 2
-    )
+    on_channels = not isinstance(geometry, Dense) or (geometry.kept == 1 and _columns_last(geometry))
     training = node.attributes.get_int("training_mode", 0) or sum(1 for out in node.outputs if out.name) > 1
     unusual = not node.attributes.get_int("spatial", 1) or node.attributes.get_int("is_test", 1) == 0
     if not on_channels or training or unusual or node.inputs[0] is not affine.output:
@@ -104,7 +102,3 @@ def _merge_addition(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
 def _columns_last(geometry: Dense) -> bool:
     """Whether the output ends with one axis of all columns."""
     return len(geometry.output_dims) == 1 and geometry.output_perm[-1] == geometry.kept
-
-
-def _rank(geometry: Dense) -> int:
-    return geometry.kept + len(geometry.output_dims)

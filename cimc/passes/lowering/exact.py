@@ -15,8 +15,9 @@ _ROUNDING = {"Floor", "Ceil", "Round", "Sign", "Cast", "CastLike", "QuantizeLine
 _LOGIC = {"And", "Or", "Not", "Xor", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where", "IsNaN", "IsInf"}
 _POOLING = {"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
 _MOVEMENT = {
-    "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements", "GatherND",
-    "Identity", "Pad", "Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+    "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Dropout", "Expand", "Flatten", "Gather", "GatherElements",
+    "GatherND", "Identity", "Pad", "Reshape", "Shape", "Size", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile",
+    "Transpose", "Unsqueeze",
 }  # fmt: skip
 EXACT_OPERATORS = frozenset(_ARITHMETIC | _ROUNDING | _LOGIC | _POOLING | _MOVEMENT)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
-from cimc.passes.lowering.stages import used_values
+from cimc.passes.lowering.stages import bodies, used_values
 
 
 @dataclass(frozen=True)
@@ -38,15 +38,9 @@ def cut(nodes: Sequence[ir.Node], needed: set[ir.Value], initializers: set[ir.Va
 def _made_within_bodies(nodes: Iterable[ir.Node]) -> set[ir.Value]:
     made: set[ir.Value] = set()
     for node in nodes:
-        for attribute in node.attributes.values():
-            bodies = ()
-            if attribute.type == ir.AttributeType.GRAPH:
-                bodies = (attribute.as_graph(),)
-            elif attribute.type == ir.AttributeType.GRAPHS:
-                bodies = tuple(attribute.as_graphs())
-            for body in bodies:
-                made.update(body.inputs, body.initializers.values(), *(inner.outputs for inner in body))
-                made |= _made_within_bodies(body)
+        for body in bodies(node):
+            made.update(body.inputs, body.initializers.values(), *(inner.outputs for inner in body))
+            made |= _made_within_bodies(body)
     return made
 
 
@@ -61,7 +55,8 @@ def to_model(segment: Segment, name: str, model: ir.Model, outside: Container[st
     opsets = [onnx.helper.make_opsetid(domain, version) for domain, version in model.opset_imports.items()]
     proto = onnx.ModelProto(ir_version=model.ir_version, graph=graph, opset_import=opsets)
     proto.functions.extend(ir.serde.serialize_function(function) for function in model.functions.values())
-    return proto.SerializeToString(deterministic=True)
+    serialised: bytes = proto.SerializeToString(deterministic=True)
+    return serialised
 
 
 def _tensor(value: ir.Value, outside: Container[str]) -> ir.TensorProtocol:
@@ -70,7 +65,7 @@ def _tensor(value: ir.Value, outside: Container[str]) -> ir.TensorProtocol:
         raise RuntimeError(f"initializer {name} has no data")
     if name not in outside:
         return tensor
-    return ir.ExternalTensor(name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape), name=name)
+    return ir.ExternalTensor(name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name)
 
 
 def _typed(value: ir.Value) -> onnx.ValueInfoProto:

@@ -11,21 +11,22 @@ from collections.abc import Iterator, Mapping, Sequence
 import onnx_ir as ir
 
 
+def bodies(node: ir.Node) -> Iterator[ir.Graph]:
+    """The subgraphs of a control flow node."""
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            yield attribute.as_graph()
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            yield from attribute.as_graphs()
+
+
 def used_values(node: ir.Node) -> Iterator[ir.Value]:
     """Values that a node reads: its inputs, and what the bodies of its control flow take from outside (or hold)."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield from _used_by_body(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            for body in attribute.as_graphs():
-                yield from _used_by_body(body)
-
-
-def _used_by_body(body: ir.Graph) -> Iterator[ir.Value]:
-    for inner in body:
-        yield from used_values(inner)
-    yield from body.outputs
+    for body in bodies(node):
+        for inner in body:
+            yield from used_values(inner)
+        yield from body.outputs
 
 
 def node_stages(nodes: Sequence[ir.Node], products: Mapping[ir.Node, ir.Value]) -> list[int]:
