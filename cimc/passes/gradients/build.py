@@ -21,6 +21,7 @@ from cimc.passes.gradients import (
     norms,
     pooling,
     products,
+    quantisation,
     reductions,
     resize,
     scatter,
@@ -33,7 +34,21 @@ from cimc.passes.gradients.rule import FLOATS, Rule, Tape, dims_of
 OPSET = 23
 
 #: Importing a family registers its rules.
-FAMILIES = (activations, arithmetic, convolution, einsum, losses, movement, norms, pooling, products, reductions, resize, scatter)
+FAMILIES = (
+    activations,
+    arithmetic,
+    convolution,
+    einsum,
+    losses,
+    movement,
+    norms,
+    pooling,
+    products,
+    quantisation,
+    reductions,
+    resize,
+    scatter,
+)
 
 
 @dataclass(frozen=True)
@@ -95,6 +110,9 @@ def add_backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> Backward:
             raise ModelError(f"the graph has no value '{name}' to differentiate", fix="check the names with Netron")
     _check_loss(values[loss])
     sources = {name: values[name] for name in wrt}
+    for name, value in sources.items():
+        if value.dtype is not None and value.dtype not in FLOATS:
+            raise ModelError(f"'{name}' is {value.dtype.name} and has no gradient", fix="ask for real values only")
     nodes = list(graph)
     path = _path(nodes, values[loss], set(sources.values()))
     tape = Tape(graph)
@@ -149,11 +167,14 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
 
 
 def _path(nodes: Sequence[ir.Node], loss: ir.Value, sources: set[ir.Value]) -> set[ir.Value]:
-    """Real values that depend on a source and that the loss depends on."""
+    """Real values, and codes that stand for such, that depend on a source and that the loss depends on."""
     reached = set(sources)
     for node in nodes:
         if any(v in reached for v in _reads(node)):
-            reached.update(v for v in node.outputs if v.dtype is None or v.dtype in FLOATS)
+            codes = {v.dtype for v in node.inputs if v is not None and v in reached}
+            if node.op_type == "QuantizeLinear":
+                codes.add(node.outputs[0].dtype)
+            reached.update(v for v in node.outputs if v.dtype is None or v.dtype in FLOATS or v.dtype in codes)
     wanted = {loss}
     for node in reversed(nodes):
         if any(v in wanted for v in node.outputs):
@@ -176,7 +197,8 @@ def _total(tape: Tape, value: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
         total = parts[0] if len(parts) == 1 else tape.emit("Sum", parts, {}, "", str(value.name), 1)[0]
     if total.shape is None:
         total.shape = value.shape
-    total.type = total.type or value.type
+    if total.type is None and value.dtype in FLOATS:
+        total.type = value.type
     return total
 
 

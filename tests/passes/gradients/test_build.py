@@ -163,6 +163,7 @@ def test_given_model_stays_as_it_was() -> None:
         ("g (float[2] x) => (float loss) { loss = ReduceSum<keepdims=0>(x) }", 17, "loss", "x", "opset 23, this one has 17"),
         ("g (float[2] x) => (float loss) { loss = ReduceSum<keepdims=0>(x) }", OPSET, "loss", "w", "no value 'w'"),
         ("g (float[2] x) => (float loss) { loss = ReduceSum<keepdims=0>(x) }", OPSET, "cost", "x", "no value 'cost'"),
+        ("g (int64 x) => (float y) { y = Cast<to=1>(x) }", OPSET, "y", "x", "'x' is INT64"),
         ("g (float[2] x) => (float[2] y) { y = Exp(x) }", OPSET, "y", "x", "one real number, 'y' is FLOAT of shape \\[2\\]"),
         ("g (float[2] x) => (int64 y) { y = ArgMax<keepdims=0>(x) }", OPSET, "y", "x", "'y' is INT64"),
     ],
