@@ -82,5 +82,5 @@ class Naive:
         done = Writes(updates=k) + writer.write(devices[:n], goals[:n])
         seed = np.uint64(rng.key(writer.device_seed, "read back"))
         sigma = np.float32(self.target.device.read_sigma_us)
-        read_back(touched[:k], writer.g_us, writer.writes, state.weights, state.written_us, state.w_max, *form, sigma, seed, True)
+        read_back(touched[:k], writer.g_us, state.updates, state.weights, state.written_us, state.w_max, *form, sigma, seed, True)
         return done

@@ -1,0 +1,86 @@
+"""Residual updates: whole pulses go to the devices, the rest stays."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cimc.errors import TargetError
+from tests.training.layers import EXACT, NOISELESS_PULSES, OFFSET, Layer, changes, span_of_each
+
+ALL = np.zeros((2, 4, 3))
+
+
+@pytest.mark.parametrize("chip", [{}, OFFSET])
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), share=st.sampled_from([0.002, 0.02, 0.3]), copy=st.sampled_from(["read", "believed"]))
+def test_whole_pulses_leave_the_residual(chip, seed, share, copy):
+    layer = Layer("residual", settings=chip, copy=copy)
+    s, step = layer.state, layer.rule.threshold_share * span_of_each()
+    for change in changes(seed, share, 6):
+        old = {n: a.copy() for n, a in s.state().items()}
+        done = layer.apply(change)
+        total = old["delta"].astype(np.float64) + change
+        pulses = np.rint((total - s.delta) / step)
+        np.testing.assert_allclose(s.delta, total - pulses * step, atol=1e-6)
+        assert (np.abs(s.delta) <= step * (1 + 1e-5)).all()
+        assert (pulses * total >= 0).all()
+        given_pulses = (s.writes - old["writes"]).sum(axis=2)
+        np.testing.assert_array_equal(given_pulses, np.abs(pulses))
+        np.testing.assert_array_equal(s.updates - old["updates"], pulses != 0)
+        assert done.devices == done.pulses == np.abs(pulses).sum()
+        if copy == "believed":
+            believed = np.clip(old["weights"] + pulses * step, -span_of_each(), span_of_each())
+            np.testing.assert_allclose(s.weights, np.where(pulses != 0, believed, old["weights"]), atol=1e-5)
+
+
+def test_the_pulse_step_is_that_of_the_middle_of_the_window_unless_set():
+    layer = Layer("residual", settings={"device.pulse.up_us": 0.3, "device.pulse.down_us": 0.1})
+    assert layer.rule.threshold_share == pytest.approx(0.2 / 24.7)
+    assert Layer("residual", threshold_share=0.05).rule.threshold_share == 0.05
+
+
+def test_pulses_move_devices_as_soft_bounds_say():
+    """One up pulse on the plus device of each weight at 0: the step at the lower bound is twice that of the middle."""
+    layer = Layer("residual", weights=ALL, settings=EXACT | NOISELESS_PULSES | {"device.pulse.up_us": 0.25}, threshold_share=0.01)
+    layer.apply(0.0101 * span_of_each() + ALL)
+    np.testing.assert_allclose(layer.g_us[:, :, 0], 8.2 + 0.5, rtol=1e-5)
+    np.testing.assert_allclose(layer.g_us[:, :, 1], 8.2, rtol=1e-6)
+    # read back without noise: W is what the devices hold
+    np.testing.assert_allclose(layer.state.weights, 0.5 / 24.7 * span_of_each() + ALL, rtol=1e-3)
+
+
+def test_a_weight_of_the_other_sign_is_taken_down_before_its_pair_rises():
+    span = span_of_each() + ALL
+    layer = Layer("residual", weights=-0.02 * span, settings=EXACT | NOISELESS_PULSES, threshold_share=0.01, copy="believed")
+    layer.apply(0.0501 * span)
+    assert set(layer.state.writes[:, :, 1].reshape(-1).tolist()) <= {2, 3}  # 2 steps, or 3 by the last bit
+    assert (layer.state.writes.sum(axis=2) == 5).all()
+    assert (layer.g_us[:, :, 1] < 8.2 + 0.02 * 24.7).all()
+    assert (layer.g_us[:, :, 0] > 8.2).all()
+
+
+def test_reads_are_noisy_and_fresh():
+    layer = Layer(
+        "residual", weights=ALL, settings=EXACT | NOISELESS_PULSES | {"device.read_sigma_us": 1.6}, spans=np.float32([1.0])
+    )
+    seen = []
+    for n in range(200):
+        layer.apply(np.full((2, 4, 3), 0.02 if n % 2 else -0.02))
+        g = layer.g_us.astype(np.float64)
+        seen.append(layer.state.weights - (g[:, :, 0] - g[:, :, 1]) / 24.7)
+    noise = np.array(seen).reshape(200, -1)
+    expected = 1.6 * np.sqrt(2) / 24.7
+    assert abs(noise.std() - expected) < 5 * expected / np.sqrt(2 * noise.size)
+    assert abs(noise.mean()) < 5 * expected / np.sqrt(noise.size)
+
+
+def test_a_huge_sum_is_given_in_bounded_pulses():
+    layer = Layer("residual", weights=ALL, threshold_share=0.01)
+    done = layer.apply(np.full((2, 4, 3), 1e30))
+    assert done.pulses == 24 * 200
+
+
+def test_a_chip_without_blind_pulses_is_refused():
+    with pytest.raises(TargetError, match=r"device\.pulse\.up_us"):
+        Layer("residual", chip="ideal")
