@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cimc.errors import TargetError
 from cimc.runtime import rng
 from cimc.runtime.programming import Gaussian, ProgrammingModel
+from cimc.runtime.rng import Scalar
 from cimc.targets.description import Device
 
 F32 = NDArray[np.float32]
@@ -29,8 +30,10 @@ class DeviceModel(Protocol):
         """
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _stick(g_us: F32, low_below: int, high_below: int, g_min: float, g_max: float, low: int, high: int, first: int) -> None:
+@njit(cache=True, nogil=True)
+def _stick(
+    g_us: F32, low_below: Scalar, high_below: Scalar, g_min: Scalar, g_max: Scalar, low: Scalar, high: Scalar, first: Scalar
+) -> None:
     for i in range(g_us.size):
         bits = np.int64(rng.hash32(low, high, np.uint32(first + np.uint32(i))))
         if bits < low_below:

@@ -17,17 +17,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
+import llvmlite.binding as llvm  # type: ignore[import-untyped]
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
-from numba.core import cgutils
+from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 #: Rows that one micro kernel computes: 6 x 2 accumulators of the 16 vector registers.
 TALL = 6
 
+cgutils: Any = untyped_cgutils
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
@@ -104,7 +105,7 @@ def _micro(rows: int) -> Any:
                 builder.store(builder.load(sums[r][half]), place, align=4)
         return context.get_dummy_value()
 
-    @intrinsic  # type: ignore[untyped-decorator]
+    @intrinsic
     def kernel(
         _typing: Any, a: Any, a_at: Any, a_stride: Any, panels: Any, at: Any, steps: Any, out: Any, out_at: Any, out_stride: Any
     ) -> Any:
@@ -117,7 +118,7 @@ def _micro(rows: int) -> Any:
 _micro_tall, _micro_one = _micro(TALL), _micro(1)
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any]) -> None:
     """``out[:count] = a[:count] @ matrix``.
 
@@ -140,7 +141,7 @@ def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any
             i += 1
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@njit(nogil=True, cache=True)
 def pack_panels(matrix: NDArray[Any], out: NDArray[Any]) -> None:
     """``[rows, columns]`` into ``[panels, steps, columns of a panel, rows of a step]``; what is beyond the matrix is 0."""
     rows, columns = matrix.shape

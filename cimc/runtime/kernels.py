@@ -15,14 +15,15 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
+from cimc.runtime.rng import Scalar
 
 Array = NDArray[Any]
 
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Array) -> int:
+@njit(cache=True, nogil=True)
+def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
     """DAC codes of a flat input: ``clip(rint(x * gain), low, high)``.
 
     Args:
@@ -51,23 +52,25 @@ def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Arr
     return clips
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _noisy(sums: Array, level: float, slope: float, sigma: float, low: int, high: int, first: int, out: Array) -> None:
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _noisy(
+    sums: Array, level: Scalar, slope: Scalar, sigma: Scalar, low: Scalar, high: Scalar, first: Scalar, out: Array
+) -> None:
     """Device columns of one row: grid sums to currents with noise, in LSB."""
     for j in range(out.size):
         noise = rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(j))))
         out[j] = (np.float32(sums[j]) * slope + level) + sigma * noise
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _quiet(sums: Array, level: float, slope: float, out: Array) -> None:
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _quiet(sums: Array, level: Scalar, slope: Scalar, out: Array) -> None:
     """The same without noise."""
     for j in range(out.size):
         out[j] = np.float32(sums[j]) * slope + level
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _adc(currents: Array, top: float) -> int:
+@njit(cache=True, nogil=True)
+def _adc(currents: Array, top: Scalar) -> Scalar:
     """Currents in LSB to codes, in place; returns how many lay above the top."""
     saturated = np.int32(0)
     for j in range(currents.size):
@@ -77,15 +80,15 @@ def _adc(currents: Array, top: float) -> int:
     return saturated
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _add(weight: float, alpha: Array, values: Array, acc: Array) -> None:
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _add(weight: Scalar, alpha: Array, values: Array, acc: Array) -> None:
     """The digital side: ``acc += weight * alpha * values``."""
     for j in range(acc.size):
         acc[j] += weight * alpha[j] * values[j]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _gather(source: Array, at: int, row_offset: Array, contiguous: bool, out: Array) -> None:
+@njit(cache=True, nogil=True)
+def _gather(source: Array, at: Scalar, row_offset: Array, contiguous: Scalar, out: Array) -> None:
     """One row vector of one slice."""
     if contiguous:
         run = source[at + row_offset[0] : at + row_offset[0] + out.size]
@@ -97,11 +100,11 @@ def _gather(source: Array, at: int, row_offset: Array, contiguous: bool, out: Ar
             out[r] = moved[row_offset[r]]
 
 
-def _moments(a: Array) -> tuple[float, float]:  # type: ignore[empty-body]
+def _moments(a: Array) -> Any:
     """Sum and sum of squares of a row vector; of codes in integers, which vectorise and are exact."""
 
 
-@overload(_moments)  # type: ignore[untyped-decorator]
+@overload(_moments)
 def _overload_moments(a: Any) -> Any:
     one = types.int64 if a.dtype == types.int16 else types.float64
 
@@ -115,15 +118,15 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def read(
-    first_task: int,
-    end_task: int,
-    height: int,
+    first_task: Scalar,
+    end_task: Scalar,
+    height: Scalar,
     codes: Array,
     base: Array,
     row_offset: Array,
-    group_stride: int,
+    group_stride: Scalar,
     matrix: Array,
     places: Array,
     row_cuts: Array,
@@ -133,15 +136,15 @@ def read(
     unit_of_column: Array,
     phase_weight: Array,
     constants: Array,
-    seed: int,
-    first_image: int,
+    seed: Scalar,
+    first_image: Scalar,
     scale: Array,
     offset: Array,
     y: Array,
-    strides: Array,
+    strides: tuple[int, int, int],
     a_buffer: Array,
     sum_buffer: Array,
-) -> int:
+) -> Scalar:
     """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
 
     Args:
@@ -175,7 +178,7 @@ def read(
         Saturated conversions.
     """
     phases, images, _ = codes.shape
-    groups, slices, planes, columns = alpha.shape
+    _, slices, planes, columns = alpha.shape
     positions = base.size
     total = images * positions
     row_blocks = (total + height - 1) // height

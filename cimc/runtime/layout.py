@@ -14,6 +14,8 @@ from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm
 from cimc.targets.description import Device, Target
 
+Array = NDArray[Any]
+
 #: Grid steps over the conductance window, about.
 GRID_STEPS = 256
 #: Device columns of one block, about: its currents stay in the second-level cache.
@@ -66,7 +68,7 @@ def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, dt
 
 
 def pack(
-    devices: NDArray[Any], units: NDArray[Any], row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: NDArray[Any]
+    devices: Array, units: Array, row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: Array
 ) -> None:
     """Copy one row slice of one group's devices into its packed matrix.
 

@@ -9,6 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.rng import Scalar
 from cimc.targets.description import Programming
 
 F32 = NDArray[np.float32]
@@ -29,8 +30,8 @@ class ProgrammingModel(Protocol):
         """
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})  # type: ignore[untyped-decorator]
-def _write_gaussian(goal_us: F32, mean: float, sigma: float, low: int, high: int, first: int) -> None:
+@njit(cache=True, nogil=True, fastmath={"contract"})
+def _write_gaussian(goal_us: F32, mean: Scalar, sigma: Scalar, low: Scalar, high: Scalar, first: Scalar) -> None:
     for i in range(goal_us.size):
         error = mean + sigma * rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(i))))
         goal_us[i] = max(goal_us[i] + error, np.float32(0))

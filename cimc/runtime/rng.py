@@ -15,10 +15,13 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
+
+#: A number of a compiled kernel: numpy's or Python's.
+Scalar = Any
 
 _MASK = (1 << 64) - 1
 _GOLDEN = np.uint32(0x9E3779B1)
@@ -52,7 +55,7 @@ def key(*parts: int | str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _float_of_bits(_typing: Any, bits: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.FloatType())
@@ -60,7 +63,7 @@ def _float_of_bits(_typing: Any, bits: Any) -> Any:
     return types.float32(types.uint32), codegen
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _bits_of_float(_typing: Any, value: Any) -> Any:
     def codegen(_context: Any, builder: Any, _signature: Any, args: Any) -> Any:
         return builder.bitcast(args[0], ir.IntType(32))
@@ -68,8 +71,8 @@ def _bits_of_float(_typing: Any, value: Any) -> Any:
     return types.uint32(types.float32), codegen
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def mix64(value: int) -> int:
+@njit(inline="always")
+def mix64(value: Scalar) -> Scalar:
     """The finaliser of SplitMix64 (Steele, Lea, Flood, OOPSLA 2014): each input bit reaches each output bit."""
     z = np.uint64(value) + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -77,8 +80,8 @@ def mix64(value: int) -> int:
     return z ^ (z >> np.uint64(31))
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def hash32(low: int, high: int, counter: int) -> int:
+@njit(inline="always")
+def hash32(low: Scalar, high: Scalar, counter: Scalar) -> Scalar:
     """32 random bits of a key's halves and a counter, all uint32."""
     h = np.uint32(np.uint32(counter * _GOLDEN) + low)
     h = np.uint32(np.uint32(h ^ (h >> _S16)) * _MIX_1)
@@ -87,11 +90,11 @@ def hash32(low: int, high: int, counter: int) -> int:
     return np.uint32(h ^ (h >> _S16))
 
 
-@njit(inline="always")  # type: ignore[untyped-decorator]
-def normal_of(bits: int) -> float:
+@njit(inline="always")
+def normal_of(bits: Scalar) -> Scalar:
     """The standard normal quantile of 32 random bits, float32."""
     t = (np.float32(np.int32(bits & _MAGNITUDE)) + _HALF) * _TAIL_UNIT
-    y = _bits_of_float(t * (_F2 - t))
+    y: Any = _bits_of_float(t * (_F2 - t))  # type: ignore[call-arg]
     exponent = np.float32(np.int32(y >> _S23) - _BIAS)
     u = _F2 * _float_of_bits(np.uint32((y & _MANTISSA) | _ONE)) - _F3
     # Both polynomials in Estrin's order: the chain of dependent operations is what a core waits for.
@@ -109,14 +112,14 @@ def normal_of(bits: int) -> float:
 _FAST = {"contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)  # type: ignore[untyped-decorator]
-def _fill_normals(low: int, high: int, first: int, out: NDArray[np.float32]) -> None:
+@njit(cache=True, nogil=True, fastmath=_FAST)
+def _fill_normals(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
     for i in range(out.size):
         out[i] = normal_of(hash32(low, high, np.uint32(first + np.uint32(i))))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
-def _fill_uniforms(low: int, high: int, first: int, out: NDArray[np.float32]) -> None:
+@njit(cache=True, nogil=True)
+def _fill_uniforms(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
     for i in range(out.size):
         bits = hash32(low, high, np.uint32(first + np.uint32(i)))
         out[i] = np.float32(np.int32(bits >> np.uint32(8))) * np.float32(2.0**-24)

@@ -8,7 +8,7 @@ same form serves dense products and the pixels of a transposed convolution.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
 
@@ -41,12 +41,16 @@ class Unfolding:
     def positions(self) -> int:
         return self.base.size
 
-    @property
-    def inside(self) -> Shape:
-        """Shape of the data in the padded image."""
-        return tuple(len(range(n)[part]) for n, part in zip(self.padded, self.inner, strict=True))
+    @cached_property
+    def size(self) -> int:
+        """Values of one image without padding."""
+        return prod(len(range(n)[part]) for n, part in zip(self.padded, self.inner, strict=True))
 
-    @property
+    @cached_property
+    def padded_size(self) -> int:
+        return prod(self.padded)
+
+    @cached_property
     def contiguous(self) -> bool:
         """No padding: the input's own layout is the padded image."""
         return all(s == slice(None) for s in self.inner)

@@ -45,7 +45,7 @@ def crossbar(
     **coding: Any,
 ) -> Crossbar:
     """A layer of ``[groups, rows, columns]``."""
-    groups, rows, columns = matrix.shape
+    _, rows, columns = matrix.shape
     layer = Layer(
         name="layer",
         weight=WeightView(tensor="w", split=matrix.shape, perm=(0, 1, 2), shape=matrix.shape),

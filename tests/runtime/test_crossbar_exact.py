@@ -54,7 +54,9 @@ def test_rows_that_leak_half_a_step_are_refused() -> None:
     st.sampled_from(["pair", "unit", "flipped"]),
     st.integers(1, 60), st.integers(1, 9), st.integers(1, 2), st.integers(2, 10), st.integers(0, 999),
 )  # fmt: skip
-def test_read_is_the_closed_form(encoding: str, kind: str, rows: int, columns: int, groups: int, adc_bits: int, seed: int) -> None:
+def test_read_is_the_closed_form(
+    encoding: str, kind: str, rows: int, columns: int, groups: int, adc_bits: int, seed: int
+) -> None:
     random = np.random.default_rng(seed)
     signed = encoding != "unsigned"
     changes: dict[str, dict[str, Any]] = {"dac": {"signed": encoding} if signed else {}, "adc": {"bits": adc_bits}}
@@ -66,9 +68,8 @@ def test_read_is_the_closed_form(encoding: str, kind: str, rows: int, columns: i
     x = (random.normal(size=(5, groups * rows)) if signed else random.random((5, groups * rows))).astype(np.float32)
     cuts = tuple(sorted({0, rows // 2, rows}))
     range_ua = 0.1 * 70 * max(1, rows) * random.uniform(0.1, 1)
-    bar = crossbar(
-        target(PAIR, **changes), matrix, cuts, tuple(sorted({0, columns // 2, columns})), range_ua=range_ua, gain=60.0, signed=signed
-    )
+    column_cuts = tuple(sorted({0, columns // 2, columns}))
+    bar = crossbar(target(PAIR, **changes), matrix, cuts, column_cuts, range_ua=range_ua, gain=60.0, signed=signed)
     wanted, edge, saturated = reference(bar, x)
     got = bar.multiply(x.astype(np.float64), dense(matrix), 0)
     # A read below 2**10 LSB is the difference of two sums of at most (g_min + g_max) / 2 g_min = 4 times that, in float32.

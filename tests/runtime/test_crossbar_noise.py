@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -101,14 +102,13 @@ def test_bytes_do_not_depend_on_threads_or_batch_splits(name: str, case: str, mo
     gain = 1.0 if CHIPS[name].dac.bits is None else 2.0 ** CHIPS[name].dac.bits / 5
     columns_cut = (*range(0, columns, 15), columns) if columns % 15 else (0, columns)
     monkeypatch.setattr(layout, "BLOCK_WIDTH", 64)
-    monkeypatch.setattr("cimc.runtime.crossbar._SMALL", 0)
+    monkeypatch.setattr("cimc.runtime.plan.SMALL", 0)
 
     def run(threads: int, splits: tuple[int, ...]) -> bytes:
         serial.set_threads(threads)
         bar = crossbar(CHIPS[name], matrix, cuts, columns_cut, range_ua=100.0, gain=gain, signed=True)
-        bar.adc_range_ua = None if bar.per_bit else 100.0
         ends = (0, *splits, len(x))
-        parts = [bar.multiply(x[b:e], geometry, 3, first_image=b) for b, e in zip(ends, ends[1:], strict=False)]
+        parts = [bar.multiply(x[b:e], geometry, 3, first_image=b) for b, e in pairwise(ends)]
         return np.concatenate(parts).tobytes()
 
     whole = run(1, ())
@@ -134,7 +134,7 @@ def test_programming_does_not_depend_on_how_a_layer_is_cut_up(monkeypatch: pytes
     chip = target(ISAAC, device={"programming": {"sigma_us": 5.0}, "stuck_low_rate": 0.05})
     whole = crossbar(chip, matrix, (0, 20, 50), signed=False)
     expected, coefficients = whole.g_us.tobytes(), whole.coefficients
-    monkeypatch.setattr("cimc.runtime.crossbar._CHUNK", 1)
+    monkeypatch.setattr("cimc.runtime.fabricate.CHUNK", 1)
     cut = crossbar(chip, matrix, (0, 20, 50), signed=False)
     assert cut.g_us.tobytes() == expected
     assert np.array_equal(cut.coefficients.alpha, coefficients.alpha)

@@ -30,7 +30,8 @@ def windows(draw: Any) -> dict[str, Any]:
         return tuple(draw(st.integers(low, high)) for _ in range(count))
 
     return {
-        "kernel_shape": each(1, 3), "strides": each(1, 3), "dilations": each(1, 2), "spatial": each(1, 6), "pads": each(0, 2, 2 * rank),
+        "kernel_shape": each(1, 3), "strides": each(1, 3), "dilations": each(1, 2), "spatial": each(1, 6),
+        "pads": each(0, 2, 2 * rank),
         "auto_pad": draw(st.sampled_from(["NOTSET", "NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"])),
         "groups": draw(st.integers(1, 3)), "inputs": draw(st.integers(1, 2)), "outputs": draw(st.integers(1, 2)),
         "images": draw(st.integers(1, 3)), "seed": draw(st.integers(0, 999)),
@@ -63,7 +64,7 @@ def onnx_runtime(op: str, x: np.ndarray, weights: np.ndarray, attributes: dict[s
 
 
 def ideal(matrix: np.ndarray) -> Crossbar:
-    groups, rows, columns = matrix.shape
+    _, rows, columns = matrix.shape
     view = WeightView(tensor="w", split=matrix.shape, perm=(0, 1, 2), shape=matrix.shape)
     layer = Layer(name="l", weight=view, row_cuts=(0, rows), column_cuts=(0, columns))
     return Crossbar(layer, matrix, np.ones(1), Target(name="ideal"))
@@ -101,7 +102,7 @@ def test_convolution_is_that_of_onnx_runtime(w: dict[str, Any]) -> None:
     random = np.random.default_rng(w["seed"])
     x = random.normal(size=(w["images"], w["groups"] * w["inputs"], *w["spatial"])).astype(np.float32)
     weights = random.normal(size=(w["groups"] * w["outputs"], w["inputs"], *w["kernel_shape"])).astype(np.float32)
-    attributes = {"strides": geometry.strides, "dilations": geometry.dilations, "group": w["groups"], "auto_pad": geometry.auto_pad}
+    attributes = {k: getattr(geometry, k) for k in ("strides", "dilations", "auto_pad")} | {"group": w["groups"]}
     if geometry.auto_pad == "NOTSET":
         attributes["pads"] = geometry.pads
     expected = onnx_runtime("Conv", x, weights, attributes)
@@ -124,7 +125,8 @@ def test_transposed_convolution_is_that_of_onnx_runtime(w: dict[str, Any], data:
     random = np.random.default_rng(w["seed"])
     x = random.normal(size=(w["images"], w["groups"] * w["inputs"], *w["spatial"])).astype(np.float32)
     weights = random.normal(size=(w["groups"] * w["inputs"], w["outputs"], *w["kernel_shape"])).astype(np.float32)
-    attributes = {"strides": w["strides"], "dilations": w["dilations"], "group": w["groups"], "pads": pads, "output_padding": extra}
+    attributes = {"strides": w["strides"], "dilations": w["dilations"], "group": w["groups"]}
+    attributes |= {"pads": pads, "output_padding": extra}
     expected = onnx_runtime("ConvTranspose", x, weights, attributes)
     matrix = weights.reshape(w["groups"], w["inputs"], -1)
     offset = np.arange(1.0, 1 + w["groups"] * w["outputs"])

@@ -1,0 +1,83 @@
+"""How a layer's inputs become what the word lines apply: codes in phases, each with its digital weight."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.program import Layer
+from cimc.runtime import kernels
+from cimc.targets.description import Target
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the target's DAC makes of the layer's inputs. Without a DAC's quantisation they stay real numbers."""
+
+    gain: float
+    """Codes per unit of input."""
+    mode: int
+    """`kernels.PLAIN`, `kernels.TWO_PHASE` or `kernels.OFFSET`."""
+    low: float
+    high: float
+    bits: int | None
+    """Of the DAC; None: real numbers."""
+    per_bit: bool
+    """Whether each input bit is a phase of its own."""
+    weights: NDArray[np.float64]
+    """Digital weight of each phase."""
+    full: float
+    """Codes of full scale, ``2**bits``; 1 for real inputs and for single bits."""
+    largest: int
+    """Largest code that a word line sees."""
+    shift: float
+    """Code of an input of 0, taken off digitally."""
+
+    @classmethod
+    def of(cls, target: Target, layer: Layer) -> Coding:
+        """The coding of one layer on one target."""
+        bits, gain = target.dac.bits, layer.coding.gain
+        if target.is_ideal or bits is None:
+            # An ADC takes no negative current: then even real inputs come in two phases.
+            two = layer.coding.signed and target.adc.bits is not None
+            signs = np.array([1.0, -1.0] if two else [1.0])
+            return cls(1.0 if target.is_ideal else gain, int(two), 0, 0, None, False, signs, 1.0, 1, 0.0)
+        per_bit = target.adc.conversion == "per_bit"
+        weights = np.exp2(np.arange(bits, dtype=np.float64)) if per_bit else np.ones(1)
+        full, largest = (1.0, 1) if per_bit else (2.0**bits, 2**bits - 1)
+        top, half = 2**bits - 1, 2.0 ** (bits - 1)
+        mode, low, high, shift = kernels.PLAIN, -half, half - 1, 0.0
+        if not layer.coding.signed:
+            low, high = 0.0, top
+        elif target.dac.signed == "two_phase":
+            mode, low, high, weights = kernels.TWO_PHASE, -top, top, np.concatenate([weights, -weights])
+        elif target.dac.signed == "offset":
+            mode, shift = kernels.OFFSET, half
+        else:
+            weights[-1] *= -1
+        return cls(gain, mode, low, high, bits, per_bit, weights, full, largest, shift)
+
+    @property
+    def polarities(self) -> int:
+        """Tile operations a position takes."""
+        return 2 if self.mode == kernels.TWO_PHASE else 1
+
+    def apply(self, x: Array) -> tuple[Array, int]:
+        """Codes of contiguous inputs, phases in front, and how many inputs were clipped."""
+        if self.bits is None:
+            drive = x if self.gain == 1 else x * x.dtype.type(self.gain)
+            phases = np.stack([np.maximum(drive, 0), np.maximum(-drive, 0)]) if self.mode == kernels.TWO_PHASE else drive[None]
+            return phases, 0
+        kind: Any = np.uint8 if self.bits <= 8 else np.uint16
+        if self.mode == kernels.PLAIN and self.low < 0:
+            kind = np.int32
+        codes = np.empty((self.polarities, x.size), kind)
+        clips = kernels.quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
+        if self.per_bit:
+            codes = ((codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None]) & 1).astype(np.uint8)
+        return codes.reshape(-1, *x.shape), int(clips)

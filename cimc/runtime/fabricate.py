@@ -1,0 +1,114 @@
+"""Programming a layer into devices: encoded, written with errors and faults, a part at a time on all threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.encoding import Coefficients, encode, level_step_us
+from cimc.runtime import rng
+from cimc.runtime.devices import device_model
+from cimc.runtime.serial import parallel
+from cimc.targets.description import Target
+
+F32 = NDArray[np.float32]
+Array = NDArray[Any]
+
+#: Weights encoded and programmed at a time: their float64 copies stay in the caches.
+CHUNK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Devices:
+    """What a layer's devices hold, and how the digital side combines them."""
+
+    g_us: F32
+    """``[groups, rows, planes, columns]``, µS."""
+    unit_g_us: F32
+    """``[groups, rows, column tiles]``, µS; no columns where the target has no unit column."""
+    coefficients: Coefficients
+
+    def weights(self, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target) -> F32:
+        """What the devices hold in weight units, ``[groups, rows, columns]``: what a product without noise multiplies by."""
+        groups, rows, _, columns = self.g_us.shape
+        # A conversion per bit rounds the leakage of g_min away; after an integrated one the unit column takes it off.
+        zero = target.device.g_min_us if target.adc.conversion == "per_bit" else 0.0
+        c, tiles = self.coefficients, tile_of_column(column_cuts)
+        unit_weight = (c.weight_step / level_step_us(target)).reshape(groups, 1, columns)
+        held = np.empty((groups, rows, columns), np.float32)
+        for s, (r0, r1) in enumerate(pairwise(row_cuts)):
+            part = np.einsum("gpc,grpc->grc", c.alpha[:, s], self.g_us[:, r0:r1].astype(np.float64) - zero)
+            if c.unit is not None:
+                part += c.unit[:, s, None] * (self.unit_g_us[:, r0:r1, tiles].astype(np.float64) - zero)
+            held[:, r0:r1] = part * unit_weight
+        return held
+
+
+def fabricate(
+    matrix: Array, weight_max: Array, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target, seed: int
+) -> Devices:
+    """Encode a layer and write it.
+
+    Args:
+        matrix: ``[groups, rows, columns]``.
+        weight_max: ``[1]`` or ``[groups * columns]``.
+        row_cuts: Row slices.
+        column_cuts: Column tiles, each with a unit column where the target has one.
+        target: The chip.
+        seed: Key of the chip and the layer.
+
+    Raises:
+        TargetError: The cells of a weight cannot hold its bits, or no such device is known.
+    """
+    groups, rows, columns = matrix.shape
+    slices, planes = len(row_cuts) - 1, target.planes
+    device = device_model(target.device)
+    g_us = np.empty((groups, rows, planes, columns), np.float32)
+    alpha = np.empty((groups, slices, planes, columns))
+    unit = np.empty((groups, slices, columns)) if target.array.unit_column else None
+    step = np.empty((groups, columns))
+    largest = np.asarray(weight_max).reshape(-1)
+    chunks = _chunks(row_cuts, groups, columns)
+
+    def chunk(number: int) -> None:
+        some, s0, s1 = chunks[number]
+        r0, r1 = row_cuts[s0], row_cuts[s1]
+        cuts = tuple(cut - r0 for cut in row_cuts[s0 : s1 + 1])
+        part_max = largest if largest.size == 1 else largest.reshape(groups, columns)[some].reshape(-1)
+        encoded = encode(matrix[some, r0:r1], part_max, cuts, target)
+        alpha[some, s0:s1] = encoded.coefficients.alpha
+        if unit is not None:
+            unit[some, s0:s1] = encoded.coefficients.unit
+        step[some] = encoded.coefficients.weight_step.reshape(-1, columns)
+        for g, goals in zip(range(some.start, some.stop), encoded.g_us, strict=True):
+            device.program(goals.reshape(-1), seed, (g * rows + r0) * planes * columns)
+            g_us[g, r0:r1] = goals
+
+    parallel(chunk, len(chunks))
+    tiles = len(column_cuts) - 1 if target.array.unit_column else 0
+    unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
+    device.program(unit_g_us.reshape(-1), rng.key(seed, "unit"), 0)
+    return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
+
+
+def tile_of_column(column_cuts: tuple[int, ...]) -> NDArray[np.int64]:
+    """Number of each weight column's tile."""
+    return np.repeat(np.arange(len(column_cuts) - 1), np.diff(column_cuts))
+
+
+def _chunks(row_cuts: tuple[int, ...], groups: int, columns: int) -> list[tuple[slice, int, int]]:
+    """Groups, first and end row slice of parts of about `CHUNK` weights; a slice stays whole, as it is flipped as a whole."""
+    rows = row_cuts[-1]
+    if rows * columns * 2 <= CHUNK:
+        per = max(1, CHUNK // max(1, rows * columns))
+        return [(slice(g, min(groups, g + per)), 0, len(row_cuts) - 1) for g in range(0, groups, per)]
+    parts, first = [], 0
+    for s in range(1, len(row_cuts)):
+        if (row_cuts[s] - row_cuts[first]) * columns >= CHUNK or s == len(row_cuts) - 1:
+            parts.append((first, s))
+            first = s
+    return [(slice(g, g + 1), s0, s1) for g in range(groups) for s0, s1 in parts]

@@ -1,0 +1,153 @@
+"""What the kernel reads of a layer, derived from its devices: packed grid steps, coefficients, constants."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.encoding import level_step_us
+from cimc.runtime import gemm, kernels
+from cimc.runtime.coding import Coding
+from cimc.runtime.fabricate import Devices, tile_of_column
+from cimc.runtime.layout import Grid, column_blocks, pack, places
+from cimc.runtime.serial import parallel, threads
+from cimc.runtime.unfold import Unfolding
+from cimc.targets.description import Target
+
+F64 = NDArray[np.float64]
+Array = NDArray[Any]
+
+#: float32 holds every integer up to here; int32 sums stay below the other.
+_EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
+#: Rows of a block, at most.
+_HEIGHT = 96
+#: Multiply-accumulates below which one thread is faster than two.
+SMALL = 1 << 19
+#: Rows that the ideal target adds up at a time.
+_IDEAL_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The arguments of `kernels.read` that belong to the layer, under the names it gives them."""
+
+    matrix: Array
+    places: NDArray[np.int64]
+    row_cuts: NDArray[np.int64]
+    blocks: NDArray[np.int64]
+    alpha: Array
+    unit: Array
+    unit_of_column: NDArray[np.int64]
+    phase_weight: Array
+    constants: F64
+    factor: F64
+    """``[groups * columns]``: of the digital sum, for weights times inputs."""
+
+    @classmethod
+    def of(
+        cls, devices: Devices, coding: Coding, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target,
+        adc_range_ua: float | None,
+    ) -> Plan:  # fmt: skip
+        """The plan of programmed devices; ``adc_range_ua`` None with an ADC: an LSB is one level step."""
+        device, adc, c = target.device, target.adc, devices.coefficients
+        grid = Grid.of(device)
+        volt_step = device.read_voltage_v * level_step_us(target)
+        top = 0 if adc.bits is None else 2**adc.bits - 1
+        one_step = volt_step / coding.full if adc.bits is None else volt_step
+        lsb = one_step if adc.bits is None or adc_range_ua is None else adc_range_ua / top
+        volt = device.read_voltage_v / coding.full / lsb
+        whole = coding.bits is not None
+        values, largest = _values(devices.g_us, grid, whole, row_cuts)
+        units, unit_largest = _values(devices.unit_g_us, grid, whole, row_cuts)
+        constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
+        constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
+        dtype = _dtype(max(largest, unit_largest) * coding.largest, coding.largest) if whole else np.float32
+        integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
+        sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
+        alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT else np.float64)
+        unit = np.zeros((*alpha.shape[:2], 0)) if c.unit is None else c.unit
+        factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
+        return cls._packed(values, units, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor)
+
+    @classmethod
+    def ideal(cls, matrix: Array) -> Plan:
+        """The plan of the weights themselves, in float64 where they are, else float32."""
+        groups, rows, columns = matrix.shape
+        dtype = np.float64 if matrix.dtype == np.float64 else np.float32
+        cuts = (*range(0, rows, _IDEAL_ROWS), rows)
+        values, units = matrix.astype(dtype)[:, :, None], np.zeros((groups, rows, 0), dtype)
+        alpha = np.ones((groups, len(cuts) - 1, 1, columns), dtype)
+        constants = np.array([0.0, 1.0, 0.0, 0.0, -1.0])
+        unit, one = np.zeros((*alpha.shape[:2], 0)), np.ones(groups * columns)
+        return cls._packed(values, units, cuts, (0, columns), dtype, alpha, unit, np.ones(1), constants, one)
+
+    @classmethod
+    def _packed(
+        cls, values: Array, units: Array, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], dtype: Any, alpha: Array,
+        unit: Array, phase_weight: F64, constants: F64, factor: F64,
+    ) -> Plan:  # fmt: skip
+        groups, _, planes, _ = values.shape
+        slices = len(row_cuts) - 1
+        blocks = column_blocks(column_cuts, planes, units.shape[2] > 0)
+        starts, size = places(row_cuts, blocks, planes, dtype)
+        matrix = np.empty((groups, size), dtype)
+
+        def slice_of(number: int) -> None:
+            g, s = divmod(number, slices)
+            rows = slice(row_cuts[s], row_cuts[s + 1])
+            pack(values[g, rows], units[g, rows], s, blocks, starts, matrix[g])
+
+        parallel(slice_of, groups * slices)
+        tiles, weights = tile_of_column(column_cuts), phase_weight.astype(alpha.dtype)
+        return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, weights, constants, factor)
+
+    def read(
+        self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
+        strides: tuple[int, int, int],
+    ) -> int:  # fmt: skip
+        """Run `kernels.read` over all positions of all images, into ``y``; returns saturated conversions."""
+        phases, images, _ = codes.shape
+        total, columns_of_blocks = images * where.positions, len(self.blocks) * len(self.matrix)
+        if total == 0:
+            return 0
+        number = 1 if total * self.matrix.size * phases < SMALL else threads()
+        row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
+        height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
+        tasks = -(-total // height) * columns_of_blocks
+        parts = min(tasks, 1 if number == 1 else 4 * number)
+        cuts = [tasks * n // parts for n in range(parts + 1)]
+        width = np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])
+        tallest, widest = int(np.diff(self.row_cuts).max()) + 1, int(width.max()) + 15
+
+        def part(n: int) -> int:
+            a = np.empty(height * tallest, self.matrix.dtype)
+            sums = np.empty(height * widest, gemm.sums_dtype(self.matrix.dtype))
+            saturated: int = kernels.read(
+                cuts[n], cuts[n + 1], height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
+                self.row_cuts, self.blocks, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
+                np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides, a, sums,
+            )  # fmt: skip
+            return saturated
+
+        return sum(parallel(part, parts, number))
+
+
+def _dtype(largest_sum: float, largest_code: int) -> Any:
+    """The dtype of grid steps that keeps every product exact."""
+    if largest_code < 2**15 and largest_sum < _EXACT_INT and gemm.has_avx2():
+        return np.int16
+    return np.float32 if largest_sum < _EXACT_FLOAT else np.float64
+
+
+def _values(g_us: NDArray[np.float32], grid: Grid, whole: bool, row_cuts: tuple[int, ...]) -> tuple[Array, float]:
+    """Grid steps from the middle (else µS from it), and the largest sum of their sizes down a column of a slice."""
+    values = g_us - np.float32(grid.middle_us)
+    if not whole:
+        return values, 0.0
+    np.rint(values * np.float32(1 / grid.step_us), out=values)
+    sums = [np.abs(values[:, r0:r1]).sum(axis=1, dtype=np.float64).max(initial=0) for r0, r1 in pairwise(row_cuts)]
+    return values, float(max(sums, default=0.0))
