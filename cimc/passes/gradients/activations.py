@@ -6,7 +6,8 @@ import math
 from collections.abc import Callable, Sequence
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 #: Operators that are constant between jumps, or read only the shape of a real input.
 FLAT = ("Floor", "Ceil", "Round", "Sign", "EyeLike", "RandomNormalLike", "RandomUniformLike", "Bernoulli")

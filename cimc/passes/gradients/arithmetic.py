@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import FLOATS, Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.tape import FLOATS
+from cimc.passes.gradients.term import Term
 
 
 @gradient("Add")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 import onnx_ir as ir
-from onnx_ir.passes.common import ShapeInferencePass
 
 from cimc.errors import ModelError
 from cimc.passes.gradients import (
@@ -26,12 +24,11 @@ from cimc.passes.gradients import (
     resize,
     scatter,
 )
+from cimc.passes.gradients.expand import write_out
 from cimc.passes.gradients.registry import rule_for
-from cimc.passes.gradients.rule import FLOATS, Rule, Tape, dims_of
-
-#: Opset of training graphs: the first with RMSNormalization, and one that ONNX Runtime 1.32 runs whole on the CPU
-#: (training-mode BatchNormalization, Gelu, GroupNormalization with a scale a channel, scatter with reduction).
-OPSET = 23
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.survey import survey
+from cimc.passes.gradients.tape import FLOATS, Tape
 
 #: Importing a family registers its rules.
 FAMILIES = (
@@ -91,95 +88,31 @@ def add_backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> Backward:
 
     Reverse accumulation: each node on a path from ``wrt`` to the loss hands the gradients of its outputs to its rule, the
     last node first; gradients of a value with several readers add up. Nodes off these paths, and those that only pass
-    integers or booleans on, need no rule. A value without influence on the loss gets zeros.
+    integers or booleans on, need no rule. An operator without a rule that ONNX defines by simpler ones is written out. A
+    value without influence on the loss gets zeros.
 
     Types and shapes are inferred first. What the caller has annotated is kept and used: shape inference does not see
     through a ``cimc::Vmm``, and some rules want the rank of what follows it.
 
     Raises:
-        ModelError: another opset than `OPSET`, an unknown name, a loss that is no scalar, an operator without a rule.
+        ModelError: another opset than `survey.OPSET`, an unknown name, a loss that is no scalar, an operator without a rule.
     """
+    found = survey(model, loss, wrt)
+    if write_out(model, [n for n in found.nodes if found.between(n)]):
+        found = survey(model, loss, wrt)
     graph = model.graph
-    if graph.opset_imports.get("") != OPSET:
-        raise ModelError(f"the training graph needs opset {OPSET}, this one has {graph.opset_imports.get('')}",
-                         fix=f"convert the model to opset {OPSET}")  # fmt: skip
-    _infer_types(model)
-    values = {v.name: v for v in [*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs)] if v.name}
-    for name in [loss, *wrt]:
-        if name not in values:
-            raise ModelError(f"the graph has no value '{name}' to differentiate", fix="check the names with Netron")
-    _check_loss(values[loss])
-    sources = {name: values[name] for name in wrt}
-    for name, value in sources.items():
-        if value.dtype is not None and value.dtype not in FLOATS:
-            raise ModelError(f"'{name}' is {value.dtype.name} and has no gradient", fix="ask for real values only")
-    nodes = list(graph)
-    path = _path(nodes, values[loss], set(sources.values()))
     tape = Tape(graph)
     grads: dict[ir.Value, list[ir.Value]] = {}
-    if values[loss] in path:
-        grads[values[loss]] = [_fill(tape, values[loss], 1.0)]
-    for node in reversed(nodes):
-        if any(output in grads for output in node.outputs):
-            _apply(tape, node, path, grads)
-    found = {name: _total(tape, value, grads.get(value, [])) for name, value in sources.items()}
-    _remove_unused(graph, tape, set(found.values()))
+    if found.loss in found.path:
+        grads[found.loss] = [_fill(tape, found.loss, 1.0)]
+    for node in reversed(found.nodes):
+        if found.between(node) and any(output in grads for output in node.outputs):
+            _apply(tape, node, found.path, grads)
+    gradients = {name: _total(tape, value, grads.get(value, [])) for name, value in found.sources.items()}
+    _remove_unused(graph, tape, set(gradients.values()))
     made = set(tape.nodes)
     read = [v for node in tape.nodes for v in node.inputs if v is not None and v.producer() not in made]
-    return Backward(found, tuple(tape.nodes), tuple(dict.fromkeys(read)))
-
-
-def _infer_types(model: ir.Model) -> None:
-    """Shape inference, then types through operators that it does not know, by their schema (a Vmm's product is as its input)."""
-    ShapeInferencePass(check_type=False, strict_mode=False)(model)
-    for node in model.graph:
-        version = model.graph.opset_imports.get(node.domain, 1)
-        if all(v.type is not None for v in node.outputs) or not onnx.defs.has(node.op_type, node.domain):
-            continue
-        schema = onnx.defs.get_schema(node.op_type, version, node.domain)
-        known = {f.type_str: v.type for f, v in zip(schema.inputs, node.inputs, strict=False) if v is not None and v.type}
-        for formal, value in zip(schema.outputs, node.outputs, strict=False):
-            value.type = value.type or known.get(formal.type_str)
-
-
-def _check_loss(value: ir.Value) -> None:
-    dims = dims_of(value)
-    if value.dtype not in FLOATS or any(d != 1 for d in dims or ()):
-        kind = value.dtype.name if value.dtype else "unknown type"
-        raise ModelError(f"the loss must be one real number, '{value.name}' is {kind} of shape {list(dims or ())}",
-                         fix="reduce it with ReduceMean or ReduceSum")  # fmt: skip
-
-
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Inputs of a node, and what its subgraphs take from outside."""
-    yield from (v for v in node.inputs if v is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            subgraphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            subgraphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in subgraphs:
-            yield from graph.outputs
-            for inner in graph:
-                yield from _reads(inner)
-
-
-def _path(nodes: Sequence[ir.Node], loss: ir.Value, sources: set[ir.Value]) -> set[ir.Value]:
-    """Real values, and codes that stand for such, that depend on a source and that the loss depends on."""
-    reached = set(sources)
-    for node in nodes:
-        if any(v in reached for v in _reads(node)):
-            codes = {v.dtype for v in node.inputs if v is not None and v in reached}
-            if node.op_type == "QuantizeLinear":
-                codes.add(node.outputs[0].dtype)
-            reached.update(v for v in node.outputs if v.dtype is None or v.dtype in FLOATS or v.dtype in codes)
-    wanted = {loss}
-    for node in reversed(nodes):
-        if any(v in wanted for v in node.outputs):
-            wanted.update(_reads(node))
-    return reached & wanted
+    return Backward(gradients, tuple(tape.nodes), tuple(dict.fromkeys(read)))
 
 
 def _fill(tape: Tape, value: ir.Value, number: float) -> ir.Value:
@@ -204,8 +137,6 @@ def _total(tape: Tape, value: ir.Value, parts: Sequence[ir.Value]) -> ir.Value:
 
 def _apply(tape: Tape, node: ir.Node, path: set[ir.Value], grads: dict[ir.Value, list[ir.Value]]) -> None:
     """Run the rule of one node and hand its results on to the inputs."""
-    if not any(v in path for v in _reads(node)):
-        return
     needed = [v in path for v in node.inputs]
     rule = rule_for(node)
     outputs: list[ir.Value | None] = []

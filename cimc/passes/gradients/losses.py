@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 
 def _targets(r: Rule) -> Term:

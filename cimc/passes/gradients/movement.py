@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.scatter import moved_back
+from cimc.passes.gradients.term import Term
 
 
 @gradient("Reshape", "Flatten", "Squeeze", "Unsqueeze")

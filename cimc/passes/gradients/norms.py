@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 
 def normalised(r: Rule, x: Term, dxhat: Term, axes: Sequence[int], centred: bool = True) -> tuple[Term, Term]:

@@ -9,8 +9,9 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.scatter import scatter_flat
+from cimc.passes.gradients.term import Term
 from cimc.passes.gradients.windows import coverage, fitted, window_of
 
 

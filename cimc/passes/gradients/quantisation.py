@@ -12,7 +12,8 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 
 @gradient("DequantizeLinear")

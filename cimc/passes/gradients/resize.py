@@ -8,7 +8,8 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.passes.gradients.registry import gradient
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 #: Attributes that say how an axis is sampled; extrapolated samples do not depend on the input.
 SAMPLING = ("antialias", "coordinate_transformation_mode", "cubic_coeff_a", "exclude_outside", "mode", "nearest_mode")

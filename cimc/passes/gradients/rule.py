@@ -1,10 +1,9 @@
-"""What a gradient rule sees and writes with: terms (values with arithmetic) and the context of one forward node."""
+"""What a gradient rule sees and writes with: one forward node, its values, and the nodes to append."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,161 +11,10 @@ import onnx_ir as ir
 from numpy.typing import ArrayLike, NDArray
 
 from cimc.errors import ModelError
+from cimc.passes.gradients.tape import FLOATS, Tape, describe, name_of
+from cimc.passes.gradients.term import Dim, Operand, Term
 
-Dim = int | str | None
 Attribute = int | float | str | Sequence[int] | Sequence[float] | ir.TensorProtocol
-FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
-
-
-def describe(node: ir.Node) -> str:
-    """``node 'relu_3' (Relu)``; the domain is shown where it is not ONNX's own, the first output where there is no name."""
-    operator = f"{node.domain}::{node.op_type}" if node.domain else node.op_type
-    return f"node '{name_of(node)}' ({operator})"
-
-
-def name_of(node: ir.Node) -> str:
-    return node.name or node.outputs[0].name or node.op_type
-
-
-def dims_of(value: ir.Value) -> tuple[Dim, ...] | None:
-    """Static shape: an int, the name of a symbolic dimension, or None for each axis; None where the rank is unknown."""
-    if value.shape is None:
-        return None
-    return tuple(int(d) if isinstance(d, int) else d.value for d in value.shape)
-
-
-@dataclass(frozen=True, eq=False)
-class Term:
-    """A value of the graph with arithmetic. Operators append ONNX nodes; numbers become scalars of the rule's type."""
-
-    rule: Rule
-    value: ir.Value
-
-    @property
-    def dims(self) -> tuple[Dim, ...] | None:
-        """See `dims_of`; None for values that rules made, which are not annotated."""
-        return dims_of(self.value)
-
-    @property
-    def rank(self) -> int:
-        """Number of axes. Raises ModelError where the model leaves it open."""
-        dims = self.dims
-        if dims is None:
-            self.rule.refuse(f"the rank of '{self.value.name}' is unknown", "give the model inputs fixed ranks")
-        return len(dims)
-
-    def static(self, what: str, start: int = 0) -> tuple[int, ...]:
-        """Dimensions from axis ``start`` on. Raises ModelError, which says that ``what`` needs them, if one is open."""
-        dims = (self.dims or (None,))[start:]
-        sizes = tuple(d for d in dims if isinstance(d, int))
-        if len(sizes) != len(dims):
-            self.rule.refuse(f"{what} needs the sizes of '{self.value.name}', not {dims}", "fix the sizes of the model inputs")
-        return sizes
-
-    def _binary(self, op: str, other: Operand, swap: bool = False) -> Term:
-        right = other if isinstance(other, Term) else self.rule.scalar(other)
-        return self.rule.op(op, right, self) if swap else self.rule.op(op, self, right)
-
-    def __add__(self, other: Operand) -> Term:
-        return self._binary("Add", other)
-
-    def __radd__(self, other: float) -> Term:
-        return self._binary("Add", other, swap=True)
-
-    def __sub__(self, other: Operand) -> Term:
-        return self._binary("Sub", other)
-
-    def __rsub__(self, other: float) -> Term:
-        return self._binary("Sub", other, swap=True)
-
-    def __mul__(self, other: Operand) -> Term:
-        return self._binary("Mul", other)
-
-    def __rmul__(self, other: float) -> Term:
-        return self._binary("Mul", other, swap=True)
-
-    def __truediv__(self, other: Operand) -> Term:
-        return self._binary("Div", other)
-
-    def __rtruediv__(self, other: float) -> Term:
-        return self._binary("Div", other, swap=True)
-
-    def __neg__(self) -> Term:
-        return self.rule.op("Neg", self)
-
-    def __gt__(self, other: Operand) -> Term:
-        return self._binary("Greater", other)
-
-    def __lt__(self, other: Operand) -> Term:
-        return self._binary("Less", other)
-
-    def equals(self, other: Operand) -> Term:
-        """Elementwise equality, a bool term."""
-        return self._binary("Equal", other)
-
-    def sum(self, axes: Sequence[int], keepdims: bool = True) -> Term:
-        """Sum over axes known now."""
-        return self.rule.op("ReduceSum", self, self.rule.ints(axes), keepdims=int(keepdims)) if axes else self
-
-    def mean(self, axes: Sequence[int]) -> Term:
-        """Mean over axes known now, which stay as ones."""
-        return self.rule.op("ReduceMean", self, self.rule.ints(axes)) if axes else self
-
-    def cast(self, dtype: ir.DataType) -> Term:
-        return self.rule.op("Cast", self, to=int(dtype))
-
-    def mask(self) -> Term:
-        """A condition as 0 and 1. To multiply by it takes ONNX Runtime an eighth of the time of Where."""
-        return self.cast(self.rule.dtype)
-
-
-Operand = Term | float
-
-
-@dataclass
-class Tape:
-    """Appends the backward nodes to a graph, named after the forward node they belong to."""
-
-    graph: ir.Graph
-    nodes: list[ir.Node] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    _constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for node in self.graph:
-            self.names.update({node.name or "", *(v.name or "" for v in node.outputs)})
-        self.names.update({*(v.name or "" for v in self.graph.inputs), *self.graph.initializers})
-
-    def unique(self, stem: str) -> str:
-        """A name that neither a node nor a value of the graph has."""
-        name, count = stem, 0
-        while name in self.names:
-            name, count = f"{stem}.{count}", count + 1
-        self.names.add(name)
-        return name
-
-    def emit(
-        self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, owner: str, outputs: int
-    ) -> Sequence[ir.Value]:
-        node = ir.Node(
-            domain, op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=outputs,
-            name=self.unique(f"{owner}.grad.{len(self.nodes)}"), metadata_props={"cimc.gradient_of": owner},
-        )  # fmt: skip
-        for value in node.outputs:
-            value.name = self.unique(f"{node.name}.{op_type}")
-        self.graph.append(node)
-        self.nodes.append(node)
-        return node.outputs
-
-    def constant(self, array: NDArray[Any], dtype: ir.DataType) -> ir.Value:
-        """One Constant node a distinct tensor; initializers are left to the parameters."""
-        key = (dtype.name, array.shape, array.tobytes())
-        if key not in self._constants:
-            tensor = ir.tensor(array.astype(dtype.numpy()))
-            (value,) = self.emit("Constant", [], {"value": tensor}, "", "constant", 1)
-            value.type, value.shape = ir.TensorType(dtype), ir.Shape(array.shape)
-            self._constants[key] = value
-        return self._constants[key]
 
 
 class Rule:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.term import Term
 
 
 @dataclass(frozen=True)

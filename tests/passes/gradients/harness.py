@@ -28,7 +28,8 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 from scipy.special import erf, ndtr
 
-from cimc.passes.gradients.build import OPSET, backward
+from cimc.passes.gradients.build import backward
+from cimc.passes.gradients.survey import OPSET
 
 Array = NDArray[Any]
 

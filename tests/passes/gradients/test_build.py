@@ -14,9 +14,11 @@ import pytest
 from cimc.errors import ModelError
 from cimc.ir.dialect import register_schemas
 from cimc.passes.gradients import registry
-from cimc.passes.gradients.build import OPSET, add_backward, backward
+from cimc.passes.gradients.build import add_backward, backward
 from cimc.passes.gradients.registry import gradient, registered
-from cimc.passes.gradients.rule import Rule, Term
+from cimc.passes.gradients.rule import Rule
+from cimc.passes.gradients.survey import OPSET
+from cimc.passes.gradients.term import Term
 
 from .harness import Array, rng, run_gradients, session
 
