@@ -253,7 +253,7 @@ class Crossbar:
     def _digital(self, plan: Plan, scale: Array | None, offset: Array | None) -> tuple[Array, Array]:
         """Factor and constant of each column after the digital sum, float64."""
         factor = plan.factor if scale is None else plan.factor * scale
-        constant = np.zeros_like(factor) if offset is None else offset.astype(np.float64).reshape(-1)
+        constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
         if self._shift is not None:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant

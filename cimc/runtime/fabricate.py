@@ -7,11 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients, encode, level_step_us
+from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
 from cimc.runtime.devices import device_model
+from cimc.runtime.rng import Scalar
 from cimc.runtime.serial import parallel
 from cimc.targets.description import Target
 
@@ -73,6 +75,11 @@ def fabricate(
     step = np.empty((groups, columns))
     largest = np.asarray(weight_max).reshape(-1)
     chunks = _chunks(row_cuts, groups, columns)
+    if _plain_pair(target):
+        # No row decides on a coefficient: encode none to get them, and write goals without copies in between.
+        c = encode(matrix[:, :0], weight_max, (0,) * len(row_cuts), target).coefficients
+        parallel(lambda n: _write_pairs(chunks[n], matrix, largest, row_cuts, target, seed, g_us), len(chunks))
+        return Devices(g_us, np.empty((groups, rows, 0), np.float32), c)
 
     def chunk(number: int) -> None:
         some, s0, s1 = chunks[number]
@@ -93,6 +100,41 @@ def fabricate(
     unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
     device.program(unit_g_us.reshape(-1), rng.key(seed, "unit"), 0)
     return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
+
+
+def _plain_pair(target: Target) -> bool:
+    """Whether a weight is one differential pair and nothing else."""
+    return target.weights.representation == "differential_pair" and target.weights.cells == 1 and not target.array.unit_column
+
+
+@njit(cache=True, nogil=True)
+def _pair_goals(
+    weights: Array, span: Array, full: Scalar, discrete: Scalar, g_min: Scalar, step_us: Scalar, goals: Array
+) -> None:
+    """`cimc.ir.encoding.encode` of one plain pair: ``[rows, columns]`` to µS ``[rows, 2, columns]``, in the same float64 steps."""
+    for r in range(weights.shape[0]):
+        for c in range(weights.shape[1]):
+            steps = min(max(weights[r, c] / span[c], -1.0), 1.0) * full
+            if discrete:
+                steps = np.rint(steps)
+            goals[r, 0, c] = np.float32(g_min + max(steps, 0.0) * step_us)
+            goals[r, 1, c] = np.float32(g_min + max(-steps, 0.0) * step_us)
+
+
+def _write_pairs(
+    chunk: tuple[slice, int, int], matrix: Array, weight_max: Array, row_cuts: tuple[int, ...], target: Target, seed: int, g_us: F32
+) -> None:  # fmt: skip
+    groups, s0, s1 = chunk
+    r0, r1, columns = row_cuts[s0], row_cuts[s1], matrix.shape[2]
+    device, d = device_model(target.device), target.device
+    discrete = bool(target.weights.rounded and (d.levels or target.weights.bits))
+    for g in range(groups.start, groups.stop):
+        span = np.broadcast_to(weight_max if weight_max.size == 1 else weight_max.reshape(-1, columns)[g], (columns,))
+        span = np.where(span > 0, span, 1.0).astype(np.float64)
+        weights = np.ascontiguousarray(matrix[g, r0:r1])
+        weights = weights if weights.dtype == np.float64 else weights.astype(np.float32, copy=False)
+        _pair_goals(weights, span, steps_of_full_weight(target), discrete, d.g_min_us, level_step_us(target), g_us[g, r0:r1])
+        device.program(g_us[g, r0:r1].reshape(-1), seed, (g * len(matrix[g]) + r0) * 2 * columns)
 
 
 def tile_of_column(column_cuts: tuple[int, ...]) -> NDArray[np.int64]:

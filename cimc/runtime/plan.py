@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
@@ -29,6 +31,10 @@ _HEIGHT = 96
 SMALL = 1 << 19
 #: Rows that the ideal target adds up at a time.
 _IDEAL_ROWS = 512
+
+
+#: Group and rows to the values that devices ``[rows, planes, columns]`` and unit columns ``[rows, column tiles]`` multiply by.
+Held = Callable[[int, slice], tuple[Array, Array]]
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,25 @@ class Plan:
         lsb = one_step if adc.bits is None or adc_range_ua is None else adc_range_ua / top
         volt = device.read_voltage_v / coding.full / lsb
         whole = coding.bits is not None
-        values, largest = _values(devices.g_us, grid, whole, row_cuts)
-        units, unit_largest = _values(devices.unit_g_us, grid, whole, row_cuts)
+
+        def held(g: int, rows: slice) -> tuple[Array, Array]:
+            """Grid steps from the middle, or µS from it; of devices and of unit columns."""
+            both = devices.g_us[g, rows] - np.float32(grid.middle_us), devices.unit_g_us[g, rows] - np.float32(grid.middle_us)
+            for values in both if whole else ():
+                np.multiply(values, np.float32(1 / grid.step_us), out=values)
+                np.rint(values, out=values)
+            return both
+
+        largest = _largest_sum(held, len(devices.g_us), row_cuts) if whole else 0.0
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
-        dtype = _dtype(max(largest, unit_largest) * coding.largest, coding.largest) if whole else np.float32
+        dtype = _dtype(largest * coding.largest, coding.largest) if whole else np.float32
         integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
         sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
         alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT else np.float64)
         unit = np.zeros((*alpha.shape[:2], 0)) if c.unit is None else c.unit
         factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
-        return cls._packed(values, units, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor)
+        return cls._packed(held, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor)
 
     @classmethod
     def ideal(cls, matrix: Array) -> Plan:
@@ -79,31 +93,40 @@ class Plan:
         groups, rows, columns = matrix.shape
         dtype = np.float64 if matrix.dtype == np.float64 else np.float32
         cuts = (*range(0, rows, _IDEAL_ROWS), rows)
-        values, units = matrix.astype(dtype)[:, :, None], np.zeros((groups, rows, 0), dtype)
+
+        def held(g: int, rows: slice) -> tuple[Array, Array]:
+            values = matrix[g, rows].astype(dtype)
+            return values[:, None], np.zeros((len(values), 0), dtype)
+
         alpha = np.ones((groups, len(cuts) - 1, 1, columns), dtype)
         constants = np.array([0.0, 1.0, 0.0, 0.0, -1.0])
         unit, one = np.zeros((*alpha.shape[:2], 0)), np.ones(groups * columns)
-        return cls._packed(values, units, cuts, (0, columns), dtype, alpha, unit, np.ones(1), constants, one)
+        return cls._packed(held, cuts, (0, columns), dtype, alpha, unit, np.ones(1), constants, one)
 
     @classmethod
     def _packed(
-        cls, values: Array, units: Array, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], dtype: Any, alpha: Array,
-        unit: Array, phase_weight: F64, constants: F64, factor: F64,
+        cls, held: Held, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], dtype: Any, alpha: Array, unit: Array,
+        phase_weight: F64, constants: F64, factor: F64,
     ) -> Plan:  # fmt: skip
-        groups, _, planes, _ = values.shape
-        slices = len(row_cuts) - 1
-        blocks = column_blocks(column_cuts, planes, units.shape[2] > 0)
+        groups, slices, planes, _ = alpha.shape
+        blocks = column_blocks(column_cuts, planes, unit.shape[2] > 0)
         starts, size = places(row_cuts, blocks, planes, dtype)
         matrix = np.empty((groups, size), dtype)
 
         def slice_of(number: int) -> None:
             g, s = divmod(number, slices)
             rows = slice(row_cuts[s], row_cuts[s + 1])
-            pack(values[g, rows], units[g, rows], s, blocks, starts, matrix[g])
+            pack(*held(g, rows), s, blocks, starts, matrix[g])
 
         parallel(slice_of, groups * slices)
         tiles, weights = tile_of_column(column_cuts), phase_weight.astype(alpha.dtype)
         return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, weights, constants, factor)
+
+    @cached_property
+    def _scratch(self) -> tuple[int, int]:
+        """Most rows and device columns of a block, padded."""
+        width = np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])
+        return int(np.diff(self.row_cuts).max()) + 1, int(width.max()) + 15
 
     def read(
         self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
@@ -120,8 +143,7 @@ class Plan:
         tasks = -(-total // height) * columns_of_blocks
         parts = min(tasks, 1 if number == 1 else 4 * number)
         cuts = [tasks * n // parts for n in range(parts + 1)]
-        width = np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])
-        tallest, widest = int(np.diff(self.row_cuts).max()) + 1, int(width.max()) + 15
+        tallest, widest = self._scratch
 
         def part(n: int) -> int:
             a = np.empty(height * tallest, self.matrix.dtype)
@@ -143,11 +165,12 @@ def _dtype(largest_sum: float, largest_code: int) -> Any:
     return np.float32 if largest_sum < _EXACT_FLOAT else np.float64
 
 
-def _values(g_us: NDArray[np.float32], grid: Grid, whole: bool, row_cuts: tuple[int, ...]) -> tuple[Array, float]:
-    """Grid steps from the middle (else µS from it), and the largest sum of their sizes down a column of a slice."""
-    values = g_us - np.float32(grid.middle_us)
-    if not whole:
-        return values, 0.0
-    np.rint(values * np.float32(1 / grid.step_us), out=values)
-    sums = [np.abs(values[:, r0:r1]).sum(axis=1, dtype=np.float64).max(initial=0) for r0, r1 in pairwise(row_cuts)]
-    return values, float(max(sums, default=0.0))
+def _largest_sum(held: Held, groups: int, row_cuts: tuple[int, ...]) -> float:
+    """The largest sum of sizes down a device column of a slice."""
+
+    def of_slice(number: int) -> float:
+        g, s = divmod(number, len(row_cuts) - 1)
+        both = held(g, slice(row_cuts[s], row_cuts[s + 1]))
+        return max(float(np.abs(values).sum(axis=0, dtype=np.float64).max(initial=0)) for values in both)
+
+    return max(parallel(of_slice, groups * (len(row_cuts) - 1)), default=0.0)

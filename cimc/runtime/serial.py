@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import count
 from typing import Any
 
@@ -46,7 +46,10 @@ def parallel(work: Callable[[int], Any], tasks: int, number: int | None = None) 
             results[task] = work(task)
 
     others = [_executor(number - 1).submit(worker) for _ in range(number - 1)]
-    worker()
+    try:
+        worker()
+    finally:
+        wait(others)
     for other in others:
         other.result()
     return results

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cimc.ir.encoding import encode
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.runtime import layout, serial
 from tests.runtime.crossbars import ISAAC, PAIR, crossbar, dense, target
@@ -139,6 +140,20 @@ def test_programming_does_not_depend_on_how_a_layer_is_cut_up(monkeypatch: pytes
     assert cut.g_us.tobytes() == expected
     assert np.array_equal(cut.coefficients.alpha, coefficients.alpha)
     assert np.array_equal(cut.coefficients.weight_step, coefficients.weight_step)
+
+
+@pytest.mark.parametrize("weights", [{}, {"rounded": False}, {"bits": 3}])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+def test_perfect_pairs_hold_what_the_encoding_says(weights: dict[str, Any], dtype: type) -> None:
+    matrix = np.random.default_rng(0).normal(size=(3, 50, 7)).astype(dtype)
+    matrix[1] = 0
+    largest = np.abs(matrix).max(axis=1).reshape(-1).astype(np.float32) * np.float32(0.7)
+    chip = target(PAIR, weights=weights)
+    bar = crossbar(chip, matrix, (0, 20, 50), weight_max=largest)
+    wanted = encode(matrix, largest, (0, 20, 50), chip)
+    assert np.array_equal(bar.g_us, wanted.g_us)
+    assert np.array_equal(bar.coefficients.alpha, wanted.coefficients.alpha)
+    assert np.array_equal(bar.coefficients.weight_step, wanted.coefficients.weight_step)
 
 
 def test_conductances_can_be_set_and_written() -> None:
