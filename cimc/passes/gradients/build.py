@@ -29,6 +29,7 @@ from cimc.passes.gradients.registry import rule_for
 from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.survey import survey
 from cimc.passes.gradients.tape import FLOATS, Tape
+from cimc.passes.gradients.term import dims_of
 
 #: Importing a family registers its rules.
 FAMILIES = (
@@ -118,6 +119,8 @@ def add_backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> Backward:
 def _fill(tape: Tape, value: ir.Value, number: float) -> ir.Value:
     """A tensor of the shape and type of ``value``, full of one number."""
     scalar = tape.constant(np.asarray(number), value.dtype or ir.DataType.FLOAT)
+    if dims_of(value) == ():
+        return scalar
     shape = tape.emit("Shape", [value], {}, "", str(value.name), 1)
     return tape.emit("Expand", [scalar, *shape], {}, "", str(value.name), 1)[0]
 

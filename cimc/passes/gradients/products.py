@@ -36,8 +36,9 @@ def _matmul(r: Rule) -> Sequence[Term]:
     da = _unstacked(r, product, 0, left, batch)
     if len(right) == 2:
         # One matrix for the whole stack: one product over all rows, not one a member and a sum.
-        flat_a, flat_dy = (r.op("Reshape", t, r.op("Concat", r.ints([-1]), r.shape(t, -1), axis=0)) for t in (a, dy))
-        db = r.op("Gemm", flat_a, flat_dy, transA=1)
+        if len(left) > 2:
+            a, dy = (r.op("Reshape", t, r.op("Concat", r.ints([-1]), r.shape(t, -1), axis=0)) for t in (a, dy))
+        db = r.op("Gemm", a, dy, transA=1)
         return [da, r.reshape(db, r.arg(1)) if r.arg(1).rank == 1 else db]
     return [da, _unstacked(r, r.op("MatMul", transposed(a, len(left)), dy), 1, right, batch)]
 
@@ -48,7 +49,7 @@ def _unstacked(r: Rule, product: Term, index: int, dims: Sequence[Dim], batch: i
     if factor.rank == 1:
         flat = product.sum(range(batch), keepdims=False)
         return r.reshape(flat, factor)
-    stack = (r.y.dims or ())[:batch]
+    stack = [None] * batch if r.y.dims is None else r.y.dims[:batch]
     return r.sum_to(product, factor, (*stack, *dims[-2:]))
 
 

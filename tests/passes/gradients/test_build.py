@@ -262,3 +262,16 @@ def test_operators_that_training_needs_have_rules() -> None:
     Concat Split Slice Pad Gather Expand Tile Where Identity Cast ReduceSum ReduceMean ReduceMax MatMul Gemm Conv ConvTranspose
     Resize Einsum Reciprocal Sum Mean Sin Cos Floor Round Sign"""
     assert not set(needed.split()) - set(registered())
+
+
+def test_half_precision_runs() -> None:
+    """Scalars and constants of rules take the type of the node: x·sigmoid(x) in float16 within its rounding."""
+    body = """g (float16[3, 4] x, float16[4] w) => (float16 loss) {
+        s = Sigmoid(x)  y = Mul(x, s)  n = LayerNormalization(y, w)  g = Relu(n)  loss = ReduceMean<keepdims=0>(g)
+    }"""
+    double = body.replace("float16", "double")
+    x, w = rng(1).standard_normal((3, 4)), np.array([1.0, 2.0, -1.0, 0.5])
+    half = gradients(body, ["x", "w"], x=x.astype(np.float16), w=w.astype(np.float16))
+    for low, high in zip(half, gradients(double, ["x", "w"], x=x, w=w), strict=True):
+        assert low.dtype == np.float16
+        np.testing.assert_allclose(low, high, atol=5e-3)
