@@ -6,7 +6,6 @@ So the first run binds the weight operand of every product as a constant; a late
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,16 +17,19 @@ from cimc.compiler import compile_model
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 
-#: Positions of the operands that a crossbar would hold.
+#: Depthwise convolutions go to crossbars too: here it is coverage that counts, not area.
+SETTINGS = {"mapping.depthwise": "analog"}
+
+#: Positions of the operands that a crossbar would hold, and of the lengths of sequences, which it unrolls.
 WEIGHT_OPERANDS: dict[str, tuple[int, ...]] = {
     "Conv": (1,),
     "ConvTranspose": (1,),
     "Gemm": (1,),
     "MatMul": (1,),
     "Einsum": (1,),
-    "LSTM": (1, 2, 3),
-    "GRU": (1, 2, 3),
-    "RNN": (1, 2, 3),
+    "LSTM": (1, 2, 3, 4),
+    "GRU": (1, 2, 3, 4),
+    "RNN": (1, 2, 3, 4),
 }
 
 
@@ -43,7 +45,7 @@ class CimcRep(BackendRep):
         self._bound: dict[str, Any] = {}
         self._chip: Chip | None = None
         if not self._weights:
-            self._chip = Chip(compile_model(model, target).need_program())
+            self._chip = Chip(compile_model(model, target, settings=SETTINGS).need_program())
 
     @property
     def program(self) -> Program | None:
@@ -70,7 +72,7 @@ class CimcRep(BackendRep):
 
     def _chip_for(self, weights: dict[str, Any]) -> Chip:
         if self._chip is None or any(not _same(value, self._bound[name]) for name, value in weights.items()):
-            self._chip = Chip(compile_model(_bind(self._model, weights), self._target).need_program())
+            self._chip = Chip(compile_model(_bind(self._model, weights), self._target, settings=SETTINGS).need_program())
             self._bound = weights
         return self._chip
 
@@ -108,16 +110,22 @@ class CimcBackend(Backend):
 
 
 def _run_time_weights(model: onnx.ModelProto, inputs: set[str]) -> list[str]:
-    names: Sequence[str] = [
-        node.input[position]
-        for node in model.graph.node
-        if node.domain in ("", "ai.onnx")
-        for position in WEIGHT_OPERANDS.get(node.op_type, ())
-        if position < len(node.input) and node.input[position] in inputs
-    ]
-    activations = {node.input[0] for node in model.graph.node if node.op_type in WEIGHT_OPERANDS}
-    outputs = {value.name for value in model.graph.output}
-    return [name for name in dict.fromkeys(names) if name not in activations and name not in outputs]
+    """Inputs that weight operands come from, directly or through other nodes, and that no activation comes from."""
+    sources: dict[str, set[str]] = {name: {name} for name in inputs}
+    weights: dict[str, None] = {}
+    activations = {value.name for value in model.graph.output}
+    for node in model.graph.node:
+        reached = [sources.get(name, set()) - weights.keys() for name in node.input]
+        operands = WEIGHT_OPERANDS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+        if operands:
+            activations |= reached[0]
+        for position in operands:
+            if position < len(reached) and not reached[position] & activations:
+                weights.update(dict.fromkeys(sorted(reached[position])))
+        for name in node.output:
+            # A shape is known before the data are.
+            sources[name] = set() if node.op_type in ("Shape", "Size") else set().union(*reached) - weights.keys()
+    return list(weights)
 
 
 def _bind(model: onnx.ModelProto, weights: dict[str, Any]) -> onnx.ModelProto:

@@ -12,8 +12,10 @@ reshaped keeps its name, as `select` tells the rearrangement by the weight's vie
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import prod
 from typing import ClassVar
 
+import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import ModelError
@@ -22,10 +24,16 @@ from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
 from cimc.passes.selection.placement import bodies, name_nodes, record
 from cimc.passes.selection.registry import weight_slots
+from cimc.passes.selection.shapes import infer_missing_shapes
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
+
+SHAPE_OPS = frozenset({"Shape", "Size"})
+
+#: Metadata of an initializer that was a constant or was computed from some: it is no parameter to train.
+CONSTANT = "cimc.constant"
 
 
 class Fold(Pass):
@@ -59,19 +67,21 @@ class Fold(Pass):
 def fold_constants(state: Compilation) -> bool:
     """Fold what can be folded; True if anything was."""
     graph = state.model.graph
+    infer_missing_shapes(state.model, (node.inputs[0] for node in graph if node.op_type in SHAPE_OPS))
     known: set[ir.Value] = set()  # values that depend on constants only, folded or not
     changed = False
     for node in list(graph):
-        if not all(value is None or value in known or is_constant(value) for value in node.inputs):
+        fixed = _static_shape(node)
+        if fixed is None and not all(value is None or value in known or is_constant(value) for value in node.inputs):
             continue
         if not _may_fold(node):
             continue
         known.update(node.outputs)
         if any(o.is_graph_output() for o in node.outputs):
             continue
-        if _is_weight_view(node, known):
-            continue
-        arrays = evaluate(node, state.model)
+        if _is_weight_view(node, known) or any(use.node.op_type == "Range" for o in node.outputs for use in o.uses()):
+            continue  # ONNX Runtime takes vectors of one element as the ends of a Range, but not where they are constants
+        arrays = evaluate(node, state.model) if fixed is None else [fixed]
         if arrays is None:
             continue
         why = "a constant" if node.op_type == "Constant" else "computed once from constants"
@@ -94,6 +104,17 @@ def lift_constants(state: Compilation) -> bool:
         _become_initializers(state.model.graph, node, [tensor])
         changed = True
     return changed
+
+
+def _static_shape(node: ir.Node) -> ir.TensorProtocol | None:
+    """What a Shape or Size gives where every dimension is fixed, whatever the data."""
+    shape = node.inputs[0].shape if node.op_type in SHAPE_OPS and node.domain == "" and node.inputs[0] is not None else None
+    if shape is None or not shape.is_static():
+        return None
+    dims = shape.numpy()
+    if node.op_type == "Size":
+        return ir.tensor(np.array(prod(dims), np.int64))
+    return ir.tensor(np.array(dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)], np.int64))
 
 
 def _may_fold(node: ir.Node) -> bool:
@@ -126,6 +147,7 @@ def _become_initializers(graph: ir.Graph, node: ir.Node, tensors: Sequence[ir.Te
         name = output.name
         tensor.name = name
         value = ir.Value(name=name, shape=ir.Shape(tensor.shape.numpy()), type=ir.TensorType(tensor.dtype), const_value=tensor)
+        value.metadata_props[CONSTANT] = node.op_type
         values.append((output, value))
     for output, value in values:
         output.replace_all_uses_with(value)
