@@ -15,9 +15,11 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from cimc.ir.geometry import Dense, WeightView
 from cimc.ir.program import InputCoding, Layer
+from cimc.runtime import serial
 from cimc.runtime.crossbar import Crossbar
 from cimc.targets.description import Target
 
@@ -79,11 +81,15 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the default: one JSON object")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256, 1024])
     parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--threads", type=int, help="of both; the default: all cores")
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=1024)
     options = parser.parse_args()
-    results = [measure(batch, options.rows, options.columns, options.repeats) for batch in options.batches]
-    print(json.dumps({"rows": options.rows, "weight_columns": options.columns, "tile_rows": 256, "results": results}, indent=2))
+    serial.set_threads(options.threads)
+    with threadpool_limits(options.threads):
+        results = [measure(batch, options.rows, options.columns, options.repeats) for batch in options.batches]
+    setting = {"rows": options.rows, "weight_columns": options.columns, "tile_rows": 256, "threads": serial.threads()}
+    print(json.dumps({**setting, "results": results}, indent=2))
 
 
 if __name__ == "__main__":

@@ -80,4 +80,4 @@ class Coding:
         clips = kernels.quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
         if self.per_bit:
             codes = ((codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None]) & 1).astype(np.uint8)
-        return codes.reshape(-1, *x.shape), int(clips)
+        return codes.reshape(self.weights.size, *x.shape), int(clips)

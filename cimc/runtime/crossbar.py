@@ -223,7 +223,7 @@ class Crossbar:
         """
         held = self._programmed()
         flat, _ = self._coding.apply(np.ascontiguousarray(samples).reshape(samples.shape[0], -1))
-        codes = flat.reshape(-1, *samples.shape).astype(np.float32)
+        codes = flat.reshape(len(flat), *samples.shape).astype(np.float32)
         chosen = range(len(self.row_cuts) - 1) if row_slice is None else [row_slice]
         out = np.empty((*codes.shape[:3], len(chosen), self.device_columns), np.float32)
         volt = np.float32(self.target.device.read_voltage_v / self._coding.full)

@@ -111,7 +111,7 @@ def _plain_pair(target: Target) -> bool:
 def _pair_goals(
     weights: Array, span: Array, full: Scalar, discrete: Scalar, g_min: Scalar, step_us: Scalar, goals: Array
 ) -> None:
-    """`cimc.ir.encoding.encode` of one plain pair: ``[rows, columns]`` to µS ``[rows, 2, columns]``, in the same float64 steps."""
+    """`encode` of one plain pair: ``[rows, columns]`` to µS ``[rows, 2, columns]``, by the same float64 operations."""
     for r in range(weights.shape[0]):
         for c in range(weights.shape[1]):
             steps = min(max(weights[r, c] / span[c], -1.0), 1.0) * full
@@ -122,8 +122,15 @@ def _pair_goals(
 
 
 def _write_pairs(
-    chunk: tuple[slice, int, int], matrix: Array, weight_max: Array, row_cuts: tuple[int, ...], target: Target, seed: int, g_us: F32
-) -> None:  # fmt: skip
+    chunk: tuple[slice, int, int],
+    matrix: Array,
+    weight_max: Array,
+    row_cuts: tuple[int, ...],
+    target: Target,
+    seed: int,
+    g_us: F32,
+) -> None:
+    """Goals of one chunk into ``g_us``, then what the devices make of them."""
     groups, s0, s1 = chunk
     r0, r1, columns = row_cuts[s0], row_cuts[s1], matrix.shape[2]
     device, d = device_model(target.device), target.device

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -76,10 +75,9 @@ class Plan:
                 np.rint(values, out=values)
             return both
 
-        largest = _largest_sum(held, len(devices.g_us), row_cuts) if whole else 0.0
+        dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts), coding.largest) if whole else np.float32
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
-        dtype = _dtype(largest * coding.largest, coding.largest) if whole else np.float32
         integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
         sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
         alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT else np.float64)
@@ -158,19 +156,22 @@ class Plan:
         return sum(parallel(part, parts, number))
 
 
-def _dtype(largest_sum: float, largest_code: int) -> Any:
+def _dtype(largest_step: float, largest_sum: float, largest_code: int) -> Any:
     """The dtype of grid steps that keeps every product exact."""
-    if largest_code < 2**15 and largest_sum < _EXACT_INT and gemm.has_avx2():
+    product = largest_sum * largest_code
+    if max(largest_step, largest_code) < 2**15 and product < _EXACT_INT and gemm.has_avx2():
         return np.int16
-    return np.float32 if largest_sum < _EXACT_FLOAT else np.float64
+    return np.float32 if product < _EXACT_FLOAT else np.float64
 
 
-def _largest_sum(held: Held, groups: int, row_cuts: tuple[int, ...]) -> float:
-    """The largest sum of sizes down a device column of a slice."""
+def _largest(held: Held, groups: int, row_cuts: tuple[int, ...]) -> tuple[float, float]:
+    """The largest size of a value, and the largest sum of sizes down a device column of a slice."""
 
-    def of_slice(number: int) -> float:
+    def of_slice(number: int) -> tuple[float, float]:
         g, s = divmod(number, len(row_cuts) - 1)
-        both = held(g, slice(row_cuts[s], row_cuts[s + 1]))
-        return max(float(np.abs(values).sum(axis=0, dtype=np.float64).max(initial=0)) for values in both)
+        both = [np.abs(values) for values in held(g, slice(row_cuts[s], row_cuts[s + 1]))]
+        sums = [float(values.sum(axis=0, dtype=np.float64).max(initial=0)) for values in both]
+        return max(float(values.max(initial=0)) for values in both), max(sums)
 
-    return max(parallel(of_slice, groups * (len(row_cuts) - 1)), default=0.0)
+    found = parallel(of_slice, groups * (len(row_cuts) - 1))
+    return max(value for value, _ in found), max(total for _, total in found)

@@ -80,6 +80,7 @@ CHIPS: dict[str, Any] = {
     "wide codes": target(PAIR, device=NOISE, dac={"bits": 16}),
     "bit-sliced": target(ISAAC, device={"read_sigma_us": 20.0, "programming": {"sigma_us": 5.0}}, dac={"bits": 6}),
     "two's complement": target(ISAAC, device={"read_sigma_us": 20.0}, dac={"bits": 6, "signed": "twos_complement"}),
+    "many levels": target(PAIR, device={**NOISE, "levels": 40_001}),
     "ideal": target({}),
 }
 CONV = Conv(kernel_shape=(3, 3), strides=(1, 1), dilations=(1, 1), pads=(1, 1, 1, 1))
@@ -116,6 +117,15 @@ def test_bytes_do_not_depend_on_threads_or_batch_splits(name: str, case: str, mo
     assert run(2, ()) == whole
     assert run(1, (1, 3)) == whole
     assert run(2, (5,)) == whole
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", CHIPS)
+def test_no_images_give_no_results(name: str, case: str) -> None:
+    geometry, shape, x_shape = CASES[case]
+    bar = crossbar(CHIPS[name], np.ones(shape, np.float32), (*range(0, shape[1], 128), shape[1]), range_ua=100.0)
+    empty = bar.multiply(np.empty((0, *x_shape[1:]), np.float32), geometry, 0)
+    assert empty.shape == (0, *bar.multiply(np.zeros((1, *x_shape[1:]), np.float32), geometry, 0).shape[1:])
 
 
 def test_the_same_seed_programs_the_same_chip_and_another_one_does_not() -> None:
