@@ -86,7 +86,6 @@ def _reads(node: ir.Node) -> Iterator[ir.Value]:
         else:
             continue
         for graph in subgraphs:
-            yield from graph.outputs
             for inner in graph:
                 yield from _reads(inner)
 

@@ -74,7 +74,7 @@ def fitted(r: Rule, term: Term, weight: Term, window: Window, like: Term, narrow
     for d, o, s, e, b, p in zip(dims, small, window.strides, window.extents, window.begin, window.end, strict=False):
         if isinstance(d, int) and isinstance(o, int):
             rest.append(d + b + p - ((o - 1) * s + e))
-    if len(rest) != len(window.kernel) or any(extra >= s for extra, s in zip(rest, window.strides, strict=True)):
+    if len(rest) != len(window.kernel):
         return spread(r, term, weight, window, like, group)
     end = [p - min(extra, 0) for p, extra in zip(window.end, rest, strict=True)]
     return r.op(

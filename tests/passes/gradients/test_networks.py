@@ -39,7 +39,8 @@ RECURRENT = """g (int64[N, 2] tokens, double[5, 3] table, double[3, 8] w, double
 }"""
 #: Attention has no rule, but a body in the standard. It stands beside values that bear the names of its body.
 WRITTEN_OUT = """g (double[N, 4, 6] x, double[N, 5, 6] k, double[N, 5, 6] v) => (double loss) {
-    NegOne__1 = Exp(x)  QReshaped__1 = Neg(NegOne__1)  y = Attention<q_num_heads=2, kv_num_heads=2>(QReshaped__1, k, v)
+    "attend.NegOne__1" = Exp(x)  "attend.QReshaped__1" = Neg("attend.NegOne__1")
+    [attend] y = Attention<q_num_heads=2, kv_num_heads=2>("attend.QReshaped__1", k, v)
     squares = Mul(y, y)  loss = ReduceMean<keepdims=0>(squares)
 }"""
 
