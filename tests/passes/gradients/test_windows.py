@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from cimc.errors import ModelError
 
@@ -103,6 +105,35 @@ def test_average_pool(shape: tuple[int, ...], attributes: dict[str, Any], includ
 @pytest.mark.parametrize("shape", [(2, 2, 4), (2, 2, 2, 3), (1, 2, 2, 2, 2)])
 def test_global_pools(op: str, shape: tuple[int, ...]) -> None:
     check(op, distinct(*shape))
+
+
+@st.composite
+def windows(draw: st.DrawFn) -> tuple[int, int, dict[str, Any]]:
+    """Size, kernel and attributes of a window along one axis that fits at least once."""
+    size, kernel = draw(st.integers(3, 9)), draw(st.integers(1, 3))
+    stride, dilation = draw(st.integers(1, 4)), draw(st.integers(1, 3))
+    pads = [draw(st.integers(0, kernel - 1)) for _ in range(2)]
+    assume(size + sum(pads) >= (kernel - 1) * dilation + 1)
+    return size, kernel, {"strides": [stride], "dilations": [dilation], "pads": pads}
+
+
+@settings(max_examples=25, deadline=None)
+@given(windows(), st.sampled_from([(1, 1), (2, 2), (4, 2)]))
+def test_any_convolution(window: tuple[int, int, dict[str, Any]], channels: tuple[int, int]) -> None:
+    size, kernel, attributes = window
+    inputs, group = channels
+    check(
+        "Conv", normal(2, inputs, size), normal(2 * group, inputs // group, kernel, seed=1), fixed=[1], group=group, **attributes
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(windows(), st.booleans(), st.booleans())
+def test_any_pool(window: tuple[int, int, dict[str, Any]], ceil: bool, include: bool) -> None:
+    size, kernel, attributes = window
+    options = {"kernel_shape": [kernel], "ceil_mode": int(ceil), **attributes}
+    check("MaxPool", distinct(1, 2, size), **options)
+    check("AveragePool", normal(1, 2, size), count_include_pad=int(include), dynamic=[False], **options)
 
 
 RESIZES: list[tuple[tuple[int, ...], list[float], dict[str, Any]]] = [
