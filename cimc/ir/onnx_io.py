@@ -6,11 +6,12 @@ makes a whole model of it again. In the small file an initializer kept aside is 
 
 from __future__ import annotations
 
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import onnx
@@ -77,7 +78,7 @@ def session(
     outputs: Sequence[str] | None = None,
     threads: int | None = None,
 ) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU that reads the arrays where they are.
+    """An ONNX Runtime session on the CPU that reads the arrays where they are, or, optimised, maps a file of them.
 
     Its threads do not spin, weights are not repacked (peak memory stays near one copy), and it keeps the arrays alive.
 
@@ -95,8 +96,6 @@ def session(
     if outputs is not None:
         _set_outputs(model, outputs)
     external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
-    values = {t.name: ort.OrtValue.ortvalue_from_numpy(np.require(tensors[t.name], requirements=("C", "A"))) for t in external}
-
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = threads or os.cpu_count() or 1
@@ -106,22 +105,48 @@ def session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")
-    for name, value in values.items():
-        options.add_initializer(name, value)
-    # ONNX Runtime uses those buffers as they are, but its loader wants to find the data too. It copies what it is given, so
-    # for real weights, which it has no reason to look at, a sparse file of the right size stands in.
-    looked_at = [t.name for t in external if optimise or t.data_type not in _REAL]
-    if looked_at:
-        options.add_external_initializers(looked_at, [values[name] for name in looked_at])
+    if not external:
+        return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    values = {} if optimise else _lent(external, tensors, options)
     with TemporaryDirectory() as folder:
         with open(os.path.join(folder, _STAND_IN), "wb") as file:
-            file.truncate(max((tensors[t.name].nbytes for t in external), default=0))
-        for tensor in external:
-            next(entry for entry in tensor.external_data if entry.key == "location").value = _STAND_IN
+            for tensor in external:
+                offset = _write(file, tensors[tensor.name]) if optimise else 0
+                del tensor.external_data[:]
+                for key, entry in (("location", _STAND_IN), ("offset", offset), ("length", tensors[tensor.name].nbytes)):
+                    tensor.external_data.add(key=key, value=str(entry))
+            if not optimise:
+                file.truncate(max(tensors[t.name].nbytes for t in external))
         options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         made = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     made.cimc_initializers = values
     return made
+
+
+def _lent(
+    external: Sequence[onnx.TensorProto], tensors: Mapping[str, NDArray[Any]], options: ort.SessionOptions
+) -> dict[str, ort.OrtValue]:
+    """Lend ONNX Runtime the arrays as they lie.
+
+    Only without optimisation, which transposes and drops initializers, and would then meet arrays of the old shapes. The
+    loader wants to find the data too, and copies what it is given: for real weights, which it has no reason to look at, a
+    sparse file of the right size stands in.
+    """
+    values = {t.name: ort.OrtValue.ortvalue_from_numpy(np.require(tensors[t.name], requirements=("C", "A"))) for t in external}
+    for name, value in values.items():
+        options.add_initializer(name, value)
+    looked_at = [t.name for t in external if t.data_type not in _REAL]
+    if looked_at:
+        options.add_external_initializers(looked_at, [values[name] for name in looked_at])
+    return values
+
+
+def _write(file: BinaryIO, array: NDArray[Any]) -> int:
+    """Append an array at the start of a page; its offset."""
+    offset = -(-file.tell() // mmap.PAGESIZE) * mmap.PAGESIZE
+    file.seek(offset)
+    file.write(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+    return offset
 
 
 def _is_plain(dtype: ir.DataType) -> bool:
