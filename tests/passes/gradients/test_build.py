@@ -275,3 +275,9 @@ def test_half_precision_runs() -> None:
     for low, high in zip(half, gradients(double, ["x", "w"], x=x, w=w), strict=True):
         assert low.dtype == np.float16
         np.testing.assert_allclose(low, high, atol=5e-3)
+
+
+def test_parameters_may_be_initializers() -> None:
+    body = "g (double[2] x) => (double loss) <double[2] w = {3, 4}> { y = Mul(x, w) loss = ReduceSum<keepdims=0>(y) }"
+    for grad, expected in zip(gradients(body, ["w", "x"], x=np.array([5.0, 6.0])), ([5, 6], [3, 4]), strict=True):
+        np.testing.assert_array_equal(grad, expected)
