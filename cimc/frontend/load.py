@@ -201,6 +201,7 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
         proto = _inlined(proto, where)
     with check.refusing(where, "not a sound ONNX model", _EXPORT):
         _forget_map_types(proto.graph)
+        _forget_negative_sizes(proto.graph)
         model: ir.Model = ir.from_proto(proto)
         for name, array in arrays.items():
             value = model.graph.initializers[name]
@@ -250,3 +251,11 @@ def _forget_map_types(graph: onnx.GraphProto) -> None:
             kind = getattr(kind, kind.WhichOneof("value")).elem_type
         if kind.HasField("map_type"):
             value.ClearField("type")
+
+
+def _forget_negative_sizes(graph: onnx.GraphProto) -> None:
+    """Some exporters write an unknown dimension as -1; ONNX Runtime takes it for one, and so does all that follows here."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim if value.type.HasField("tensor_type") else ():
+            if dim.dim_value < 0:
+                dim.ClearField("dim_value")

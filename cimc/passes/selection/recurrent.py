@@ -149,7 +149,10 @@ def _functions(node: ir.Node, site: Site, directions: int) -> list[list[Activati
 
 
 def _direction_of(weight: Operand, d: int) -> Operand:
-    if weight == Operand.of(weight.initializer, weight.shape):
+    constant = weight.initializer.const_value
+    # An axis of size 1 that came from Unsqueeze is none of the initializer's, to index it by.
+    untouched = constant is not None and tuple(constant.shape.numpy()) == weight.shape
+    if untouched and weight == Operand.of(weight.initializer, weight.shape):
         return weight.at(d)
     rest = weight.reshape(weight.shape[1:]) if weight.shape[0] == 1 else None
     if rest is None:
