@@ -191,7 +191,7 @@ def read(
     for b in range(blocks.shape[0]):
         widest = max(widest, blocks[b, 1] - blocks[b, 0])
         units = max(units, blocks[b, 3])
-    currents = np.empty(planes * widest + units, np.float32)
+    currents = np.empty(planes * widest + units + 8, np.float32)
     unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), alpha.dtype)
     row_key = np.empty(height, np.uint64)
@@ -239,10 +239,14 @@ def read(
                     sigma = np.float32(np.sqrt(variance_code * square_sum + variance_read))
                     noise_key = rng.mix64(row_key[i] ^ np.uint64((phase << 32) | s))
                     low, high = np.uint32(noise_key), np.uint32(noise_key >> np.uint64(32))
-                    for p in range(planes + 1):
+                    # All columns in one block: their counters follow each other, and whole vectors serve narrow layers.
+                    lines = 1 if width == columns else planes + 1
+                    for p in range(lines):
                         begin, end = p * width, (p + 1) * width
                         counter = device + p * columns + c0
-                        if p == planes:
+                        if lines == 1:
+                            end = (device_width + 7) // 8 * 8
+                        elif p == planes:
                             end, counter = device_width, device + planes * columns + u0
                         if noisy and sigma > 0:
                             line = currents[begin:end]
