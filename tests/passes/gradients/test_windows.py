@@ -117,7 +117,7 @@ def windows(draw: st.DrawFn) -> tuple[int, int, dict[str, Any]]:
     return size, kernel, {"strides": [stride], "dilations": [dilation], "pads": pads}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(windows(), st.sampled_from([(1, 1), (2, 2), (4, 2)]))
 def test_any_convolution(window: tuple[int, int, dict[str, Any]], channels: tuple[int, int]) -> None:
     size, kernel, attributes = window
@@ -127,7 +127,7 @@ def test_any_convolution(window: tuple[int, int, dict[str, Any]], channels: tupl
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(windows(), st.booleans(), st.booleans())
 def test_any_pool(window: tuple[int, int, dict[str, Any]], ceil: bool, include: bool) -> None:
     size, kernel, attributes = window
