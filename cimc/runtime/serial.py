@@ -16,7 +16,9 @@ def threads() -> int:
     """Threads that the kernels use: `set_threads`, else CIMC_THREADS, else the cores this process may run on."""
     if _threads is not None:
         return _threads
-    return max(1, int(os.environ.get("CIMC_THREADS", "0")) or len(os.sched_getaffinity(0)))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    wanted = os.environ.get("CIMC_THREADS", "")
+    return int(wanted) if wanted.isdecimal() and int(wanted) else cores or 1
 
 
 def set_threads(number: int | None) -> None:
