@@ -1,7 +1,8 @@
-"""The ONNX dialect of the graph stages: domain ``cimc``, one operator, ``Vmm``.
+"""The ONNX dialect of the graph stages: domain ``cimc``.
 
 ``select`` replaces each node that goes to crossbars by a ``Vmm`` that keeps the node's name, its activation, its weight
-initializer and its bias; ``calibrate`` and ``quantise`` add attributes to it; ``lower`` reads it.
+initializer and its bias; ``calibrate`` and ``quantise`` add attributes to it; ``lower`` reads it. The other operators are
+those of a training step: ``differentiate`` writes them.
 """
 
 from __future__ import annotations
@@ -41,29 +42,88 @@ VMM_ATTRIBUTES: dict[str, tuple[OpSchema.AttrType, bool, str]] = {
     "weight_error": (_FLOAT, False, "Set by quantise: RMS error over RMS weight."),
 }
 
+#: Those of a Vmm that its backward operators carry too: which layer, and how vectors and positions lie.
+PLACE_ATTRIBUTES = (
+    "layer", "geometry", "view_index", "view_split", "view_perm", "view_shape", "channel_rows", "group_packing", "alpha",
+)  # fmt: skip
+_PLACE = {name: VMM_ATTRIBUTES[name] for name in PLACE_ATTRIBUTES}
+
 FLOAT_TYPES = ["tensor(float)", "tensor(double)", "tensor(float16)", "tensor(bfloat16)"]
+
+_ONE, _MAY, _MANY = (
+    OpSchema.FormalParameterOption.Single,
+    OpSchema.FormalParameterOption.Optional,
+    OpSchema.FormalParameterOption.Variadic,
+)
+_Values = list[tuple[str, str, OpSchema.FormalParameterOption]]
+
+#: operator -> (text, inputs, output, attributes)
+OPERATORS: dict[str, tuple[str, _Values, tuple[str, str], dict[str, tuple[OpSchema.AttrType, bool, str]]]] = {
+    "Vmm": (
+        "A vector-matrix multiplication on crossbars, Y = (rows(X) @ matrix(W)) * alpha + beta * B.",
+        [
+            ("X", "Activation.", _ONE),
+            ("W", "Weight initializer, in the layout of the user's node.", _ONE),
+            ("B", "Bias, one a column.", _MAY),
+        ],
+        ("Y", "Product."),
+        VMM_ATTRIBUTES,
+    ),
+    "VmmBackward": (
+        "Gradient of a Vmm's activation: rows(dX) = (columns(dY) @ matrix(W)^T) * alpha, overlapping windows added up.",
+        [
+            ("dY", "Gradient of the product.", _ONE),
+            ("W", "The weight initializer.", _ONE),
+            ("X", "The activation: its shape, and where it left the DAC's range.", _ONE),
+        ],
+        ("dX", "Gradient of the activation."),
+        _PLACE
+        | {
+            "mode": (_STRING, False, "digital (default): by the digital copy of W; analog: on the transposed array."),
+            "ste": (_STRING, False, "pass (default): the gradient passes at saturation of the DAC; clipped: it is zero there."),
+        },
+    ),
+    "Outer": (
+        "Gradient of a Vmm's weight: the sum over positions of the outer product of rows(X) and columns(dY), times alpha.",
+        [("X", "Activation, real-valued.", _ONE), ("dY", "Gradient of the product.", _ONE)],
+        ("dW", "Gradient, in the shape of the weight initializer."),
+        _PLACE,
+    ),
+    "Update": (
+        "One parameter's step: by the optimizer with the sum of its gradients, or the new value itself.",
+        [("P", "The initializer.", _ONE), ("G", "Gradients, or one new value.", _MANY)],
+        ("Q", "The initializer after the step."),
+        {
+            "layer": (_STRING, False, "Crossbar layer that holds the parameter, under the target's update rule."),
+            "action": (_STRING, False, "descend (default): by the optimizer; assign: G is the new value (running statistics)."),
+        },
+    ),
+    "DropoutMask": (
+        "Random factors of the shape of X: 0 with probability ratio, else 1 / (1 - ratio).",
+        [("X", "Gives the shape.", _ONE)],
+        ("M", "The mask."),
+        {"ratio": (_FLOAT, True, "Share that is dropped.")},
+    ),
+}
 
 
 def register_schemas() -> None:
     """Make `onnx.checker` and shape inference know the dialect. Calling it again does nothing."""
     if onnx.defs.has("Vmm", DOMAIN):
         return
-    onnx.defs.register_schema(
-        OpSchema(
-            "Vmm",
-            DOMAIN,
-            VERSION,
-            doc="A vector-matrix multiplication on crossbars, Y = (rows(X) @ matrix(W)) * alpha + beta * B.",
-            inputs=[
-                OpSchema.FormalParameter("X", "T", "Activation."),
-                OpSchema.FormalParameter("W", "T", "Weight initializer, in the layout of the user's node."),
-                OpSchema.FormalParameter("B", "T", "Bias, one a column.", param_option=OpSchema.FormalParameterOption.Optional),
-            ],
-            outputs=[OpSchema.FormalParameter("Y", "T", "Product.")],
-            type_constraints=[("T", FLOAT_TYPES, "A real type.")],
-            attributes=[
-                OpSchema.Attribute(name, kind, description=doc, required=required)
-                for name, (kind, required, doc) in VMM_ATTRIBUTES.items()
-            ],
+    for name, (doc, inputs, output, attributes) in OPERATORS.items():
+        onnx.defs.register_schema(
+            OpSchema(
+                name,
+                DOMAIN,
+                VERSION,
+                doc=doc,
+                inputs=[OpSchema.FormalParameter(word, "T", text, param_option=option) for word, text, option in inputs],
+                outputs=[OpSchema.FormalParameter(output[0], "T", output[1])],
+                type_constraints=[("T", FLOAT_TYPES, "A real type.")],
+                attributes=[
+                    OpSchema.Attribute(word, kind, description=text, required=required)
+                    for word, (kind, required, text) in attributes.items()
+                ],
+            )
         )
-    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cimc.ir.program import DigitalStep, Program, Step, VmmStep
+from cimc.ir.program import DigitalStep, OuterStep, Program, Step, UpdateStep, VmmBackwardStep, VmmStep
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -14,12 +14,26 @@ if TYPE_CHECKING:
 
 def step_inputs(step: Step) -> tuple[str, ...]:
     """Names of the values that a step reads."""
-    return step.inputs if isinstance(step, DigitalStep) else (step.input,)
+    match step:
+        case DigitalStep() | UpdateStep():
+            return step.inputs
+        case VmmBackwardStep():
+            return (step.input, step.activation)
+        case OuterStep():
+            return (step.input, step.gradient)
+        case _:
+            return (step.input,)
 
 
 def step_outputs(step: Step) -> tuple[str, ...]:
     """Names of the values that a step makes."""
-    return step.outputs if isinstance(step, DigitalStep) else (step.output,)
+    match step:
+        case DigitalStep():
+            return step.outputs
+        case UpdateStep():
+            return ()
+        case _:
+            return (step.output,)
 
 
 def task_graph(program: Program) -> TaskGraph:

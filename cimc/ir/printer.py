@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cimc.ir.program import SCHEMA_VERSION, DigitalStep, Layer, Program, ValueSpec, VmmStep
+from cimc.ir.program import (
+    SCHEMA_VERSION,
+    DigitalStep,
+    Layer,
+    MaskStep,
+    OuterStep,
+    Program,
+    Step,
+    UpdateStep,
+    ValueSpec,
+    VmmBackwardStep,
+    VmmStep,
+)
 
 
 def print_program(program: Program) -> str:
@@ -17,10 +29,13 @@ def _lines(program: Program) -> Iterator[str]:
     for word, values in (("input", program.inputs), ("output", program.outputs)):
         for value in values:
             yield f"  {word} {_value(value)}"
+    for name in program.parameters:
+        tensor = program.tensors[f"initializer/{name}"]
+        yield f"  parameter %{name}: {tensor.dtype.name}[{', '.join(map(str, tensor.shape))}]"
     for layer in program.layers:
         yield f"  {_layer(program, layer)}"
     for step in program.steps:
-        yield f"  {_vmm(step) if isinstance(step, VmmStep) else _digital(step)}"
+        yield f"  {_step(step)}"
     yield "}"
 
 
@@ -49,10 +64,31 @@ def _layer(program: Program, layer: Layer) -> str:
     return " ".join(parts)
 
 
+def _step(step: Step) -> str:
+    match step:
+        case DigitalStep():
+            return _digital(step)
+        case VmmStep():
+            return _vmm(step)
+        case VmmBackwardStep():
+            what = f"%{step.output} = vmm_backward @{step.layer}(%{step.input}, %{step.activation}) {step.geometry.kind}"
+            return f"{what}{_positions(step)} {step.mode}{' clipped' if step.ste == 'clipped' else ''}"
+        case OuterStep():
+            return f"%{step.output} = outer @{step.layer}(%{step.input}, %{step.gradient}) {step.geometry.kind}{_positions(step)}"
+        case MaskStep():
+            return f"%{step.output} = mask(%{step.input}) ratio={step.ratio:g}"
+        case UpdateStep():
+            where = f"@{step.layer}" if step.layer is not None else f"%{step.parameter}"
+            return f"{'update' if step.action == 'descend' else 'assign'} {where} ({', '.join(f'%{v}' for v in step.inputs)})"
+
+
+def _positions(step: VmmStep | VmmBackwardStep | OuterStep) -> str:
+    return "" if step.positions is None else f" positions={step.positions}"
+
+
 def _vmm(step: VmmStep) -> str:
     merged = f" merged({', '.join(step.nodes[1:])})" if len(step.nodes) > 1 else ""
-    positions = "" if step.positions is None else f" positions={step.positions}"
-    return f"%{step.output} = vmm @{step.layer}(%{step.input}) {step.geometry.kind}{positions} stage={step.stage}{merged}"
+    return f"%{step.output} = vmm @{step.layer}(%{step.input}) {step.geometry.kind}{_positions(step)} stage={step.stage}{merged}"
 
 
 def _digital(step: DigitalStep) -> str:

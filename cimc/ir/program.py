@@ -13,6 +13,20 @@ everything large is an array in ``tensors``, by name:
 ``scale/STEP``        float32 or float64, one for each output channel: digital factor after the crossbar sum; absent: 1
 ``offset/STEP``       the same shape: digital offset (bias, merged batch normalisation); absent: 0
 ====================  =====================================================================================
+
+A trained program also holds its chip, and its initializers are the trained ones:
+
+==========================  ===============================================================================
+``state/seed``              int64 ``[1]``: of the chip
+``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances, µS
+``state/LAYER/unit_g_us``   float32 ``[groups, rows, column tiles]``: those of unit columns, where there are any
+``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below
+``state/LAYER/delta``       the same shape: ΔW
+``state/LAYER/written_us``  float32, as ``g_us``: last target of each device, NaN where never written
+``state/LAYER/updates``     uint32, as ``weights``: updates of each weight in training
+``state/LAYER/writes``      uint32, as ``g_us``: writes of each device in training
+``state/LAYER/w_max``       float32 ``[groups, columns]``: the weight that spans the window
+==========================  ===============================================================================
 """
 
 from __future__ import annotations
@@ -128,7 +142,63 @@ class VmmStep(_Record):
     stage: int = Field(0, description="Order of firing, set by `schedule`; steps of one stage do not depend on each other.")
 
 
-Step = Annotated[DigitalStep | VmmStep, Field(discriminator="kind")]
+class VmmBackwardStep(_Record):
+    """Gradient of a crossbar step's activation: ``dX = dY @ W^T * alpha``, overlapping windows added up."""
+
+    kind: Literal["vmm_backward"] = "vmm_backward"
+    name: str
+    layer: str
+    input: str = Field(description="Gradient of the product.")
+    activation: str = Field(description="The forward activation: its shape, and where it left the DAC's range.")
+    output: str
+    geometry: Geometry
+    alpha: float = 1.0
+    mode: Literal["digital", "analog"] = Field("digital", description="digital: by the FP32 copy of W; analog: on the transposed array.")
+    ste: Literal["pass", "clipped"] = Field("pass", description="What becomes of a gradient where the DAC saturated.")
+    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    nodes: tuple[str, ...]
+
+
+class OuterStep(_Record):
+    """A layer's weight gradient, ``[groups, rows, columns]``: the outer products of inputs and output gradients, summed."""
+
+    kind: Literal["outer"] = "outer"
+    name: str
+    layer: str
+    input: str = Field(description="The forward activation, real-valued.")
+    gradient: str = Field(description="Gradient of the product.")
+    output: str
+    geometry: Geometry
+    alpha: float = 1.0
+    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    nodes: tuple[str, ...]
+
+
+class MaskStep(_Record):
+    """Dropout factors in the shape of ``input``, keyed by seed, step and image: 0, or ``1 / (1 - ratio)``."""
+
+    kind: Literal["mask"] = "mask"
+    name: str
+    input: str
+    output: str
+    ratio: float = Field(gt=0, lt=1)
+
+
+class UpdateStep(_Record):
+    """Hands a parameter its gradient, the sum of ``inputs``; the trainer makes the step."""
+
+    kind: Literal["update"] = "update"
+    name: str
+    parameter: str = Field(description="Name of the initializer.")
+    layer: str | None = Field(None, description="The layer that holds it, gradients then [groups, rows, columns]; null: digital.")
+    inputs: tuple[str, ...]
+    action: Literal["descend", "assign"] = Field("descend", description="assign: the input is the new value (running statistics).")
+
+
+Step = Annotated[
+    DigitalStep | VmmStep | VmmBackwardStep | OuterStep | MaskStep | UpdateStep,
+    Field(discriminator="kind"),
+]
 
 
 class Placement(_Record):
@@ -167,6 +237,9 @@ class Program(_Record):
     outputs: tuple[ValueSpec, ...]
     layers: tuple[Layer, ...] = ()
     steps: tuple[Step, ...] = ()
+    parameters: tuple[str, ...] = Field((), description="Digital initializers that a training program reads anew at each run.")
+    loss: str | None = Field(None, description="Of a training program: the output that is its loss.")
+    labels: str | None = Field(None, description="Of a training program: the input that the loss compares with; null: none.")
     placements: tuple[Placement, ...] = ()
     provenance: Provenance = Provenance()
     preprocessing: Preprocessing | None = None
@@ -209,13 +282,17 @@ class Program(_Record):
         return {name.removeprefix(prefix): array for name, array in self.tensors.items() if name.startswith(prefix)}
 
     def to_onnx(self) -> ModelProto:
-        """The graph that this program was lowered from, with its weights, as plain ONNX that any runtime runs."""
+        """The graph that this program was lowered from, with its weights, as plain ONNX that any runtime runs.
+
+        Of a training program: the whole step, in ONNX and the dialect ``cimc``.
+        """
         import onnx_ir
 
         from cimc.ir.expand import expand
         from cimc.ir.onnx_io import join
 
-        return onnx_ir.to_proto(expand(join(self.tensors["graph"].tobytes(), self.initializers())))
+        model = join(self.tensors["graph"].tobytes(), self.initializers())
+        return onnx_ir.to_proto(model if self.loss is not None else expand(model))
 
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:

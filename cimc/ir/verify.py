@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from math import prod
 from typing import NoReturn
@@ -12,7 +12,7 @@ import numpy as np
 from cimc.errors import VerifyError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Layer, Program, VmmStep
+from cimc.ir.program import DigitalStep, Layer, MaskStep, OuterStep, Program, UpdateStep, VmmBackwardStep, VmmStep
 from cimc.ir.verify_blocks import verify_blocks
 
 
@@ -35,10 +35,13 @@ def verify(program: Program) -> None:
         if isinstance(step, DigitalStep):
             if f"segment/{step.name}" not in program.tensors:
                 _fail(f"step {step.name}", f"no tensor segment/{step.name}", "store the segment's ONNX model under that name")
-        elif step.layer not in layers:
-            _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")
-        else:
+        elif isinstance(step, UpdateStep):
+            _update(program, step, layers)
+        elif not isinstance(step, MaskStep):
+            if step.layer not in layers:
+                _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")
             _vmm(program, step, layers[step.layer])
+    _training(program)
     verify_blocks(program)
 
 
@@ -122,7 +125,37 @@ def _cuts(layer: Layer) -> None:
         _fail(f"layer {layer.name}", "it is cut one way only", "run pass `tile` again")
 
 
-def _vmm(program: Program, step: VmmStep, layer: Layer) -> None:
+def _update(program: Program, step: UpdateStep, layers: Mapping[str, Layer]) -> None:
+    """A layer gets its own outer products, a digital initializer is a parameter; a new value stands alone."""
+    where = f"step {step.name}"
+    if not step.inputs or (step.action == "assign" and len(step.inputs) != 1):
+        _fail(where, f"{len(step.inputs)} inputs", "give the gradients of one parameter, or one new value")
+    if step.layer is None:
+        if step.parameter not in program.parameters:
+            _fail(where, f"{step.parameter} is no parameter of the program", "name it in parameters")
+        return
+    layer = layers.get(step.layer)
+    if layer is None or layer.weight.tensor != step.parameter:
+        _fail(where, f"layer {step.layer} does not hold {step.parameter}", "name the layer's own initializer")
+    products = {s.output: s.layer for s in program.steps if isinstance(s, OuterStep)}
+    for value in step.inputs:
+        if products.get(value) != step.layer:
+            _fail(where, f"{value} is no outer product of layer {step.layer}", "give values that outer steps of the layer make")
+
+
+def _training(program: Program) -> None:
+    """Parameters have data and one update at most; loss and labels are an output and an input."""
+    for name in program.parameters:
+        if f"initializer/{name}" not in program.tensors:
+            _fail(f"parameter {name}", f"no tensor initializer/{name}", "keep its first value under the initializer's own name")
+    updates = (s for s in program.steps if isinstance(s, UpdateStep))
+    _unique("update of", (s.parameter if s.layer is None else f"layer {s.layer}" for s in updates))
+    for word, name, values in (("loss", program.loss, program.outputs), ("labels", program.labels, program.inputs)):
+        if name is not None and name not in {value.name for value in values}:
+            _fail(word, f"there is no such value as {name}", "name an output for the loss, an input for the labels")
+
+
+def _vmm(program: Program, step: VmmStep | VmmBackwardStep | OuterStep, layer: Layer) -> None:
     """The geometry suits the layer's matrix; scale and offset have one entry for each output channel."""
     where, geometry = f"step {step.name}", step.geometry
     groups, rows, columns = layer.weight.shape
