@@ -17,7 +17,8 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.segments import cut, to_model
-from cimc.passes.lowering.stages import node_stages, used_values
+from cimc.passes.lowering.stages import is_own, node_stages, used_values
+from cimc.passes.lowering.training import is_update, training_step, updated_parameters
 
 
 class Lower(Pass):
@@ -29,10 +30,15 @@ class Lower(Pass):
         graph_bytes, tensors = split(state.model)
         lowering = _Lowering(state, {f"initializer/{name}": array for name, array in tensors.items()})
         lowering.run()
+        graph = state.model.graph
+        parameters = updated_parameters(graph)
         state.program = Program(
             target=state.target,
-            inputs=tuple(value_spec(value) for value in state.model.graph.inputs),
-            outputs=tuple(value_spec(value) for value in state.model.graph.outputs),
+            inputs=tuple(value_spec(value) for value in graph.inputs if value.name not in parameters),
+            outputs=tuple(value_spec(value) for value in graph.outputs if not is_update(value.producer())),
+            parameters=parameters,
+            loss=graph.metadata_props.get("cimc.loss"),
+            labels=graph.metadata_props.get("cimc.labels"),
             layers=tuple(lowering.layers.values()),
             steps=tuple(lowering.steps),
             placements=tuple(state.placements.values()),
@@ -57,19 +63,23 @@ class _Lowering:
         self.tensors.update({f"initializer/{name}": array for name, array in defaults.items()})
         vmms = {node: self._affine(node) for node in graph if is_vmm(node)}
         merged = {inner for affine in vmms.values() for inner in affine.merged}
+        made = {n: n.outputs[0] for n in graph if is_own(n)} | {n: a.output for n, a in vmms.items()}
         # A merged node goes with its Vmm, so the value that leaves the Vmm is the last merged node's output.
         nodes = [node for node in graph if node not in merged]
         digital: dict[int, list[ir.Node]] = {}
-        analog: dict[int, list[ir.Node]] = {}
-        for node, stage in zip(nodes, node_stages(nodes, {n: a.output for n, a in vmms.items()}), strict=True):
-            (analog if is_vmm(node) else digital).setdefault(stage, []).append(node)
+        own: dict[int, list[ir.Node]] = {}
+        for node, stage in zip(nodes, node_stages(nodes, made, late=any(map(is_update, graph))), strict=True):
+            (own if is_own(node) else digital).setdefault(stage, []).append(node)
         initializers = set(graph.initializers.values()) - set(graph.inputs)
         readers = _readers(nodes)
-        for stage in sorted(digital.keys() | analog.keys()):
+        for stage in sorted(digital.keys() | own.keys()):
             if stage in digital:
                 self._digital(f"digital{stage}", digital[stage], readers, initializers)
-            for node in analog.get(stage, ()):
-                self._vmm(node, vmms[node])
+            for node in own.get(stage, ()):
+                if node in vmms:
+                    self._vmm(node, vmms[node])
+                else:
+                    self.steps.append(training_step(node, self._positions))
 
     def _affine(self, node: ir.Node) -> Affine:
         view = view_of(node)

@@ -1,0 +1,140 @@
+"""The loss behind a model's output, or the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import onnx_ir as ir
+
+from cimc.errors import ModelError
+
+LOSSES = ("softmax_cross_entropy", "mse", "binary_cross_entropy", "model")
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What `add_loss` found or made: the scalar, the input that takes the labels (None: the model has its own), a note."""
+
+    value: ir.Value
+    labels: ir.Value | None
+    note: str
+
+
+def add_loss(model: ir.Model, spec: str) -> Loss:
+    """Append a loss, the mean over the batch, and an input for the labels.
+
+    =========================  =====================================================================================
+    ``softmax_cross_entropy``  of the output as logits, classes along axis 1; ``labels`` int64, ``[N]`` or ``[N, ...]``
+    ``mse``                    of the output; ``target`` of its shape and type
+    ``binary_cross_entropy``   of the output as logits; ``target`` of its shape and type, 0 to 1
+    ``model``                  the output is the loss
+    =========================  =====================================================================================
+
+    A Softmax (or LogSoftmax) that ends the model stands in for the first's own, a Sigmoid for the third's.
+
+    Args:
+        model: The graph, changed in place.
+        spec: Name of the loss, and ``:OUTPUT`` where it is not the model's first.
+
+    Raises:
+        ModelError: No such loss or output, or the output's type or rank does not suit it.
+    """
+    kind, _, name = spec.partition(":")
+    if kind not in LOSSES:
+        raise ModelError(f"no loss is called {kind}", fix=f"the losses are {', '.join(LOSSES)}; add :OUTPUT to choose an output")
+    outputs = {str(value.name): value for value in model.graph.outputs}
+    if name and name not in outputs:
+        raise ModelError(f"the model has no output {name} for the loss", fix=f"its outputs are {', '.join(outputs)}")
+    value = outputs[name] if name else model.graph.outputs[0]
+    if kind == "model":
+        return Loss(value, None, f"the loss is the model's output {value.name}")
+    if value.dtype is None or not value.dtype.is_floating_point():
+        raise ModelError(f"the output {value.name} is not real, so {kind} cannot be computed", fix="name a real output: LOSS:OUTPUT")
+    return _MAKERS[kind](_Writer(model), value)
+
+
+@dataclass
+class _Writer:
+    """Appends nodes; names no value of the graph has."""
+
+    model: ir.Model
+
+    def op(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
+        node = ir.node(op_type, list(inputs), attributes=attributes, name=self.name(f"loss/{op_type}", nodes=True))
+        node.outputs[0].name = self.name(f"loss/{op_type}")
+        self.model.graph.append(node)
+        return node.outputs[0]
+
+    def name(self, wish: str, nodes: bool = False) -> str:
+        graph = self.model.graph
+        taken = {n.name for n in graph} if nodes else {v.name for v in (*graph.inputs, *graph.initializers.values())}
+        taken |= set() if nodes else {v.name for n in graph for v in n.outputs}
+        name, count = wish, 1
+        while name in taken:
+            count += 1
+            name = f"{wish}_{count}"
+        return name
+
+    def input(self, wish: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
+        value = ir.val(self.name(wish), dtype=dtype, shape=shape)
+        self.model.graph.inputs.append(value)
+        return value
+
+    def scalar(self, value: ir.Value, name: str = "loss") -> ir.Value:
+        """Name and annotate the loss."""
+        value.name = self.name(name)
+        value.shape = ir.Shape([])
+        self.model.graph.outputs.append(value)
+        return value
+
+
+def _before(value: ir.Value, *op_types: str) -> tuple[ir.Value, str]:
+    """The input of the activation that the loss contains, and its operator."""
+    node = value.producer()
+    if node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx") and node.inputs[0] is not None:
+        axis, rank = node.attributes.get_int("axis", -1), len(value.shape) if value.shape is not None else None
+        if node.op_type == "Sigmoid" or axis == 1 or (rank is not None and axis % rank == 1):
+            inner = node.inputs[0]
+            inner.type, inner.shape = inner.type or value.type, inner.shape or value.shape
+            return inner, node.op_type
+    return value, ""
+
+
+def _softmax_cross_entropy(writer: _Writer, value: ir.Value) -> Loss:
+    logits, found = _before(value, "Softmax", "LogSoftmax")
+    shape = value.shape
+    if shape is None or len(shape) < 2:
+        raise ModelError(f"softmax_cross_entropy wants classes along axis 1 of {value.name}, of rank 2 or more")
+    labels = writer.input("labels", ir.DataType.INT64, ir.Shape([shape[0], *list(shape)[2:]]))
+    loss = writer.op("SoftmaxCrossEntropyLoss", logits, labels, reduction="mean")
+    loss.type = value.type
+    note = f"the loss is the softmax cross-entropy of {value.name}"
+    return Loss(writer.scalar(loss), labels, note + (f", whose {found} it contains" if found else ""))
+
+
+def _mse(writer: _Writer, value: ir.Value) -> Loss:
+    target = writer.input("target", value.dtype or ir.DataType.FLOAT, value.shape)
+    difference = writer.op("Sub", value, target)
+    loss = writer.op("ReduceMean", writer.op("Mul", difference, difference), keepdims=0)
+    loss.type = value.type
+    return Loss(writer.scalar(loss), target, f"the loss is the mean squared error of {value.name}")
+
+
+def _binary_cross_entropy(writer: _Writer, value: ir.Value) -> Loss:
+    """softplus(z) - z·t, which is -t·log(s) - (1 - t)·log(1 - s) for s = sigmoid(z)."""
+    logits, found = _before(value, "Sigmoid")
+    target = writer.input("target", value.dtype or ir.DataType.FLOAT, value.shape)
+    parts = writer.op("Sub", writer.op("Softplus", logits), writer.op("Mul", logits, target))
+    loss = writer.op("ReduceMean", parts, keepdims=0)
+    loss.type = value.type
+    note = f"the loss is the binary cross-entropy of {value.name}"
+    return Loss(writer.scalar(loss), target, note + (", whose Sigmoid it contains" if found else " as logits"))
+
+
+_MAKERS: dict[str, Callable[[_Writer, ir.Value], Loss]] = {
+    "softmax_cross_entropy": _softmax_cross_entropy,
+    "mse": _mse,
+    "binary_cross_entropy": _binary_cross_entropy,
+}

@@ -1,0 +1,130 @@
+"""The inference graph at the opset of training graphs, checked to compute what it did."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.errors import ModelError
+from cimc.ir.onnx_io import join, session, split
+from cimc.ir.program import Program
+from cimc.ir.expand import expand
+from cimc.passes.gradients.survey import OPSET
+from cimc.passes.samples import synthetic
+
+#: The first IR version that the opset needs.
+_IR_VERSION = 11
+#: Images of the comparison.
+_IMAGES = 2
+_RANDOM = ("Dropout", "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+
+def upgraded(program: Program) -> ir.Model:
+    """The program's graph, ``Vmm`` nodes as they are, at opset `survey.OPSET`.
+
+    Operators of other domains have no version there and stay. ONNX's converter only sees the small form of the model: large
+    initializers stand in as inputs meanwhile.
+
+    Raises:
+        ModelError: ONNX cannot convert it, or what comes out has other inputs or outputs, is refused by ONNX Runtime, or
+            computes something else.
+    """
+    small = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
+    before = join(small.SerializeToString(), program.initializers())
+    opset = before.opset_imports.get("", OPSET)
+    if opset == OPSET:
+        return before
+    after = join(_converted(small, opset), program.initializers())
+    _annotate(before, after)
+    _same_interface(before, after)
+    _same_results(before, after, program, opset)
+    return after
+
+
+def _refused(why: str, opset: int) -> ModelError:
+    return ModelError(
+        f"training needs opset {OPSET}, the model has {opset}, and {why}",
+        fix=f"export the model again with opset {OPSET}, or as near to it as your exporter goes",
+    )
+
+
+def _converted(small: onnx.ModelProto, opset: int) -> bytes:
+    from onnx import version_converter
+
+    aside = [t for t in small.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    names = {t.name for t in aside}
+    given = {value.name for value in small.graph.input}
+    kept = [t for t in small.graph.initializer if t.name not in names]
+    model = onnx.ModelProto()
+    model.CopyFrom(small)
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    stand_in = [t for t in aside if t.name not in given]
+    model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in stand_in)
+    try:
+        after = version_converter.convert_version(model, OPSET)
+    except Exception as error:  # the converter raises RuntimeError, ValueError or its own type
+        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise _refused(f"ONNX's converter does not manage it: {reason}", opset) from error
+    drop = {t.name for t in stand_in}
+    inputs = [value for value in after.graph.input if value.name not in drop]
+    del after.graph.input[:]
+    after.graph.input.extend(inputs)
+    after.graph.initializer.extend(aside)
+    after.ir_version = max(after.ir_version, _IR_VERSION)
+    return after.SerializeToString()
+
+
+def _annotate(before: ir.Model, after: ir.Model) -> None:
+    """Types, shapes and notes of values that the converter leaves out."""
+    known = {v.name: v for n in before.graph for v in n.outputs} | dict(before.graph.initializers)
+    for value in (*(v for n in after.graph for v in n.outputs), *after.graph.initializers.values()):
+        old = known.get(value.name)
+        if old is not None:
+            value.type, value.shape = value.type or old.type, value.shape or old.shape
+            value.metadata_props.update(old.metadata_props)
+
+
+def _same_interface(before: ir.Model, after: ir.Model) -> None:
+    for word, old, new in (("inputs", before.graph.inputs, after.graph.inputs), ("outputs", before.graph.outputs, after.graph.outputs)):
+        if [(v.name, v.type) for v in old] != [(v.name, v.type) for v in new]:
+            raise _refused(f"the conversion changed its {word}", before.opset_imports.get("", 0))
+
+
+def _same_results(before: ir.Model, after: ir.Model, program: Program, opset: int) -> None:
+    """Both run on the same synthetic images. What is random is not compared."""
+    source = synthetic(before, program.target.input.range)
+    feeds = source.feeds(np.arange(min(_IMAGES, source.images) if source.step is None else source.step))
+    expected = _run(before, feeds)
+    try:
+        found = _run(after, feeds)
+    except Exception as error:  # ONNX Runtime has a class for every status
+        raise _refused(f"ONNX Runtime refuses the conversion: {str(error).splitlines()[0]}", opset) from error
+    if any(node.op_type in _RANDOM[1:] for node in before.graph):
+        return
+    for value, old, new in zip(after.graph.outputs, expected, found, strict=True):
+        if not _close(old, new):
+            raise _refused(f"its output {value.name} is another after conversion", opset)
+
+
+def _run(model: ir.Model, feeds: dict[str, NDArray[Any]]) -> list[Any]:
+    small, tensors = split(expand(model))
+    outputs: list[Any] = session(small, tensors).run(None, feeds)
+    return outputs
+
+
+def _close(old: Any, new: Any) -> bool:
+    if not (isinstance(old, np.ndarray) and isinstance(new, np.ndarray)):
+        return type(old) is type(new)
+    if old.dtype != new.dtype or old.shape != new.shape:
+        return False
+    if old.dtype.kind != "f":
+        return bool((old == new).all())
+    a, b = old.astype(np.float64), new.astype(np.float64)
+    eps = float(np.finfo(old.dtype).eps)
+    # Other kernels add up in another order: a thousand roundings of the largest value.
+    return bool(np.allclose(a, b, rtol=0, atol=1000 * eps * max(1.0, float(np.abs(a).max(initial=0))), equal_nan=True))
