@@ -9,14 +9,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import DataError
-from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmStep
-from cimc.runtime import rng
+from cimc.errors import DataError, RunError
+from cimc.ir.graph import step_inputs, step_outputs
+from cimc.ir.program import DigitalStep, MaskStep, OuterStep, Program, UpdateStep, ValueSpec, VmmBackwardStep, VmmStep
+from cimc.runtime import backward, rng
+from cimc.runtime.backward import Learning
+from cimc.runtime.coding import Coding
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import DigitalUnit, Value
 
 #: Sees a crossbar step and its input before it fires.
 Watch = Callable[[VmmStep, NDArray[Any]], None]
+#: Steps that only training programs have.
+TrainingStep = MaskStep | OuterStep | UpdateStep | VmmBackwardStep
 
 
 class Executor:
@@ -37,7 +42,14 @@ class Executor:
         self._digital = DigitalUnit(program)
         self._last_use = _last_uses(program)
 
-    def run(self, inputs: Mapping[str, Value], first_image: int, watch: Watch | None = None, keep: tuple[str, ...] = ()) -> dict[str, Value]:
+    def run(
+        self,
+        inputs: Mapping[str, Value],
+        first_image: int,
+        watch: Watch | None = None,
+        keep: tuple[str, ...] = (),
+        learning: Learning | None = None,
+    ) -> dict[str, Value]:
         """Outputs by name, in the model's order; then the values named in ``keep``.
 
         Args:
@@ -45,27 +57,55 @@ class Executor:
             first_image: Number of the first image of this batch; keys the read noise.
             watch: Called before each crossbar step.
             keep: Intermediate values to return as well.
+            learning: Of a training program: W and present parameters; it takes the gradients.
 
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
         defaults = {spec.name: self._program.tensors[f"initializer/{spec.name}"] for spec in self._program.inputs if spec.has_default}
         values = check_inputs(self._program.inputs, defaults | dict(inputs))
+        if self._program.layers and self._program.target.dac.bits is not None:
+            _check_finite(values)
         images = image_count(self._program.inputs, values)
         wanted = [value.name for value in self._program.outputs]
         outputs = {*wanted, *keep}
+        if learning is not None:
+            values.update(learning.parameters)
         for number, step in enumerate(self._program.steps):
             if isinstance(step, DigitalStep):
                 split = images if self._deterministic and not step.splits_exactly else None
                 values.update(zip(step.outputs, self._digital.run(step, values, split), strict=True))
-            else:
+            elif isinstance(step, VmmStep):
                 if watch is not None:
                     watch(step, values[step.input])
                 values[step.output] = self.multiply(step, values[step.input], images, first_image)
+            else:
+                self._learn(step, values, first_image, learning)
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
         return {name: self._output(name, values) for name in (*wanted, *keep)}
+
+    def _learn(self, step: TrainingStep, values: dict[str, Value], first_image: int, learning: Learning | None) -> None:
+        """A step that only training programs have."""
+        if isinstance(step, MaskStep):
+            values[step.output] = backward.dropout_mask(step, values[step.input], self._seed, first_image)
+            return
+        if learning is None:
+            raise RunError("a training program needs weights to learn", where=f"step {step.name}", fix="run it by a Trainer")
+        if isinstance(step, UpdateStep):
+            learning.update(step, [values[name] for name in step.inputs])
+            return
+        layer = self._crossbars[step.layer].layer
+        if isinstance(step, OuterStep):
+            x, dy = values[step.input], values[step.gradient]
+            values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
+            return
+        x, weights = values[step.activation], learning.weights[step.layer]
+        dx = backward.activation_gradient(values[step.input], weights, x.shape, step.geometry, step.alpha)
+        if step.ste == "clipped":
+            dx = backward.clip_gradient(dx, x, Coding.of(self._program.target, layer))
+        values[step.output] = dx
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""
@@ -91,8 +131,7 @@ def _last_uses(program: Program) -> list[list[str]]:
     """For each step, the values that no later step reads."""
     last: dict[str, int] = {}
     for number, step in enumerate(program.steps):
-        read = step.inputs if isinstance(step, DigitalStep) else (step.input,)
-        made = step.outputs if isinstance(step, DigitalStep) else (step.output,)
+        read, made = step_inputs(step), step_outputs(step)
         last.update(dict.fromkeys((*read, *made), number))
     uses: list[list[str]] = [[] for _ in program.steps]
     for name, number in last.items():
@@ -122,6 +161,13 @@ def check_inputs(specs: tuple[ValueSpec, ...], inputs: Mapping[str, Value]) -> d
         word, which = ("no input is called", unknown) if unknown else ("no data for input", missing)
         raise DataError(f"{word} {', '.join(which)}", fix=f"the model's inputs are {', '.join(names)}")
     return {spec.name: _checked(spec, inputs.get(spec.name)) for spec in specs}
+
+
+def _check_finite(values: Mapping[str, Value]) -> None:
+    """A DAC has no code for NaN or Inf."""
+    for name, value in values.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f" and not np.isfinite(value).all():
+            raise DataError("the data hold NaN or Inf, which no DAC can convert", where=f"input {name}")
 
 
 def _checked(spec: ValueSpec, value: Value) -> Value:

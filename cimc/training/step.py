@@ -1,0 +1,187 @@
+"""One training step on a chip: forward on its crossbars, backward, gradients by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from cimc.errors import CimcError
+from cimc.ir.program import Layer, Program, UpdateStep, weight_matrix
+from cimc.runtime.executor import Executor, Learning
+
+if TYPE_CHECKING:
+    from cimc.runtime.chip import Chip
+
+Array = NDArray[Any]
+F32 = NDArray[np.float32]
+
+
+def training_program(
+    program: Program,
+    *,
+    loss: str = "softmax_cross_entropy",
+    trainable: Sequence[str] = (),
+    frozen: Sequence[str] = (),
+    backward: Literal["digital", "analog"] = "digital",
+    ste: Literal["pass", "clipped"] = "pass",
+) -> Program:
+    """The training step of a compiled program: the same layers in the same places, with loss, backward steps and updates.
+
+    Args:
+        program: Compiled for inference.
+        loss: As `cimc.passes.training.losses.add_loss` takes it.
+        trainable: See `Differentiate`, as for the rest.
+        frozen: Patterns of initializers or layers that do not train.
+        backward: ``digital`` or ``analog``.
+        ste: ``pass`` or ``clipped``.
+
+    Raises:
+        ModelError: The graph cannot be brought to the training opset, or has an operator without a gradient.
+        TargetError: The chip cannot do an analog backward pass.
+        CimcError: An option is not usable.
+    """
+    from cimc.ir.dialect import register_schemas
+    from cimc.passes.base import Compilation
+    from cimc.passes.differentiate import Differentiate
+    from cimc.passes.lower import Lower
+    from cimc.passes.schedule import Schedule
+    from cimc.passes.training.upgrade import upgraded
+
+    register_schemas()
+    placements = {row.name: row for row in program.placements}
+    state = Compilation(upgraded(program), program.target, placements=placements)
+    for step in (Differentiate(loss, trainable, frozen, backward, ste), Lower()):
+        step.requires(state)
+        step.call(state)
+    state.program = _placed(state.need_program(), program, state.notes)
+    Schedule().call(state)
+    return state.need_program()
+
+
+def _placed(step: Program, program: Program, notes: Sequence[str]) -> Program:
+    """The step on the layers of the inference program: its codings, ranges, cuts and blocks."""
+    for layer in step.layers:
+        own = next((other for other in program.layers if other.name == layer.name), None)
+        if own is None or own.weight != layer.weight:
+            raise CimcError("the training step has another layer than the program", where=f"layer {layer.name}")
+    names = {layer.name for layer in step.layers}
+    kept = {n: t for n, t in program.tensors.items() if n.startswith(("blocks/", "weight_max/")) and n.split("/", 1)[1] in names}
+    provenance = program.provenance.model_copy(update={"notes": (*program.provenance.notes, *notes)})
+    return step.model_copy(
+        update={
+            "layers": tuple(layer for layer in program.layers if layer.name in names),
+            "tensors": {**step.tensors, **kept},
+            "provenance": provenance,
+            "preprocessing": program.preprocessing,
+        }
+    )
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one step found."""
+
+    loss: float
+    outputs: dict[str, Any]
+    """The model's outputs, by name."""
+    layers: dict[str, F32]
+    """Gradient of each trained layer's matrix, ``[groups, rows, columns]``; zero between packed groups."""
+    digital: dict[str, Array]
+    """Gradient of each digital parameter, by initializer name, in its own shape."""
+    statistics: dict[str, Array]
+    """New running statistics by initializer name."""
+    program: Program = field(repr=False)
+
+    @property
+    def gradients(self) -> dict[str, Array]:
+        """Every gradient by initializer name, in the initializer's own shape."""
+        tensors = self.program.tensors
+        found = dict(self.digital)
+        for layer in self.program.layers:
+            if layer.name in self.layers:
+                name = layer.weight.tensor
+                shape = tensors[f"initializer/{name}"].shape
+                into = found.setdefault(name, np.zeros(shape, self.layers[layer.name].dtype))
+                into += to_initializer(layer, self.layers[layer.name], shape)
+        return found
+
+
+def to_initializer(layer: Layer, matrix: Array, shape: tuple[int, ...]) -> Array:
+    """A layer's matrix ``[groups, rows, columns]`` laid out as its initializer, zero where the layer does not view it."""
+    view, pack = layer.weight, layer.group_packing
+    if pack > 1:
+        _, rows, columns = view.shape
+        parts = matrix.reshape(layer.groups, pack, rows, pack, columns)
+        matrix = np.stack([parts[:, k, :, k] for k in range(pack)], axis=1)
+    inverse = np.argsort(view.perm)
+    turned = matrix.reshape([view.split[a] for a in view.perm]).transpose(inverse)
+    out = np.zeros(shape, matrix.dtype)
+    out[view.index] = turned.reshape(out[view.index].shape)
+    return out
+
+
+class Step:
+    """Runs a training program on a chip.
+
+    Args:
+        program: From `training_program`, of the chip's own program.
+        chip: Whose crossbars the forward pass reads.
+
+    Raises:
+        CimcError: The program is none of training.
+
+    Attributes:
+        weights: The digital copy W of each layer, float32 ``[groups, rows, columns]``; the trainer's to change.
+        parameters: Present values of digital parameters and running statistics, by initializer name; likewise.
+    """
+
+    def __init__(self, program: Program, chip: Chip) -> None:
+        if program.loss is None:
+            raise CimcError("the program has no loss, so it is none of training", fix="make one with training_program")
+        self.program = program
+        self._loss = program.loss
+        self._blas = ThreadpoolController()
+        self._executor = Executor(program, chip._crossbars, chip.seed)
+        self.weights: MutableMapping[str, F32] = {
+            layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
+        }
+        self.parameters: MutableMapping[str, Array] = {
+            name: np.array(program.tensors[f"initializer/{name}"]) for name in program.parameters
+        }
+
+    @property
+    def trained_layers(self) -> tuple[str, ...]:
+        """Layers that get a gradient."""
+        return tuple(s.layer for s in self.program.steps if isinstance(s, UpdateStep) and s.layer is not None)
+
+    @property
+    def trained_parameters(self) -> tuple[str, ...]:
+        """Digital initializers that get a gradient."""
+        steps = (s for s in self.program.steps if isinstance(s, UpdateStep))
+        return tuple(s.parameter for s in steps if s.layer is None and s.action == "descend")
+
+    def run(self, inputs: Mapping[str, Any], labels: Array | None = None, first_image: int = 0) -> StepResult:
+        """Loss and gradients of one batch; nothing is changed.
+
+        Args:
+            inputs: As `Chip.run`.
+            labels: For the loss; None where the model computes its own.
+            first_image: Number of the batch's first image, which keys read noise and dropout.
+
+        Raises:
+            DataError: Inputs or labels do not suit the model.
+        """
+        feeds = dict(inputs)
+        if labels is not None and self.program.labels is not None:
+            feeds[self.program.labels] = labels
+        learning = Learning(self.weights, self.parameters)
+        # Kernels have threads of their own; a second pool beside them would cost more than it gives.
+        with self._blas.limit(limits=1, user_api="blas"):
+            outputs = self._executor.run(feeds, first_image, learning=learning)
+        loss = float(np.asarray(outputs[self._loss]).reshape(()))
+        return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)

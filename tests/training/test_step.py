@@ -1,0 +1,114 @@
+"""Gradients of a training step on the ideal chip, against finite differences and the purely digital backward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnx.reference import ReferenceEvaluator
+
+from cimc.compiler import compile as compile_program
+from cimc.ir.program import Program
+from cimc.passes.gradients.build import backward
+from cimc.runtime.chip import Chip
+from cimc.training.step import Step, StepResult, training_program
+
+from .networks import NETWORKS, Network
+
+Array = NDArray[Any]
+
+
+def built(network: Network, **options: Any) -> tuple[Program, Step]:
+    program = compile_program(network.model(), "ideal", settings=network.settings)
+    step = training_program(program, loss=network.loss, **options)
+    return program, Step(step, Chip(program))
+
+
+def run(network: Network, **options: Any) -> tuple[Step, StepResult]:
+    inputs, labels = network.batch()
+    _, step = built(network, **options)
+    return step, step.run(inputs, labels)
+
+
+def with_loss(network: Network, kind: str) -> onnx.ModelProto:
+    """The network in training form with its loss, written without the package."""
+    model = network.model(kind=kind, plain=kind == "double")
+    graph = model.graph
+    for node in graph.node:
+        if node.op_type == "BatchNormalization":
+            node.attribute.append(helper.make_attribute("training_mode", 1))
+            node.output.extend([f"{node.input[3]}.next", f"{node.input[4]}.next"])
+    out = graph.output[0].name
+    element = graph.output[0].type.tensor_type.elem_type
+    if network.loss == "softmax_cross_entropy":
+        graph.input.append(helper.make_tensor_value_info("labels", TensorProto.INT64, network.labels))
+        graph.node.append(helper.make_node("SoftmaxCrossEntropyLoss", [out, "labels"], ["loss"]))
+    else:
+        graph.input.append(helper.make_tensor_value_info("labels", element, network.labels))
+        if network.loss == "mse":
+            graph.node.extend([helper.make_node("Sub", [out, "labels"], ["d"]), helper.make_node("Mul", ["d", "d"], ["parts"])])
+        else:  # -t·log s - (1 - t)·log(1 - s)
+            one = onnx.numpy_helper.from_array(np.ones((), helper.tensor_dtype_to_np_dtype(element)), "one")
+            graph.initializer.append(one)
+            pairs = [("Log", [out], "l1"), ("Mul", ["labels", "l1"], "m1"), ("Sub", ["one", out], "s0"), ("Log", ["s0"], "l0")]
+            pairs += [("Sub", ["one", "labels"], "t0"), ("Mul", ["t0", "l0"], "m0"), ("Add", ["m1", "m0"], "sum"), ("Neg", ["sum"], "parts")]
+            graph.node.extend(helper.make_node(op, args, [name]) for op, args, name in pairs)
+        graph.node.append(helper.make_node("ReduceMean", ["parts"], ["loss"], keepdims=0))
+    graph.output.append(helper.make_tensor_value_info("loss", element, []))
+    return model
+
+
+def in_double(network: Network) -> Callable[[dict[str, Array]], float]:
+    """The loss as a function of initializers that are moved, in double precision, by ONNX's reference evaluator."""
+    model = with_loss(network, "double")
+    values = {t.name: onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name in network.weights}
+    kept = [t for t in model.graph.initializer if t.name not in network.weights]
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(kept)
+    for name, array in values.items():
+        model.graph.input.append(helper.make_tensor_value_info(name, TensorProto.DOUBLE, array.shape))
+    evaluator = ReferenceEvaluator(model)
+    inputs, labels = network.batch(np.float64)
+    return lambda moves: float(evaluator.run(["loss"], {**inputs, "labels": labels, **values, **{n: values[n] + m for n, m in moves.items()}})[0])
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_finite_differences(name: str) -> None:
+    network = NETWORKS[name]
+    step, result = run(network)
+    assert len(step.program.layers) == network.layers
+    expected = [n for n in network.weights if not n.endswith(("mean", "var"))]
+    assert sorted(result.gradients) == sorted(expected)
+    loss = in_double(network)
+    assert result.loss == pytest.approx(loss({}), rel=1e-6)
+    rng, h = np.random.default_rng(5), 1e-5
+    for weight, gradient in result.gradients.items():
+        assert gradient.shape == network.weights[weight]
+        direction = rng.standard_normal(gradient.shape)
+        numeric = (loss({weight: h * direction}) - loss({weight: -h * direction})) / (2 * h)
+        # float32: a few hundred roundings of the largest terms.
+        bound = 1e-5 * float(np.abs(gradient * direction).sum() + 1e-2)
+        assert abs(float((gradient * direction).sum()) - numeric) < bound, weight
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_gradients_are_those_of_the_digital_graph(name: str) -> None:
+    """Also where an element hides in a sum: every single one, in float32, to the roundings of its products."""
+    network = NETWORKS[name]
+    if name == "recurrent":
+        pytest.skip("the digital graph has no gradient of RNN")
+    _, result = run(network)
+    inputs, labels = network.batch()
+    model = ir.to_proto(backward(ir.from_proto(with_loss(network, "float")), "loss", list(result.gradients)))
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    for weight, gradient in result.gradients.items():
+        expected = session.run([f"{weight}.grad"], {**inputs, "labels": labels})[0]
+        assert gradient.dtype == expected.dtype == np.float32
+        np.testing.assert_allclose(gradient, expected, rtol=0, atol=1e-5 * max(1.0, float(np.abs(expected).max())), err_msg=weight)
