@@ -41,7 +41,7 @@ class CimcRep(BackendRep):
         self._target = target
         initializers = {tensor.name for tensor in model.graph.initializer}
         self._inputs = [value.name for value in model.graph.input if value.name not in initializers]
-        self._weights = _run_time_weights(model, set(self._inputs))
+        self._weights = _run_time_weights(model, {name for name in self._inputs if name not in _half_precision(model)})
         self._bound: dict[str, Any] = {}
         self._chip: Chip | None = None
         if not self._weights:
@@ -126,6 +126,12 @@ def _run_time_weights(model: onnx.ModelProto, inputs: set[str]) -> list[str]:
             # A shape is known before the data are.
             sources[name] = set() if node.op_type in ("Shape", "Size") else set().union(*reached) - weights.keys()
     return list(weights)
+
+
+def _half_precision(model: onnx.ModelProto) -> set[str]:
+    """Inputs of 16 bits: ONNX Runtime keeps float32 from one such node to the next, steps of a program round between."""
+    half = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+    return {value.name for value in model.graph.input if value.type.tensor_type.elem_type in half}
 
 
 def _bind(model: onnx.ModelProto, weights: dict[str, Any]) -> onnx.ModelProto:

@@ -12,7 +12,6 @@ reshaped keeps its name, as `select` tells the rearrangement by the weight's vie
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from math import prod
 from typing import ClassVar
 
 import numpy as np
@@ -29,8 +28,6 @@ from cimc.passes.selection.shapes import infer_missing_shapes
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
-
-SHAPE_OPS = frozenset({"Shape", "Size"})
 
 #: Metadata of an initializer that was a constant or was computed from some: it is no parameter to train.
 CONSTANT = "cimc.constant"
@@ -67,7 +64,7 @@ class Fold(Pass):
 def fold_constants(state: Compilation) -> bool:
     """Fold what can be folded; True if anything was."""
     graph = state.model.graph
-    infer_missing_shapes(state.model, (node.inputs[0] for node in graph if node.op_type in SHAPE_OPS))
+    infer_missing_shapes(state.model, (node.inputs[0] for node in graph if node.op_type == "Shape"))
     known: set[ir.Value] = set()  # values that depend on constants only, folded or not
     changed = False
     for node in list(graph):
@@ -79,8 +76,8 @@ def fold_constants(state: Compilation) -> bool:
         known.update(node.outputs)
         if any(o.is_graph_output() for o in node.outputs):
             continue
-        if _is_weight_view(node, known) or any(use.node.op_type == "Range" for o in node.outputs for use in o.uses()):
-            continue  # ONNX Runtime takes vectors of one element as the ends of a Range, but not where they are constants
+        if _is_weight_view(node, known):
+            continue
         arrays = evaluate(node, state.model) if fixed is None else [fixed]
         if arrays is None:
             continue
@@ -107,14 +104,12 @@ def lift_constants(state: Compilation) -> bool:
 
 
 def _static_shape(node: ir.Node) -> ir.TensorProtocol | None:
-    """What a Shape or Size gives where every dimension is fixed, whatever the data."""
-    shape = node.inputs[0].shape if node.op_type in SHAPE_OPS and node.domain == "" and node.inputs[0] is not None else None
+    """What a Shape gives where every dimension is fixed, whatever the data."""
+    shape = node.inputs[0].shape if node.op_type == "Shape" and node.domain == "" and node.inputs[0] is not None else None
     if shape is None or not shape.is_static():
         return None
-    dims = shape.numpy()
-    if node.op_type == "Size":
-        return ir.tensor(np.array(prod(dims), np.int64))
-    return ir.tensor(np.array(dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)], np.int64))
+    dims = shape.numpy()[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
+    return ir.tensor(np.array(dims, np.int64))
 
 
 def _may_fold(node: ir.Node) -> bool:
