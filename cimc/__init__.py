@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from cimc.ir.program import Program
     from cimc.runtime.chip import Chip
     from cimc.targets.description import Target
+    from cimc.training.trainer import Trainer
 
 #: Name -> module that holds it; a name that is a module itself has its own.
 _LAZY = {
     "Chip": "cimc.runtime.chip",
     "Program": "cimc.ir.program",
     "Target": "cimc.targets.description",
+    "Trainer": "cimc.training.trainer",
     "compile": "cimc.compiler",
     "load": "cimc.ir.artifact",
 }
@@ -40,6 +42,7 @@ __all__ = [
     "RunError",
     "Target",
     "TargetError",
+    "Trainer",
     "VerifyError",
     "__version__",
     "backend",

@@ -65,7 +65,7 @@ def save(program: Program, path: str | Path) -> None:
 
 
 def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a safetensors file under a temporary name, then rename it."""
+    """Write a safetensors file under a temporary name, then rename it; once it has its name, it is on the disk."""
     from safetensors.numpy import save_file
 
     temporary = None
@@ -74,7 +74,9 @@ def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str
         os.close(handle)
         save_file(dict(tensors), temporary, metadata=dict(metadata))
         os.chmod(temporary, 0o666 & ~_umask())
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except Exception as error:  # safetensors raises its own types for a full disk
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -149,6 +151,14 @@ def _sha256(array: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
     digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()
+
+
+def _sync(path: str | Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:

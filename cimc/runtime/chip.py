@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import CimcError
-from cimc.ir.program import Program, VmmStep, weight_matrix
+from cimc.errors import ArtifactError, CimcError
+from cimc.ir.program import InputCoding, Program, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
@@ -21,27 +22,37 @@ class Chip:
     """One die with ``program`` written into it; the same seed is the same die, faults and all.
 
     Args:
-        program: A compiled program.
-        seed: Of fabrication, programming error and read noise.
+        program: A compiled program. A trained one brings its own die: conductances, digital weights, counters.
+        seed: Of fabrication, programming error and read noise; None: 0. Of a trained program's chip, which is made already,
+            it keys the read noise alone; None: the chip's own.
         deterministic: Also run digital segments that may depend on the batch split image by image.
+
+    Attributes:
+        memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
+        refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
     Raises:
         CimcError: The program cannot be fabricated, or the seed is no non-negative integer below 2**63.
     """
 
-    def __init__(self, program: Program, seed: int = 0, *, deterministic: bool = False) -> None:
-        if not 0 <= seed < 2**63:
+    def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False) -> None:
+        if seed is not None and not 0 <= seed < 2**63:
             raise CimcError(f"seed {seed} is not between 0 and 2**63 - 1")
         self.program = program
-        self.seed = seed
+        own = program.tensors.get("state/seed")
+        self.seed = int(own[0]) if own is not None else seed or 0
+        self._noise_seed = self.seed if seed is None else seed
         self._deterministic = deterministic
         self._crossbars = {
             layer.name: Crossbar(
-                layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, seed
+                layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, self.seed
             )
             for layer in program.layers
         }
-        self._executor = Executor(program, self._crossbars, seed, deterministic)
+        self.memory: dict[str, NDArray[Any]] = {}
+        self.refresh: Callable[[], None] | None = None
+        self._take_state(program)
+        self._executor = Executor(program, self._crossbars, self._noise_seed, deterministic)
         self._images = 0
 
     def run(self, inputs: Mapping[str, Value], first_image: int | None = None, *, keep: tuple[str, ...] = ()) -> dict[str, Value]:
@@ -63,6 +74,7 @@ class Chip:
     def _run(
         self, inputs: Mapping[str, Value], first_image: int | None, watch: Watch | None, keep: tuple[str, ...]
     ) -> dict[str, Value]:
+        self._fresh()
         first = self._images if first_image is None else first_image
         outputs = self._executor.run(inputs, first, watch, keep)
         if first_image is None:
@@ -100,6 +112,82 @@ class Chip:
         crossbar.recode(layer)
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
+
+    # State --------------------------------------------------------------------------------------------------------
+
+    def adopt(self, program: Program) -> None:
+        """Run another version of the program on the same devices: same layers, other digital parameters."""
+        self.program = program
+        self._executor = Executor(program, self._crossbars, self._noise_seed, self._deterministic)
+
+    def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
+        """Use a layer's devices with another scale between weight and conductance.
+
+        Args:
+            layer: Its name.
+            matrix: The weights, ``[groups, rows, columns]``; kept, not copied.
+            weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
+            g_us: What the devices hold, µS, ``[groups, rows, planes, columns]``; None: the weights are written.
+        """
+        crossbar = Crossbar(self._crossbars[layer].layer, matrix, weight_max, self.program.target, self.seed)
+        if g_us is not None:
+            crossbar.set_conductances(g_us)
+        self._crossbars[layer] = crossbar
+
+    def trained_program(self) -> Program:
+        """The program with this chip's state in it, as `save` writes it."""
+        self._fresh()
+        state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), **self.memory}
+        for name, crossbar in self._crossbars.items():
+            state[f"{name}/g_us"] = crossbar.g_us
+            if crossbar.unit_g_us.size:
+                state[f"{name}/unit_g_us"] = crossbar.unit_g_us
+        tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
+        return self.program.model_copy(update={"tensors": tensors})
+
+    def save(self, path: str | Path) -> None:
+        """Write program and chip to a ``.cim`` that `Chip` takes up again.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        self.trained_program().save(path)
+
+    def _fresh(self) -> None:
+        if self.refresh is not None:
+            refresh, self.refresh = self.refresh, None
+            refresh()
+
+    def _take_state(self, program: Program) -> None:
+        """Conductances and memory from a trained program's ``state/...`` tensors.
+
+        Raises:
+            ArtifactError: Conductances have another shape than the layer's devices.
+        """
+        devices = set()
+        for name, crossbar in self._crossbars.items():
+            g_us, unit = (program.tensors.get(f"state/{name}/{word}") for word in ("g_us", "unit_g_us"))
+            devices |= {f"{name}/g_us", f"{name}/unit_g_us"}
+            if g_us is None:
+                continue
+            if g_us.shape != crossbar.g_us.shape or (unit is not None and unit.shape != crossbar.unit_g_us.shape):
+                raise ArtifactError(
+                    f"conductances {list(g_us.shape)} for devices {list(crossbar.g_us.shape)}", where=f"layer {name}"
+                )
+            crossbar.set_conductances(np.array(g_us), None if unit is None else np.array(unit))
+        names = (name.removeprefix("state/") for name in program.tensors if name.startswith("state/"))
+        self.memory = {name: np.array(program.tensors[f"state/{name}"]) for name in names if name not in devices | {"seed"}}
+
+    def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
+        """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""
+        layers = []
+        for layer in self.program.layers:
+            if layer.name in ranges:
+                coding, range_ua = ranges[layer.name]
+                layer = layer.model_copy(update={"coding": coding, "adc_range_ua": range_ua})
+                self._crossbars[layer.name].recode(layer)
+            layers.append(layer)
+        self.program = self.program.model_copy(update={"layers": tuple(layers)})
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
         """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``."""

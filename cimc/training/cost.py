@@ -1,0 +1,82 @@
+"""What training costs on the chip, from the steps that ran: tile operations, time, energy, writes.
+
+Forward reads are those that the crossbars counted; an analog backward product takes two phases on every tile of its layer.
+Time is that of the paper's figures: layers one after the other, tiles of a layer together. What the target does not give is
+null, and digital work is counted in multiply-accumulates alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from cimc.ir.program import OuterStep, Program, VmmBackwardStep
+from cimc.runtime.write import Writes
+
+
+@dataclass
+class Count:
+    """Running sums, over training steps alone."""
+
+    images: int = 0
+    forward_ops: int = 0
+    """Firings of a layer."""
+    forward_tile_ops: int = 0
+    adc_conversions: int = 0
+    adc_saturations: int = 0
+    writes: Writes = field(default_factory=Writes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {**vars(self), "writes": dict(vars(self.writes))}
+
+    @classmethod
+    def of(cls, record: dict[str, Any]) -> Count:
+        """From a checkpoint."""
+        return cls(**{**record, "writes": Writes(**record["writes"])})
+
+
+def training_cost(program: Program, count: Count) -> dict[str, Any]:
+    """The cost object.
+
+    Args:
+        program: The training program.
+        count: What ran.
+    """
+    timing, images = program.target.timing, count.images
+    backward_ops, backward_tile_ops, macs = 0, 0, 0
+    for step in program.steps:
+        if not isinstance(step, VmmBackwardStep | OuterStep):
+            continue
+        layer = program.layer(step.layer)
+        if isinstance(step, VmmBackwardStep) and step.mode == "analog":
+            positions = _times(step.positions, 2 * images)
+            backward_ops, backward_tile_ops = _plus(backward_ops, positions), _plus(backward_tile_ops, _times(positions, layer.crossbars))
+        else:
+            _, rows, columns = layer.weight.shape
+            macs = _plus(macs, _times(step.positions, images * layer.weight.shape[0] * rows * columns))
+    ops, tile_ops = _plus(count.forward_ops, backward_ops), _plus(count.forward_tile_ops, backward_tile_ops)
+    w = count.writes
+    return {
+        "images": images,
+        "tile_ops": {"forward": count.forward_tile_ops, "backward": backward_tile_ops},
+        "digital_macs": macs,
+        "writes": {
+            "weight_updates": w.updates, "device_writes": w.devices, "pulses": w.pulses, "trials": w.trials,
+            "verify_reads": w.reads, "failed": w.failed, "worn": w.worn,
+        },
+        "latency_ms": {"analog": _scaled(ops, timing.tile_op_ns, 1e-6), "writes": _scaled(1, w.time_ns, 1e-6), "digital": None},
+        "energy_mj": {"analog": _scaled(tile_ops, timing.tile_op_energy_nj, 1e-6), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None},
+    }  # fmt: skip
+
+
+def _plus(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
+
+
+def _times(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a * b
+
+
+def _scaled(count: Any, unit: float | None, factor: float) -> float | None:
+    return None if count is None or unit is None else float(count * unit * factor)

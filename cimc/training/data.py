@@ -1,0 +1,306 @@
+"""Where batches come from: arrays in keyed random order, or any iterator of batches.
+
+Batch ``n`` of arrays is a function of seed and n alone, so a resumed run sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.data import as_input, preprocess
+from cimc.errors import CimcError, DataError
+from cimc.ir.program import Preprocessing, Program, ValueSpec
+from cimc.runtime import rng
+
+Array = NDArray[Any]
+Inputs = Array | Mapping[str, Array]
+Batch = tuple[dict[str, Array], Array | None]
+
+#: Images looked at together before training.
+_CHUNK = 4096
+
+
+@dataclass(frozen=True)
+class Feed:
+    """What the model takes, and how user data becomes that."""
+
+    inputs: tuple[ValueSpec, ...]
+    labels: ValueSpec | None
+    classes: int | None
+    """Where labels are class numbers and their number is known."""
+    preprocessing: Preprocessing | None
+
+    @classmethod
+    def of(cls, program: Program, training: Program, loss: str) -> Feed:
+        """The feed of an inference program and its training step."""
+        name = training.labels
+        labels = next((spec for spec in training.inputs if spec.name == name), None) if name else None
+        kind, _, chosen = loss.partition(":")
+        outputs = {spec.name: spec for spec in program.outputs}
+        scores = outputs.get(chosen, program.outputs[0])
+        axis = scores.shape[1] if kind == "softmax_cross_entropy" and scores.shape and len(scores.shape) > 1 else None
+        return cls(program.inputs, labels, axis if isinstance(axis, int) else None, program.preprocessing)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The batch size, where the model has one."""
+        shape = self.inputs[0].shape if self.inputs else None
+        return shape[0] if shape and isinstance(shape[0], int) else None
+
+    def named(self, x: Inputs) -> dict[str, Array]:
+        """Arrays by input name.
+
+        Raises:
+            DataError: An input is missing, or several are wanted and one array is given.
+        """
+        names = [spec.name for spec in self.inputs if not spec.has_default]
+        if not isinstance(x, Mapping):
+            if len(names) != 1:
+                raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")
+            return {names[0]: np.asanyarray(x)}
+        if missing := [name for name in names if name not in x]:
+            raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(names)}")
+        return {name: np.asanyarray(x[name]) for name in names}
+
+    def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
+        """One batch as the training step takes it.
+
+        Raises:
+            DataError: Data or labels do not suit the model.
+        """
+        single = not isinstance(x, Mapping)
+        arrays = {}
+        for name, array in self.named(x).items():
+            spec = next(spec for spec in self.inputs if spec.name == name)
+            ready = as_input(array, spec, f"{where}, input {name}")
+            arrays[name] = preprocess(ready, self.preprocessing) if single else ready
+            _in_range(arrays[name], spec, f"{where}, input {name}")
+        count = len(next(iter(arrays.values()))) if arrays else 0
+        for name, array in arrays.items():
+            if len(array) != count:
+                raise DataError(f"{len(array)} images, but {count} of another input", where=f"{where}, input {name}")
+        return arrays, self._labelled(y, count, where)
+
+    def _labelled(self, y: Any, count: int, where: str) -> Array | None:
+        if self.labels is None:
+            return None
+        where = f"{where}, labels"
+        if y is None:
+            raise DataError("the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss")
+        labels = np.asanyarray(y)
+        if self.labels.dtype == "int64":
+            if labels.dtype.kind not in "iu":
+                raise DataError(f"class numbers are {labels.dtype}", where=where, fix="give whole numbers")
+            labels = labels.astype(np.int64)
+        elif labels.dtype.kind not in "iufb":
+            raise DataError(f"is {labels.dtype}, the loss takes {self.labels.dtype}", where=where)
+        else:
+            labels = labels.astype(self.labels.dtype)
+            if not np.isfinite(labels).all():
+                raise DataError("holds NaN or Inf", where=where)
+        if labels.ndim == 0 or len(labels) != count:
+            found = "a single label" if labels.ndim == 0 else f"{len(labels)} labels"
+            raise DataError(f"{found} for {count} images", where=where)
+        shape = self.labels.shape
+        if shape is not None and (
+            labels.ndim != len(shape) or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
+        ):
+            wanted = ", ".join("?" if d is None else str(d) for d in shape)
+            raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where)
+        if self.classes is not None and labels.size:
+            low, high = int(labels.min()), int(labels.max())
+            if low < 0 or high >= self.classes:
+                raise DataError(f"labels from {low} to {high}, the model has {self.classes} classes", where=where, fix="number them from 0")
+        return labels
+
+
+def _in_range(array: Array, spec: ValueSpec, where: str) -> None:
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError("holds Inf", where=where)
+    if spec.range is not None and array.size:
+        low, high = float(array.min()), float(array.max())
+        if not (spec.range[0] <= low and high <= spec.range[1]):
+            raise DataError(
+                f"data from {low:g} to {high:g}, but the model was compiled for {spec.range[0]:g} to {spec.range[1]:g}",
+                where=where,
+                fix=f"--set input.range={low:g},{high:g}",
+            )
+
+
+class Source(Protocol):
+    """Batches of a run."""
+
+    steps_per_epoch: int | None
+    """None: until the source ends."""
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """Batches of epoch ``number`` (from 0), without the first ``start``."""
+
+    def fingerprint(self) -> str:
+        """Tells other data apart."""
+
+
+@dataclass
+class Arrays:
+    """Images and labels in keyed random order.
+
+    Without ``steps_per_epoch`` an epoch is one pass and its last batch may be smaller (it is left out where the model's batch
+    size is fixed). With it, batches go on through one random pass after another.
+    """
+
+    feed: Feed
+    x: dict[str, Array]
+    y: Array | None
+    batch: int
+    seed: int
+    per_epoch: int | None = None
+    single: bool = True
+    _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        self.images = len(next(iter(self.x.values())))
+        self.check()
+        if self.batch > self.images and (self.feed.fixed_batch or self.per_epoch):
+            raise DataError(f"{self.images} images do not fill a batch of {self.batch}", fix="a smaller batch, or more data")
+        whole = self.images // self.batch
+        self.steps_per_epoch = self.per_epoch or (whole if self.feed.fixed_batch else -(-self.images // self.batch))
+
+    def check(self) -> None:
+        """Look at all data once.
+
+        Raises:
+            DataError: They do not suit the model.
+        """
+        if self.images == 0:
+            raise DataError("there are no images", where="data")
+        if self.y is not None and (self.y.ndim == 0 or len(self.y) != self.images):
+            raise DataError(f"{0 if self.y.ndim == 0 else len(self.y)} labels for {self.images} images", where="data, labels")
+        for first in range(0, self.images, _CHUNK):
+            self.taken(slice(first, first + _CHUNK))
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """See `Source`."""
+        for step in range(start, self.steps_per_epoch):
+            if self.per_epoch:
+                first = (number * self.per_epoch + step) * self.batch
+                yield self.taken(self._stream(first, first + self.batch))
+            else:
+                order = self._pass(number)
+                yield self.taken(order[step * self.batch : (step + 1) * self.batch])
+
+    def some(self, count: int) -> dict[str, Array]:
+        """As many images, or all: the first of the random order."""
+        return self.taken(self._pass(0)[:count])[0]
+
+    def fingerprint(self) -> str:
+        """Shapes, and a checksum of the ends."""
+        sums = [f"{self.batch},{self.per_epoch},{self.seed}"]
+        for array in (*self.x.values(), *(() if self.y is None else (self.y,))):
+            ends = np.ascontiguousarray(array[:64]).tobytes() + np.ascontiguousarray(array[-64:]).tobytes()
+            sums.append(f"{array.dtype}{list(array.shape)}{zlib.crc32(ends):08x}")
+        return ";".join(sums)
+
+    def _stream(self, first: int, end: int) -> NDArray[np.int64]:
+        parts = []
+        while first < end:
+            number, begin = divmod(first, self.images)
+            stop = min(self.images, begin + end - first)
+            parts.append(self._pass(number)[begin:stop])
+            first += stop - begin
+        return np.concatenate(parts)
+
+    def _pass(self, number: int) -> NDArray[np.int64]:
+        if self._order is None or self._order[0] != number:
+            generator = np.random.Generator(np.random.Philox(key=rng.key("shuffle", self.seed, number)))
+            self._order = (number, generator.permutation(self.images))
+        return self._order[1]
+
+    def taken(self, which: Any) -> Batch:
+        """Those images and labels, ready."""
+        x = {name: array[which] for name, array in self.x.items()}
+        return self.feed.batch(next(iter(x.values())) if self.single else x, None if self.y is None else self.y[which])
+
+
+@dataclass
+class Stream:
+    """Any iterable of ``(x, y)`` batches, or a function of the epoch's number that gives one.
+
+    A list, a loader or a function gives each epoch from its beginning; an iterator is used up as it goes. A run resumes by
+    drawing what it had drawn before.
+    """
+
+    feed: Feed
+    batches: Iterable[Any] | Callable[[int], Iterable[Any]]
+    steps_per_epoch: int | None = None
+
+    def __post_init__(self) -> None:
+        self._running: Iterator[Any] | None = None
+        self._drawn = 0
+        if not callable(self.batches) and isinstance(self.batches, Iterator):
+            self._running = self.batches
+            if self.steps_per_epoch is None:
+                raise CimcError("an iterator has no end that could close an epoch", fix="give steps_per_epoch")
+
+    def epoch(self, number: int, start: int) -> Iterator[Batch]:
+        """See `Source`."""
+        if self._running is not None:
+            per = self.steps_per_epoch or 0
+            while self._drawn < number * per + start:
+                self._next(self._running)
+            source, done = self._running, start
+        else:
+            given = self.batches(number) if callable(self.batches) else self.batches
+            source, done = iter(given), 0
+        while self.steps_per_epoch is None or done < self.steps_per_epoch:
+            try:
+                item = self._next(source)
+            except StopIteration:
+                if done == 0 or self.steps_per_epoch is not None:
+                    raise DataError(f"the batches end after {done} of epoch {number + 1}", fix="more data, or fewer steps") from None
+                return
+            if self._running is not None or done >= start:
+                yield self._ready(item, number, done)
+            done += 1
+
+    def fingerprint(self) -> str:
+        """Nothing is known of it."""
+        return f"stream,{self.steps_per_epoch}"
+
+    def _next(self, source: Iterator[Any]) -> Any:
+        item = next(source)
+        self._drawn += 1
+        return item
+
+    def _ready(self, item: Any, number: int, step: int) -> Batch:
+        where = f"batch {step} of epoch {number + 1}"
+        if isinstance(item, tuple | list) and len(item) == 2:
+            return self.feed.batch(item[0], item[1], where)
+        if self.feed.labels is None:
+            return self.feed.batch(item, None, where)
+        raise DataError("is no pair of images and labels", where=where, fix="yield (x, y)")
+
+
+def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None) -> Arrays | Stream:
+    """Batches from what the user gave to `fit`.
+
+    Raises:
+        CimcError: Something else was given.
+        DataError: The data do not suit the model.
+    """
+    if steps_per_epoch is not None and steps_per_epoch < 1:
+        raise CimcError(f"steps_per_epoch is {steps_per_epoch}", fix="1 or more")
+    arrays = isinstance(x, np.ndarray) or (isinstance(x, Mapping) and all(isinstance(v, np.ndarray) for v in x.values()))
+    if arrays:
+        single = not isinstance(x, Mapping)
+        return Arrays(feed, feed.named(x), None if y is None else np.asanyarray(y), batch, seed, steps_per_epoch, single)
+    if callable(x) or isinstance(x, Iterable):
+        if y is not None:
+            raise CimcError("labels beside an iterator of batches", fix="yield (x, y) from the iterator")
+        return Stream(feed, x, steps_per_epoch)
+    raise CimcError(f"cannot train on a {type(x).__name__}", fix="give arrays, or an iterable of (x, y) batches")

@@ -1,0 +1,140 @@
+"""What a run tells: a row an epoch, ``metrics.jsonl``, callbacks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cimc.errors import RunError
+
+if TYPE_CHECKING:
+    from cimc.training.trainer import Trainer
+
+Row = dict[str, Any]
+#: What differs from run to run, so no checkpoint holds it.
+TIMING = ("seconds", "images_per_second")
+
+
+@dataclass
+class History:
+    """A run, a row an epoch.
+
+    A row has ``epoch`` (from 1), ``step`` (steps so far), ``lr``, ``loss``, ``accuracy`` (null where the loss is no
+    classification), ``validation_loss``, ``validation_accuracy``, ``updates`` and ``device_writes`` of the epoch,
+    ``updates_per_weight`` and ``device_writes_per_device`` of all epochs so far (means), ``most_updates`` of one weight,
+    ``adc_saturation_share``, ``recalibrations``, ``seconds``, ``images_per_second``.
+    """
+
+    rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """What the user should know about the run: the loss taken, weights clipped, nodes switched to training form."""
+    cost: dict[str, Any] = field(default_factory=dict)
+    """Of the training so far, see `cimc.training.cost`."""
+
+    def __getitem__(self, name: str) -> list[Any]:
+        """One figure over the epochs."""
+        return [row[name] for row in self.rows]
+
+    @property
+    def last(self) -> Row:
+        """The last epoch's row."""
+        return self.rows[-1]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As one JSON object."""
+        return {"epochs": self.rows, "notes": self.notes, "cost": self.cost}
+
+
+class Callback:
+    """Told what happens; override what is of interest."""
+
+    def on_start(self, trainer: Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
+        """Before the first step; ``done`` steps come from a checkpoint."""
+
+    def on_step(self, trainer: Trainer, row: Row) -> None:
+        """After each step: ``epoch``, ``step``, ``lr``, ``loss``, ``images``."""
+
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
+        """After each epoch, its checkpoint written; the row of `History`."""
+
+
+class TensorBoard(Callback):
+    """Scalars for TensorBoard.
+
+    Args:
+        folder: Where the event files go.
+
+    Raises:
+        RunError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            from tensorboard.compat.proto.event_pb2 import Event
+            from tensorboard.compat.proto.summary_pb2 import Summary
+            from tensorboard.summary.writer.event_file_writer import EventFileWriter
+        except ImportError as error:
+            raise RunError("TensorBoard is not installed", fix="pip install 'cimc[tensorboard]'") from error
+        self._event, self._summary = Event, Summary
+        self._writer = EventFileWriter(str(folder))
+
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
+        """See `Callback`."""
+        import time
+
+        values = [
+            self._summary.Value(tag=name, simple_value=float(value))
+            for name, value in row.items()
+            if isinstance(value, int | float) and name not in ("epoch", "step")
+        ]
+        self._writer.add_event(self._event(wall_time=time.time(), step=row["epoch"], summary=self._summary(value=values)))
+        self._writer.flush()
+
+
+@dataclass
+class Metrics:
+    """``metrics.jsonl``: a line an epoch."""
+
+    path: Path
+
+    def resume(self, rows: list[Row]) -> list[Row]:
+        """Keep the lines of these epochs and drop later ones; timings, which ``rows`` lack, come from the file."""
+        lines = self._lines()
+        known = {line["epoch"]: {name: line[name] for name in TIMING if name in line} for line in lines}
+        merged = [{**row, **dict.fromkeys(TIMING), **known.get(row["epoch"], {})} for row in rows]
+        self._write("".join(_line(row) for row in merged), "w")
+        return merged
+
+    def append(self, row: Row) -> None:
+        """Add a line.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        self._write(_line(row), "a")
+
+    def _write(self, text: str, mode: str) -> None:
+        try:
+            with self.path.open(mode) as file:
+                file.write(text)
+        except OSError as error:
+            raise RunError(f"cannot write: {error}", where=str(self.path), fix="choose a folder that has room") from error
+
+    def _lines(self) -> list[Row]:
+        """Whole lines; a kill may have cut the last one."""
+        found = []
+        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(row, dict) and "epoch" in row:
+                found.append(row)
+        return found
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    return json.dumps(row) + "\n"

@@ -1,0 +1,121 @@
+"""Where training starts: the scale between weight and conductance, and what devices and digital copy hold."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import sqrt
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import CimcError
+from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.runtime.chip import Chip
+from cimc.runtime.write import born_on, device_seed
+from cimc.training.accumulator import LayerState
+from cimc.training.registry import within
+
+Init = Literal["weights", "devices"]
+
+#: A weight that no training reaches: the ideal target clips nothing.
+_NO_END = 1e6
+
+
+def initial_states(
+    chip: Chip, layers: Sequence[str], init: Init | None, window: float | None, notes: list[str]
+) -> dict[str, LayerState]:
+    """Bring the layers of a chip to the initial state of training; what a trained chip brings is taken as it is.
+
+    Args:
+        chip: Its trained layers are programmed anew, or left as they were born.
+        layers: Names of those that train.
+        init: ``weights``: the model's weights are programmed; ``devices``: W is read once from the devices as born, and none
+            is written (Wu et al., arXiv 2305.14547). None: ``weights``, or a trained chip's own state.
+        window: Weight that spans the conductance window, in units of the larger of ``sqrt(2 / fan_in)`` and, with ``weights``,
+            the layer's RMS weight. None: the target's ``update.window_he``, else the program's own scale.
+        notes: Takes what the user should know.
+
+    Returns:
+        State by layer. The chip's crossbars and memory share its arrays.
+
+    Raises:
+        CimcError: An option is not usable.
+        TargetError: The target's weights cannot train.
+    """
+    if init not in (None, "weights", "devices"):
+        raise CimcError(f"init is {init!r}", fix="weights or devices")
+    if window is not None:
+        within("window", window, 1e-6, 1e6)
+    states = {}
+    for name in layers:
+        if init is None and f"{name}/weights" in chip.memory:
+            states[name] = _continued(chip, name)
+        elif init == "devices":
+            states[name] = _born(chip, name, window)
+        else:
+            states[name] = _programmed(chip, name, window, notes)
+        chip.memory |= {f"{name}/{key}": array for key, array in states[name].state().items()}
+    return states
+
+
+def window_of(program: Program, layer: Layer, window: float | None, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
+    """The weight that spans the window, ``[1]`` or one a column.
+
+    Args:
+        program: Gives target and the compiled scale.
+        layer: Its rows are the fan-in.
+        window: See `initial_states`.
+        weights: What it must hold; None: nothing yet.
+    """
+    target, factor = program.target, program.target.update.window_he if window is None else window
+    if target.is_ideal:
+        return np.full(1, _NO_END, np.float32)
+    if factor is None:
+        return np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
+    unit = sqrt(2 / layer.weight.shape[1])
+    if weights is not None and weights.size:
+        unit = max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64)))))
+    return np.full(1, factor * unit, np.float32)
+
+
+def _born(chip: Chip, name: str, window: float | None) -> LayerState:
+    target, layer = chip.program.target, chip.program.layer(name)
+    if target.is_ideal:
+        raise CimcError("the ideal target has no devices to start from", fix="init weights")
+    g_us = born_on(target.device, device_seed(chip.seed, name), (layer.groups, layer.rows, target.planes, layer.columns))
+    span = window_of(chip.program, layer, window, None)
+    state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span)
+    state.weights *= _inside(layer)
+    chip.remap(name, state.weights, span, np.ascontiguousarray(g_us))
+    return state
+
+
+def _programmed(chip: Chip, name: str, window: float | None, notes: list[str]) -> LayerState:
+    program, target, layer = chip.program, chip.program.target, chip.program.layer(name)
+    weights = weight_matrix(program, layer).astype(np.float32)
+    span = window_of(program, layer, window, program.tensors[f"initializer/{layer.weight.tensor}"][layer.weight.index])
+    limit = span if span.size == 1 else span.reshape(layer.groups, 1, layer.columns)
+    clipped = float((np.abs(weights) > limit).mean())
+    if clipped:
+        notes.append(f"layer {name}: {100 * clipped:.2g} % of the weights lie outside the window of ±{float(span.max()):.4g} and are clipped")
+    state = LayerState.from_weights(target, weights, span)
+    chip.remap(name, state.weights, span)
+    return state
+
+
+def _continued(chip: Chip, name: str) -> LayerState:
+    program, layer = chip.program, chip.program.layer(name)
+    shape = (layer.groups, layer.rows, layer.columns)
+    blank = LayerState.from_weights(program.target, np.zeros(shape, np.float32), np.ones(1, np.float32))
+    blank.restore({key: chip.memory[f"{name}/{key}"] for key in blank.state() if f"{name}/{key}" in chip.memory})
+    chip.remap(name, blank.weights, program.tensors[f"weight_max/{name}"], chip.conductances(name))
+    return blank
+
+
+def _inside(layer: Layer) -> NDArray[np.float32]:
+    """1 for the weights of the model, 0 between groups that are packed into one matrix."""
+    _, rows, columns = layer.weight.shape
+    return np.kron(np.eye(layer.group_packing, dtype=np.float32), np.ones((rows, columns), np.float32))
+
+

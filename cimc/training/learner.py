@@ -1,0 +1,139 @@
+"""One update: gradients to the optimizer, its steps to accumulators and devices, and to digital parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError, RunError
+from cimc.ir.program import InputCoding, Program
+from cimc.runtime.chip import Chip
+from cimc.runtime.write import Writes, device_seed
+from cimc.training.accumulator import LayerState
+from cimc.training.optimizers import Optimizer, clip_gradients
+from cimc.training.rules.registry import Rule
+from cimc.training.step import Step, StepResult
+from cimc.training.trained import trained_initializers, with_initializers
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class Learner:
+    """All that a step changes: the states of trained layers, their devices, digital parameters, the optimizer.
+
+    Args:
+        chip: It is trained in place.
+        step: Of its training program.
+        states: Of its trained layers.
+        rule: How devices are updated.
+        optimizer: Its parameters are called ``layer/NAME`` and ``digital/NAME``.
+        clip_norm: Largest global norm of the gradients; None: any.
+    """
+
+    def __init__(
+        self, chip: Chip, step: Step, states: dict[str, LayerState], rule: Rule, optimizer: Optimizer, clip_norm: float | None
+    ) -> None:
+        self.chip, self.step, self.states, self.rule = chip, step, states, rule
+        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self._writers = {}
+        for name, state in states.items():
+            rule.begin(state)
+            step.weights[name] = state.weights
+            self._writers[name] = rule.writer(state, chip.conductances(name), device_seed(chip.seed, name))
+        self._changed()
+
+    def gradients(self, result: StepResult) -> dict[str, NDArray[Any]]:
+        """By the optimizer's names."""
+        layers = {f"layer/{name}": gradient for name, gradient in result.layers.items()}
+        return layers | {f"digital/{name}": gradient for name, gradient in result.digital.items()}
+
+    def update(self, gradients: Mapping[str, NDArray[Any]], lr: float) -> Writes:
+        """Make one step.
+
+        Raises:
+            RunError: A gradient is not finite; nothing has changed then.
+        """
+        if self.clip_norm is not None:
+            gradients, _ = clip_gradients(gradients, self.clip_norm)
+        for name, gradient in gradients.items():
+            if not np.isfinite(gradient.sum(dtype=np.float64)):
+                raise RunError(f"the gradient of {name.partition('/')[2]} is not finite")
+        held = {f"layer/{name}": state.weights for name, state in self.states.items()}
+        held |= {f"digital/{name}": value for name, value in self.step.parameters.items()}
+        changes = self.optimizer.step(gradients, held, lr)
+        done = Writes()
+        for name, change in changes.items():
+            kind, _, own = name.partition("/")
+            if kind == "layer":
+                writes = self.rule.apply(self.states[own], change, self._writers[own])
+                if writes.devices or self.chip.program.target.is_ideal:
+                    self.chip._crossbars[own].written()
+                done += writes
+            else:
+                value = self.step.parameters[own]
+                self.step.parameters[own] = (value.astype(np.float32) + change).astype(value.dtype)
+        self._changed()
+        return done
+
+    def assign(self, statistics: Mapping[str, NDArray[Any]]) -> None:
+        """Take in new running statistics."""
+        self.step.parameters.update(statistics)
+
+    def program(self) -> Program:
+        """The inference program with the weights and parameters as they are."""
+        program = self.chip.program
+        changed = trained_initializers(program, self.states)
+        changed |= {name: np.array(value) for name, value in self.step.parameters.items()}
+        layers = tuple(
+            layer.model_copy(update={"weight_error": None}) if layer.name in self.states else layer for layer in program.layers
+        )
+        new = with_initializers(program, changed, layers)
+        spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
+        return new.model_copy(update={"tensors": {**new.tensors, **spans}})
+
+    def _changed(self) -> None:
+        self.chip.refresh = lambda: self.chip.adopt(self.program())
+
+    # Checkpoints --------------------------------------------------------------------------------------------------
+
+    def state(self) -> tuple[Arrays, dict[str, Any]]:
+        """All arrays, and the ranges and codings of all layers, for a checkpoint."""
+        arrays: Arrays = {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
+        arrays |= {f"digital/{name}": array for name, array in self.step.parameters.items()}
+        for name, state in self.states.items():
+            arrays |= {f"layer/{name}/{key}": array for key, array in state.state().items()}
+            arrays[f"layer/{name}/g_us"] = self.chip.conductances(name)
+        ranges = {layer.name: {"coding": layer.coding.model_dump(mode="json"), "adc_range_ua": layer.adc_range_ua} for layer in self.chip.program.layers}
+        return arrays, ranges
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ArtifactError: It does not suit the model, the target or the optimizer.
+        """
+        for name, state in self.states.items():
+            start = f"layer/{name}/"
+            own = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
+            g_us, held = own.get("g_us"), self.chip.conductances(name)
+            if g_us is None or g_us.shape != held.shape:
+                raise ArtifactError("the checkpoint holds other devices", where=f"layer {name}", fix="resume with the same model")
+            state.restore(own)
+            held[...] = g_us
+            self.chip._crossbars[name].written()
+        for name in self.step.parameters:
+            found = arrays.get(f"digital/{name}")
+            if found is None or found.shape != self.step.parameters[name].shape:
+                raise ArtifactError("the checkpoint lacks it", where=f"parameter {name}", fix="resume with the same model")
+            self.step.parameters[name] = np.array(found)
+        start = "optimizer/"
+        self.optimizer.restore({key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)})
+        self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})
+        self._changed()
+
+
+def _span(w_max: NDArray[np.float32]) -> NDArray[np.float32]:
+    return w_max.reshape(-1)[:1].copy() if (w_max == w_max.flat[0]).all() else w_max.reshape(-1).copy()

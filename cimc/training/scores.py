@@ -1,0 +1,56 @@
+"""Loss and accuracy of a model's outputs, for evaluation without a training step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.program import Program
+
+Array = NDArray[Any]
+
+
+class Scores:
+    """Of one loss, as `cimc.passes.training.losses.add_loss` takes it; a Softmax or Sigmoid that ends the model is part of it."""
+
+    def __init__(self, loss: str, program: Program) -> None:
+        self.kind, _, name = loss.partition(":")
+        self.output = name or program.outputs[0].name
+        self._ends = _ending(program, self.output)
+
+    def loss(self, outputs: Mapping[str, Any], labels: Array | None) -> float:
+        """Mean over the batch, in float64."""
+        y = np.asarray(outputs[self.output], np.float64)
+        if self.kind == "model" or labels is None:
+            return float(y.mean())
+        if self.kind == "softmax_cross_entropy":
+            if self._ends == "Softmax":
+                y = np.log(np.maximum(y, 1e-38))
+            shifted = y - y.max(axis=1, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+            return float(-np.take_along_axis(logs, np.expand_dims(labels, 1), axis=1).mean())
+        target = labels.astype(np.float64)
+        if self.kind == "mse":
+            return float(np.square(y - target).mean())
+        if self._ends == "Sigmoid":
+            p = np.clip(y, 1e-12, 1 - 1e-12)
+            return float(-(target * np.log(p) + (1 - target) * np.log1p(-p)).mean())
+        return float((np.logaddexp(0, y) - y * target).mean())
+
+    def right(self, outputs: Mapping[str, Any], labels: Array | None) -> tuple[int, int]:
+        """How many predictions are right, of how many; 0 of 0 where the loss is no classification."""
+        if self.kind != "softmax_cross_entropy" or labels is None:
+            return 0, 0
+        said = np.asarray(outputs[self.output]).argmax(axis=1)
+        return int((said == labels).sum()), said.size
+
+
+def _ending(program: Program, output: str) -> str:
+    """Operator that makes the output."""
+    import onnx
+
+    graph = onnx.ModelProto.FromString(program.tensors["graph"].tobytes()).graph
+    return next((node.op_type for node in graph.node if output in node.output), "")

@@ -1,0 +1,62 @@
+"""A program with other weights: the graph it was lowered from, lowered again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.ir.onnx_io import join
+from cimc.ir.program import Layer, Program
+from cimc.training.accumulator import LayerState
+from cimc.training.step import to_initializer
+
+#: Tensors that belong to the layers, not to the graph.
+_KEPT = ("blocks/", "weight_max/", "state/")
+
+
+def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], layers: tuple[Layer, ...]) -> Program:
+    """The program with other values of some initializers, and with these codings and ranges of its layers.
+
+    Args:
+        program: For inference.
+        changed: By initializer name, in its own shape and dtype.
+        layers: Other versions of the program's layers.
+    """
+    from cimc.ir.dialect import register_schemas
+    from cimc.passes.base import Compilation
+    from cimc.passes.lower import Lower
+    from cimc.passes.schedule import Schedule
+
+    register_schemas()
+    model = join(program.tensors["graph"].tobytes(), program.initializers())
+    for name, array in changed.items():
+        value = model.graph.initializers[name]
+        value.const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
+    state = Compilation(model, program.target, placements={row.name: row for row in program.placements})
+    Lower().call(state)
+    Schedule().call(state)
+    lowered = state.need_program()
+    positions = {step.name: step.positions for step in program.vmm_steps}
+    steps = tuple(
+        step.model_copy(update={"positions": positions.get(step.name)}) if step.kind == "vmm" else step for step in lowered.steps
+    )
+    kept = {name: tensor for name, tensor in program.tensors.items() if name.startswith(_KEPT)}
+    return program.model_copy(update={"layers": layers, "steps": steps, "tensors": {**lowered.tensors, **kept}})
+
+
+def trained_initializers(program: Program, states: Mapping[str, LayerState]) -> dict[str, NDArray[Any]]:
+    """Initializers that hold the weights of trained layers, by name; where several layers view one, each fills its part."""
+    changed: dict[str, NDArray[Any]] = {}
+    for layer in program.layers:
+        if layer.name not in states:
+            continue
+        name = layer.weight.tensor
+        old = program.tensors[f"initializer/{name}"]
+        into = changed.setdefault(name, np.array(old))
+        filled = to_initializer(layer, states[layer.name].weights, old.shape)
+        into[layer.weight.index] = filled[layer.weight.index].astype(old.dtype)
+    return changed
