@@ -10,8 +10,9 @@ Example::
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
-from math import ceil, inf
+from math import ceil, inf, prod
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -22,7 +23,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from cimc.errors import DataError, VerifyError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.expand import expand
-from cimc.ir.geometry import Dense, Geometry
+from cimc.ir.geometry import Conv, Dense, Geometry
 from cimc.ir.onnx_io import session, split
 from cimc.ir.ranging import SMALLEST_SCALE, input_coding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
@@ -35,7 +36,7 @@ from cimc.passes.samples import Source, given, synthetic
 #: fewer than `FEW_IMAGES` of those there are.
 IMAGE_CAP, WORK_CAP, FEW_IMAGES = 256, 400e9, 16
 #: The same for a synthetic input, whose images are all alike.
-SYNTHETIC_WORK_CAP, FEW_SYNTHETIC = 40e9, 2
+SYNTHETIC_WORK_CAP, FEW_SYNTHETIC = 10e9, 2
 #: Activations of one run, and a weight that is fed, not built in.
 _RUN_BYTES, _LARGE = 32 << 20, 1 << 20
 
@@ -160,8 +161,8 @@ def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict
     shapes: dict[str, tuple[int, ...]] = {}
     images, done = 0, 0
     for chosen, images in _runs(source, uses, shapes):
-        feeds = source.feeds(chosen)
-        seen = constants | feeds | dict(zip(asked, _run(runner, asked, feeds, weights, source), strict=True))
+        feeds, found = _run(runner, asked, uses, chosen, weights, source, again=not done)
+        seen = constants | feeds | dict(zip(asked, found, strict=True))
         for name in values:
             if not extents[name].add(seen[name]):
                 raise DataError("the model computes NaN or Inf from the calibration data", where=f"value {name}")
@@ -217,15 +218,29 @@ def _fed_weights(model: ir.Model) -> dict[str, NDArray[Any]]:
 
 
 def _run(
-    runner: Any, asked: list[str], feeds: dict[str, Any], weights: dict[str, NDArray[Any]], source: Source
-) -> list[NDArray[Any]]:
-    if runner is None:
-        return []
-    wanted = {value.name for value in runner.get_inputs()}
+    runner: Any,
+    asked: list[str],
+    uses: list[_Use],
+    chosen: NDArray[np.int64],
+    weights: dict[str, NDArray[Any]],
+    source: Source,
+    *,
+    again: bool,
+) -> tuple[dict[str, Any], list[NDArray[Any]]]:
+    """The feeds of these images and what the model makes of them; with ``again``, the source may guess other sizes."""
+    feeds = source.feeds(chosen)
+    wanted = set() if runner is None else {value.name for value in runner.get_inputs()}
     try:
         given_now = {name: array for name, array in feeds.items() if name in wanted}
-        outputs: list[NDArray[Any]] = runner.run(asked, given_now | weights)
+        found = [] if runner is None else runner.run(asked, given_now | weights)
+        _suits(uses, feeds | dict(zip(asked, found, strict=True)))
+        return feeds, found
     except Exception as error:  # as above
+        first = source.guess
+        while again and source.guess_again():
+            with suppress(DataError):
+                return _run(runner, asked, uses, chosen, weights, source, again=False)
+        source.guess = first
         shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
         if source.arrays is None:
             raise DataError(
@@ -234,7 +249,22 @@ def _run(
                 fix="give real data: --calibration DATA.npz",
             ) from error
         raise DataError(f"the model does not run on it ({shapes}): {_reason(error)}", where="calibration data") from error
-    return outputs
+
+
+def _suits(uses: list[_Use], seen: dict[str, NDArray[Any]]) -> None:
+    """The products themselves are not run, so what only they would refuse is refused here."""
+    for use in uses:
+        geometry, (groups, rows, _) = use.geometry, use.shape
+        if use.value not in seen:
+            continue  # a constant
+        shape = seen[use.value].shape
+        if isinstance(geometry, Dense):
+            have, want = prod(shape[a] for a in geometry.input_perm[geometry.kept :]), groups * rows
+        else:
+            taps = prod(geometry.kernel_shape) if isinstance(geometry, Conv) else 1
+            have, want = shape[1], groups * rows // taps
+        if have != want:
+            raise ValueError(f"node {use.node.name} wants rows of {want} values, its input {use.value} has {have}")
 
 
 def _reason(error: Exception) -> str:
@@ -245,8 +275,7 @@ def _describe(state: Compilation, source: Source, images: int) -> None:
     if source.arrays is not None:
         state.calibration_basis = f"calibration data: {images} of {source.images} images"
     else:
-        low, high = source.range
-        state.calibration_basis = f"synthetic input: uniform {low:g} to {high:g}, {images} images"
+        state.calibration_basis = f"{source.description}, {images} images"
     state.notes.append(f"input scales and ADC ranges come from {state.calibration_basis}")
     state.notes.extend(source.notes)
 

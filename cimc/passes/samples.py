@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.ir.samples import keyed
+from cimc.passes.pictures import pictures
 
 Array = NDArray[Any]
 
-#: Images of a synthetic input; an unknown dimension, and height and width of what looks like an image.
-IMAGES, UNKNOWN_SIZE, IMAGE_SIDE = 8, 16, 224
+#: Images of a synthetic input.
+IMAGES = 32
+#: Guesses at what the model leaves open: an unknown dimension, and height and width of what looks like an image. The first
+#: that the model runs on is taken; text recognisers want a certain height, speech models some hundred samples.
+GUESSES = ((16, (224, 224)), (512, (48, 320)), (128, (32, 320)), (1024, (64, 256)), (256, (640, 640)))
 _OPTION = "--calibration DATA.npz"
 
 
@@ -34,7 +38,31 @@ class Source:
     arrays: Mapping[str, Array] | None = None
     inputs: list[ir.Value] = field(default_factory=list)
     range: tuple[float, float] = (0.0, 1.0)
-    notes: list[str] = field(default_factory=list)
+    guess: int = 0
+
+    @property
+    def notes(self) -> list[str]:
+        """What had to be assumed of the inputs."""
+        return [
+            f"input {value.name}: unknown dimension {dim} taken as {size}"
+            for value in self.inputs
+            for a, (dim, size) in enumerate(zip(value.shape or (), _sizes(value, self.guess), strict=False))
+            if not isinstance(dim, int) and a != self.axes[str(value.name)]
+        ]
+
+    def guess_again(self) -> bool:
+        """Take other sizes for what the model leaves open; False where nothing is open, or no guess is left."""
+        if self.guess + 1 == len(GUESSES) or not self.notes:
+            return False
+        self.guess += 1
+        return True
+
+    @property
+    def description(self) -> str:
+        """Of a synthetic input, in a few words."""
+        shapes = [_sizes(value, self.guess) for value in self.inputs if _is_picture(value)]
+        word = "pictures of random blocks" if shapes else "uniform"
+        return f"synthetic input: {word}, {self.range[0]:g} to {self.range[1]:g}"
 
     def feeds(self, chosen: Array) -> dict[str, Array]:
         """Arrays by input name, for one run on the images of these numbers."""
@@ -45,7 +73,7 @@ class Source:
 
     def _synthetic(self, value: ir.Value, chosen: Array) -> Array:
         name, axis = str(value.name), self.axes[str(value.name)]
-        shape = list(_sizes(value))
+        shape = list(_sizes(value, self.guess))
         if axis is None:
             return _draw(value, tuple(shape), self.range, keyed("synthetic", name))
         shape[axis] = 1
@@ -90,7 +118,7 @@ def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
 
 
 def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
-    """Uniform random numbers for real inputs, keyed by input name and image.
+    """Random pictures for what looks like some, uniform numbers for other real inputs, keyed by input name and image.
 
     Raises:
         DataError: An input is not a tensor.
@@ -104,16 +132,10 @@ def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
     step = next(iter(steps)) if len(steps) == 1 else None
     if len(steps) > 1:
         axes = {name: None if name in static else axis for name, axis in axes.items()}
-    notes = [
-        f"input {value.name}: unknown dimension {dim} taken as {size}"
-        for value in inputs
-        for a, (dim, size) in enumerate(zip(value.shape or (), _sizes(value), strict=False))
-        if not isinstance(dim, int) and a != axes[str(value.name)]
-    ]
     images = IMAGES if step is None else max(1, IMAGES // step) * step
     if all(axis is None for axis in axes.values()):
         images = 1
-    return Source(images, step, axes, None, inputs, span or (0.0, 1.0), notes)
+    return Source(images, step, axes, None, inputs, span or (0.0, 1.0))
 
 
 def _inputs(model: ir.Model) -> list[ir.Value]:
@@ -145,15 +167,19 @@ def _axes(inputs: list[ir.Value]) -> tuple[dict[str, int | None], dict[str, int]
     return axes, static
 
 
-def _sizes(value: ir.Value) -> tuple[int, ...]:
+def _sizes(value: ir.Value, guess: int) -> tuple[int, ...]:
     """The shape with the unknown filled in."""
     shape = list(value.shape or ())
     image = len(shape) == 4 and (shape[1] in (1, 3, 4) or not isinstance(shape[1], int))
-    sizes = []
-    for a, dim in enumerate(shape):
-        side = 3 if image and a == 1 else IMAGE_SIDE if image and a > 1 else UNKNOWN_SIZE
-        sizes.append(dim if isinstance(dim, int) else side)
-    return tuple(sizes)
+    unknown, side = GUESSES[guess]
+    guesses = [unknown, 3, *side] if image else [unknown] * len(shape)
+    return tuple(dim if isinstance(dim, int) else size for dim, size in zip(shape, guesses, strict=True))
+
+
+def _is_picture(value: ir.Value) -> bool:
+    """Three dimensions or more, of real numbers or bytes."""
+    dtype = value.dtype or ir.DataType.FLOAT
+    return len(value.shape or ()) > 2 and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
 
 
 def _draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rng: np.random.Generator) -> Array:
@@ -161,6 +187,9 @@ def _draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rn
     if dtype == ir.DataType.STRING:
         return np.full(shape, "", object)
     kind = dtype.numpy()
+    if _is_picture(value) and 0 not in shape:
+        low, high = (0, 255) if dtype == ir.DataType.UINT8 else span
+        return (low + (high - low) * pictures(shape, rng).astype(np.float64)).astype(kind)
     if dtype == ir.DataType.BOOL:
         return np.ones(shape, kind)
     if not dtype.is_integer():

@@ -64,7 +64,7 @@ def test_unstated_input_is_zero_to_one_and_says_so() -> None:
     assert (coding["input_gain"], coding["input_signed"], coding["input_full_scale"]) == (255.0, 0, 1.0)
     assert state.model.graph.inputs[0].metadata_props["cimc.range"] == "0,1"
     assert any("between 0 and 1" in note and "input.range" in note for note in state.notes)
-    assert state.calibration_basis == "synthetic input: uniform 0 to 1, 8 images"
+    assert state.calibration_basis == "synthetic input: uniform, 0 to 1, 32 images"
 
 
 @pytest.mark.parametrize(("signed", "top"), [("two_phase", 255), ("offset", 127)])
