@@ -3,6 +3,9 @@
 W is the level that the devices were last read at. A step is added and snapped to the nearest level (within the window): less
 than half a level from it is lost. Else the devices whose level differs are written and read back once, with read noise; the
 level nearest to that read is the new W. Devices without levels take every step.
+
+The rule keeps nothing between steps, but an optimizer with moments does: Adam's are sums of gradients in FP32, and at a high
+rate its steps exceed half a level where gradients agree. With plain SGD no state of higher precision is left anywhere.
 """
 
 from __future__ import annotations
