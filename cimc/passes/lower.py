@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, cast
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError
 from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import split
-from cimc.ir.program import DigitalStep, InputCoding, Layer, Placement, Program, Step, ValueSpec, VmmStep
+from cimc.ir.program import DigitalStep, InputCoding, Layer, Program, Step, ValueSpec, VmmStep
 from cimc.ir.vmm import geometry_of, is_vmm, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
@@ -98,6 +99,8 @@ class _Lowering:
         segment = cut(nodes, needed, initializers)
         if not segment.outputs:
             return  # dead work
+        inexact = [node for node in nodes if not splits_exactly(node)]
+        self._explain(inexact, "its last bits may depend on how a batch is split (--deterministic)", add=True)
         self.tensors[f"segment/{name}"] = np.frombuffer(to_model(segment, name, self.state.model, self.outside), np.uint8)
         self.steps.append(
             DigitalStep(
@@ -105,7 +108,7 @@ class _Lowering:
                 inputs=tuple(str(value.name) for value in segment.inputs),
                 outputs=tuple(str(value.name) for value in segment.outputs),
                 nodes=tuple(str(node.name) for node in nodes),
-                splits_exactly=splits_exactly(nodes),
+                splits_exactly=not inexact,
             )
         )
 
@@ -133,10 +136,15 @@ class _Lowering:
                 nodes=(name, *(str(inner.name) for inner in affine.merged)),
             )
         )
-        for inner in affine.merged:
-            if inner.name in self.state.placements:
-                why = f"merged into the digital scale and offset of {name}"
-                self.state.placements[inner.name] = Placement(name=inner.name, op_type=inner.op_type, where="digital", why=why)
+        self._explain(affine.merged, f"merged into the digital scale and offset of {name}")
+
+    def _explain(self, nodes: Iterable[ir.Node], why: str, *, add: bool = False) -> None:
+        """Say of the user's digital nodes why they are where they are, or add to what was said."""
+        for node in nodes:
+            row = self.state.placements.get(str(node.name))
+            if row is not None and row.where == "digital":
+                said = f"{row.why}; {why}" if add else why
+                self.state.placements[row.name] = row.model_copy(update={"why": said})
 
     def _layer(self, node: ir.Node) -> Layer:
         attributes = node.attributes

@@ -103,6 +103,7 @@ def test_segments_that_may_depend_on_the_split_run_image_by_image() -> None:
     x = rng.random((7, 8)).astype(np.float32)
     program = compile_model(model, "bulk-rram", calibration={"x": x}).need_program()
     assert [step.splits_exactly for step in program.steps if step.kind == "digital"] == [False]
+    assert "how a batch is split" in next(row.why for row in program.placements if row.op_type == "Softmax")
     whole = Chip(program, deterministic=True).run({"x": x}, 0)["y"]
     chip = Chip(program, deterministic=True)
     parts = [chip.run({"x": x[:1]}, 0)["y"], chip.run({"x": x[1:]}, 1)["y"]]
@@ -128,7 +129,9 @@ def test_weights_of_a_chip_without_error_are_the_models(digits: NDArray[np.float
     settings = {"device.programming.sigma_us": 0.0, "device.programming.mean_us": 0.0}
     program = compile_model(LENET, "bulk-rram", settings=settings, calibration={"input": digits}).need_program()
     held = Chip(program).weights()["fc"][0]
-    wanted = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(LENET).graph.initializer}[program.layer("fc").weight.tensor]
+    wanted = {t.name: onnx.numpy_helper.to_array(t) for t in onnx.load(LENET).graph.initializer}[
+        program.layer("fc").weight.tensor
+    ]
     wanted = wanted if wanted.shape == held.shape else wanted.T
     # float32 conductances near 33 µS, of which the weights span 24.7 µS
     np.testing.assert_allclose(held, wanted, atol=float(np.abs(wanted).max()) * 2**-22)

@@ -6,8 +6,6 @@ otherwise than the rest, and a matrix product may change its order of addition w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import onnx_ir as ir
 
 _ARITHMETIC = {"Add", "Sub", "Mul", "Div", "Neg", "Abs", "Sqrt", "Max", "Min", "Relu", "LeakyRelu", "PRelu", "Clip"}
@@ -22,6 +20,6 @@ _MOVEMENT = {
 EXACT_OPERATORS = frozenset(_ARITHMETIC | _ROUNDING | _LOGIC | _POOLING | _MOVEMENT)
 
 
-def splits_exactly(nodes: Iterable[ir.Node]) -> bool:
-    """Whether every node is proved to give the same bytes for any split of the batch."""
-    return all(node.domain in ("", "ai.onnx") and node.op_type in EXACT_OPERATORS for node in nodes)
+def splits_exactly(node: ir.Node) -> bool:
+    """Whether the node is proved to give the same bytes for any split of the batch."""
+    return node.domain in ("", "ai.onnx") and node.op_type in EXACT_OPERATORS
