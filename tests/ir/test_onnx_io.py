@@ -123,3 +123,15 @@ def test_outputs_choose_intermediate_values() -> None:
     np.testing.assert_array_equal(w, tensors["layer/../w"])
     np.testing.assert_allclose(h, X @ tensors["layer/../w"], rtol=1e-5, atol=1e-5)
     np.testing.assert_array_equal(y, reference(mlp()))
+
+
+@pytest.mark.parametrize("shape", [(80, 1, 1), (80, 5, 2)])
+def test_optimised_session_may_transpose_a_large_initializer(shape: tuple[int, ...]) -> None:
+    """ONNX Runtime pushes transpositions through, and rewrites the constants on their way."""
+    rng = np.random.default_rng(0)
+    scale, x = rng.random(shape, np.float32), rng.random((1, 5, 80, 2), np.float32)
+    body = "t = Transpose <perm=[0,2,1,3]> (x) m = Mul (t, scale) y = Transpose <perm=[0,2,1,3]> (m)"
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> g (float[1,5,80,2] x) => (float y) {{ {body} }}')
+    model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
+    (got,) = onnx_io.session(*onnx_io.split(ir.from_proto(model)), optimise=True).run(None, {"x": x})
+    np.testing.assert_allclose(got, x * scale.swapaxes(0, 1), rtol=1e-6)
