@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import scipy.linalg.cython_blas  # noqa: F401 - numba's np.dot is this BLAS: loaded now, so that limits on its threads reach it
 from numba import njit
 from numpy.typing import NDArray
 
@@ -17,6 +18,14 @@ Array = NDArray[Any]
 _PARTS = 8
 #: Elements of all those partial sums, about, from which on there are fewer parts.
 _MOST = 1 << 22
+#: Columns of one product, about.
+_COLUMNS = 512
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _together(positions: int, images: int) -> int:
+    """Images whose windows stand side by side in one product, so that it has a few hundred columns."""
+    return max(1, min(images, _COLUMNS // positions))
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
@@ -52,16 +61,34 @@ def _scatter(columns: Array, base: Array, row_offset: Array, start: int, run: in
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _channels(flat: Array, first: int, end: int, begin: int, width: int, out: Array) -> Array:
+    """Channels of a few images side by side, ``[width, images * positions]``; of one image, where they are."""
+    if end - first == 1:
+        return flat[first, begin : begin + width]
+    positions = flat.shape[2]
+    beside = out[: width * (end - first) * positions].reshape(width, (end - first) * positions)
+    for n in range(first, end):
+        beside[:, (n - first) * positions : (n - first + 1) * positions] = flat[n, begin : begin + width]
+    return beside
+
+
+@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _outer(
     images: Array, flat: Array, first: int, end: int, base: Array, row_offset: Array, stride: int, run: int, step: int, out: Array
 ) -> None:
     groups, rows, width = out.shape
-    buffer = np.empty((rows, base.size), images.dtype)
+    positions = base.size
+    some = _together(positions, end - first)
+    room = np.empty(rows * some * positions, images.dtype)
+    spare = np.empty(width * some * positions, images.dtype)
     product = np.empty((rows, width), images.dtype)
-    for n in range(first, end):
+    for n in range(first, end, some):
+        count = min(some, end - n)
+        buffer = room[: rows * count * positions].reshape(rows, count * positions)
         for g in range(groups):
-            _gather(images[n], base, row_offset, g * stride, run, step, buffer)
-            np.dot(buffer, flat[n, g * width : (g + 1) * width].T, product)
+            for k in range(count):
+                _gather(images[n + k], base, row_offset, g * stride, run, step, buffer[:, k * positions : (k + 1) * positions])
+            np.dot(buffer, _channels(flat, n, n + count, g * width, width, spare).T, product)
             out[g] += product
 
 
@@ -70,11 +97,17 @@ def _add(
     weights: Array, flat: Array, first: int, end: int, base: Array, row_offset: Array, stride: int, run: int, step: int, images: Array
 ) -> None:
     groups, rows, width = weights.shape
-    buffer = np.empty((rows, base.size), flat.dtype)
-    for n in range(first, end):
+    positions = base.size
+    some = _together(positions, end - first)
+    room = np.empty(rows * some * positions, flat.dtype)
+    spare = np.empty(width * some * positions, flat.dtype)
+    for n in range(first, end, some):
+        count = min(some, end - n)
+        buffer = room[: rows * count * positions].reshape(rows, count * positions)
         for g in range(groups):
-            np.dot(weights[g], flat[n, g * width : (g + 1) * width], buffer)
-            _scatter(buffer, base, row_offset, g * stride, run, step, images[n])
+            np.dot(weights[g], _channels(flat, n, n + count, g * width, width, spare), buffer)
+            for k in range(count):
+                _scatter(buffer[:, k * positions : (k + 1) * positions], base, row_offset, g * stride, run, step, images[n + k])
 
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
