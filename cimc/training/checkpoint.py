@@ -71,7 +71,9 @@ class Folder:
             return None
         if not resume:
             raise CimcError(
-                "the folder holds the checkpoint of a run", where=str(self.path), fix="--resume to go on with it, or another folder"
+                "the folder holds the checkpoint of a run",
+                where=str(self.path),
+                fix="--resume to go on with it, or another folder",
             )
         return self.load()
 

@@ -51,7 +51,10 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
         layer = program.layer(step.layer)
         if isinstance(step, VmmBackwardStep) and step.mode == "analog":
             positions = _times(step.positions, 2 * images)
-            backward_ops, backward_tile_ops = _plus(backward_ops, positions), _plus(backward_tile_ops, _times(positions, layer.crossbars))
+            backward_ops, backward_tile_ops = (
+                _plus(backward_ops, positions),
+                _plus(backward_tile_ops, _times(positions, layer.crossbars)),
+            )
         else:
             _, rows, columns = layer.weight.shape
             macs = _plus(macs, _times(step.positions, images * layer.weight.shape[0] * rows * columns))
@@ -66,7 +69,9 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
             "verify_reads": w.reads, "failed": w.failed, "worn": w.worn,
         },
         "latency_ms": {"analog": _scaled(ops, timing.tile_op_ns, 1e-6), "writes": _scaled(1, w.time_ns, 1e-6), "digital": None},
-        "energy_mj": {"analog": _scaled(tile_ops, timing.tile_op_energy_nj, 1e-6), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None},
+        "energy_mj": {
+            "analog": _scaled(tile_ops, timing.tile_op_energy_nj, 1e-6), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None,
+        },
     }  # fmt: skip
 
 

@@ -92,8 +92,10 @@ class Feed:
             return None
         where = f"{where}, labels"
         if y is None:
-            raise DataError("the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss")
-        labels = np.asanyarray(y)
+            raise DataError(
+                "the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss"
+            )
+        labels: Array = np.asanyarray(y)
         if self.labels.dtype == "int64":
             if labels.dtype.kind not in "iu":
                 raise DataError(f"class numbers are {labels.dtype}", where=where, fix="give whole numbers")
@@ -109,14 +111,17 @@ class Feed:
             raise DataError(f"{found} for {count} images", where=where)
         shape = self.labels.shape
         if shape is not None and (
-            labels.ndim != len(shape) or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
+            labels.ndim != len(shape)
+            or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
         ):
             wanted = ", ".join("?" if d is None else str(d) for d in shape)
             raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where)
         if self.classes is not None and labels.size:
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.classes:
-                raise DataError(f"labels from {low} to {high}, the model has {self.classes} classes", where=where, fix="number them from 0")
+                raise DataError(
+                    f"labels from {low} to {high}, the model has {self.classes} classes", where=where, fix="number them from 0"
+                )
         return labels
 
 
@@ -262,7 +267,9 @@ class Stream:
                 item = self._next(source)
             except StopIteration:
                 if done == 0 or self.steps_per_epoch is not None:
-                    raise DataError(f"the batches end after {done} of epoch {number + 1}", fix="more data, or fewer steps") from None
+                    raise DataError(
+                        f"the batches end after {done} of epoch {number + 1}", fix="more data, or fewer steps"
+                    ) from None
                 return
             if self._running is not None or done >= start:
                 yield self._ready(item, number, done)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import sqrt
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +98,7 @@ def _programmed(chip: Chip, name: str, window: float | None, notes: list[str]) -
     limit = span if span.size == 1 else span.reshape(layer.groups, 1, layer.columns)
     clipped = float((np.abs(weights) > limit).mean())
     if clipped:
-        notes.append(f"layer {name}: {100 * clipped:.2g} % of the weights lie outside the window of ±{float(span.max()):.4g} and are clipped")
+        notes.append(f"layer {name}: {100 * clipped:.2g} % of the weights are clipped to the window of ±{float(span.max()):.4g}")
     state = LayerState.from_weights(target, weights, span)
     chip.remap(name, state.weights, span)
     return state
@@ -116,6 +116,5 @@ def _continued(chip: Chip, name: str) -> LayerState:
 def _inside(layer: Layer) -> NDArray[np.float32]:
     """1 for the weights of the model, 0 between groups that are packed into one matrix."""
     _, rows, columns = layer.weight.shape
-    return np.kron(np.eye(layer.group_packing, dtype=np.float32), np.ones((rows, columns), np.float32))
-
-
+    blocks: NDArray[Any] = np.kron(np.eye(layer.group_packing), np.ones((rows, columns)))
+    return blocks.astype(np.float32)

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError
 from cimc.ir.program import InputCoding, Program
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
 from cimc.training.optimizers import Optimizer, clip_gradients
 from cimc.training.rules.registry import Rule
+from cimc.training.run import DivergedError
 from cimc.training.step import Step, StepResult
 from cimc.training.trained import trained_initializers, with_initializers
 
@@ -60,7 +61,7 @@ class Learner:
             gradients, _ = clip_gradients(gradients, self.clip_norm)
         for name, gradient in gradients.items():
             if not np.isfinite(gradient.sum(dtype=np.float64)):
-                raise RunError(f"the gradient of {name.partition('/')[2]} is not finite")
+                raise DivergedError(f"the gradient of {name.partition('/')[2]} is not finite")
         held = {f"layer/{name}": state.weights for name, state in self.states.items()}
         held |= {f"digital/{name}": value for name, value in self.step.parameters.items()}
         changes = self.optimizer.step(gradients, held, lr)
@@ -87,10 +88,7 @@ class Learner:
         program = self.chip.program
         changed = trained_initializers(program, self.states)
         changed |= {name: np.array(value) for name, value in self.step.parameters.items()}
-        layers = tuple(
-            layer.model_copy(update={"weight_error": None}) if layer.name in self.states else layer for layer in program.layers
-        )
-        new = with_initializers(program, changed, layers)
+        new = with_initializers(program, changed, tuple(self.chip._crossbars[layer.name].layer for layer in program.layers))
         spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
         return new.model_copy(update={"tensors": {**new.tensors, **spans}})
 
@@ -106,7 +104,10 @@ class Learner:
         for name, state in self.states.items():
             arrays |= {f"layer/{name}/{key}": array for key, array in state.state().items()}
             arrays[f"layer/{name}/g_us"] = self.chip.conductances(name)
-        ranges = {layer.name: {"coding": layer.coding.model_dump(mode="json"), "adc_range_ua": layer.adc_range_ua} for layer in self.chip.program.layers}
+        ranges = {
+            layer.name: {"coding": layer.coding.model_dump(mode="json"), "adc_range_ua": layer.adc_range_ua}
+            for layer in self.chip.program.layers
+        }
         return arrays, ranges
 
     def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any]) -> None:

@@ -2,48 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import CimcError, RunError
+from cimc.errors import CimcError
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
-from cimc.training.checkpoint import Checkpoint, Folder, same_settings
 from cimc.training.cost import Count, training_cost
 from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
-from cimc.training.history import TIMING, Callback, History, Metrics, Row
+from cimc.training.history import Callback, History
 from cimc.training.initial import Init, initial_states
 from cimc.training.learner import Learner
 from cimc.training.registry import within
 from cimc.training.rules import registry as rules
+from cimc.training.run import DivergedError, Progress, Run
 from cimc.training.scores import Scores
 from cimc.training.step import Step, StepResult, training_program
 
 Update = Literal["threshold", "residual", "naive"]
-
-
-@dataclass
-class _Progress:
-    """Where a run is."""
-
-    epoch: int = 0
-    """Epochs done."""
-    step: int = 0
-    """Steps done in the present epoch."""
-    losses: float = 0.0
-    right: int = 0
-    scored: int = 0
-    images: int = 0
-    recalibrations: int = 0
-    rows: list[Row] = field(default_factory=list)
 
 
 class Trainer:
@@ -115,14 +97,13 @@ class Trainer:
         program = chip.program
         rule_options = {} if threshold is None else {"threshold_share": threshold}
         rule = rules.create(program.target, update, **rule_options)
-        self._schedule_of = lambda: schedules.create(schedule, lr, **(schedule_options or {}))
-        self._schedule = self._schedule_of()
+        self._schedule_of = partial(schedules.create, schedule, lr, **(schedule_options or {}))
+        self._schedule: schedules.Schedule = self._schedule_of()
         training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
-        self._calibrated = f"{next(iter(chip.memory), '')}" != ""
+        self._calibrated = bool(chip.memory) and init is None  # then it brings ranges too
         step = Step(training, chip)
         states = initial_states(chip, step.trained_layers, init, window, self.notes)
-        self._calibrated = self._calibrated and init is None
         self._learner = Learner(chip, step, states, rule, optimizers.create(optimizer, **(optimizer_options or {})), clip_norm)
         self._step = step
         self._feed = Feed.of(program, training, loss)
@@ -130,7 +111,8 @@ class Trainer:
         self.steps, self.images, self._count = 0, 0, Count()
         self._since = self._stats()
         if self._feed.fixed_batch not in (None, batch_size):
-            raise CimcError(f"the model's batch size is {self._feed.fixed_batch}, not {batch_size}", fix=f"a batch of {self._feed.fixed_batch}")
+            fixed = self._feed.fixed_batch
+            raise CimcError(f"the model's batch size is {fixed}, not {batch_size}", fix=f"a batch of {fixed}")
         self._settings: dict[str, Any] = {
             "model": program.provenance.model_sha256, "target": program.target.model_dump(mode="json"), "chip seed": chip.seed,
             "loss": loss, "optimizer": optimizer, "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
@@ -172,7 +154,7 @@ class Trainer:
         for inputs, labels in batches:
             result = self._step.run(inputs, labels, self.images)
             if not isfinite(result.loss):
-                raise RunError(f"the loss is {result.loss}")
+                raise DivergedError(f"the loss is {result.loss}")
             for name, gradient in self._learner.gradients(result).items():
                 share = gradient / gradient.dtype.type(len(batches)) if len(batches) > 1 else gradient
                 gradients[name] = gradients[name] + share if name in gradients else share
@@ -250,12 +232,14 @@ class Trainer:
             raise CimcError("there is no folder to resume from", fix="give checkpoint")
         if checkpoint_steps is not None:
             within("checkpoint_steps", checkpoint_steps, 1, 2**31)
-        source = source_of(self._feed, x, y, self.batch_size, self.seed, _times(steps_per_epoch, self.accumulate))
+        per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
+        source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
         tests = None if validation is None else source_of(self._feed, *validation, 1, self.seed, None)
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
-        self._schedule, progress = self._schedule_of(), _Progress()
-        run = _Run(self, source, tests, epochs, progress, [*self.callbacks, *callbacks], checkpoint_steps)
+        self._schedule, progress = self._schedule_of(), Progress()
+        self._calibrated = False
+        run = Run(self, source, tests, epochs, progress, [*self.callbacks, *callbacks], checkpoint_steps)
         if checkpoint is not None:
             run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
         run.go()
@@ -293,180 +277,3 @@ class Trainer:
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""
         return training_cost(self._step.program, self._count)
-
-
-def _times(count: int | None, factor: int) -> int | None:
-    return None if count is None else count * factor
-
-
-@dataclass
-class _Run:
-    """One call of `Trainer.fit`."""
-
-    trainer: Trainer
-    source: Arrays | Stream
-    tests: Arrays | None
-    epochs: int
-    at: _Progress
-    callbacks: list[Callback]
-    checkpoint_steps: int | None
-    folder: Folder | None = None
-    metrics: Metrics | None = None
-    settings: dict[str, Any] = field(default_factory=dict)
-    rows: list[Row] = field(default_factory=list)
-
-    def open(self, path: str | Path, resume: bool, settings: dict[str, Any]) -> None:
-        """Take the folder, and what it holds if resumed; write a first checkpoint, so that a folder that cannot be written shows."""
-        self.folder, self.settings = Folder(path), settings
-        self.metrics = Metrics(self.folder.metrics)
-        found = self.folder.find(resume)
-        if found is not None:
-            self._restore(found)
-        self.rows = self.metrics.resume(self.at.rows)
-        if found is None:
-            self._save()
-
-    def go(self) -> None:
-        """Epoch after epoch."""
-        trainer, per_epoch = self.trainer, self._steps()
-        for callback in self.callbacks:
-            callback.on_start(trainer, self.epochs, per_epoch, self.at.epoch * (per_epoch or 0) + self.at.step)
-        while self.at.epoch < self.epochs:
-            self._epoch(per_epoch)
-
-    def _steps(self) -> int | None:
-        batches = self.source.steps_per_epoch
-        return None if batches is None else max(1, -(-batches // self.trainer.accumulate))
-
-    def _epoch(self, per_epoch: int | None) -> None:
-        trainer, at, begin = self.trainer, self.at, time.perf_counter()
-        done, count = at.images, trainer._count
-        for batches in self._batches():
-            self._step(batches, per_epoch)
-            if self.checkpoint_steps and at.step % self.checkpoint_steps == 0:
-                self._save()
-        seconds = time.perf_counter() - begin
-        self._calibrate_after_epoch()
-        row = self._row(count, seconds, at.images - done)
-        at.rows.append({name: value for name, value in row.items() if name not in TIMING})
-        self.rows.append(row)
-        self.at = at = _Progress(epoch=at.epoch + 1, rows=at.rows)
-        self._save()
-        if self.metrics is not None:
-            self.metrics.append(row)
-        for callback in self.callbacks:
-            callback.on_epoch(trainer, row)
-
-    def _batches(self) -> Iterator[list[Batch]]:
-        together: list[Batch] = []
-        for batch in self.source.epoch(self.at.epoch, self.at.step * self.trainer.accumulate):
-            together.append(batch)
-            if len(together) == self.trainer.accumulate:
-                yield together
-                together = []
-        if together:
-            yield together
-
-    def _rate(self, per_epoch: int | None) -> float:
-        at, schedule = self.at, self.trainer._schedule
-        if per_epoch is None:  # nobody knows how long it takes: the rate changes from epoch to epoch
-            return schedule.rate(at.epoch, self.epochs, at.epoch)
-        return schedule.rate(at.epoch * per_epoch + at.step, self.epochs * per_epoch, at.epoch)
-
-    def _step(self, batches: list[Batch], per_epoch: int | None) -> None:
-        trainer, at = self.trainer, self.at
-        if not trainer._calibrated:
-            self._calibrate(batches)
-        lr = self._rate(per_epoch)
-        try:
-            result = trainer._advance(batches, lr)
-        except RunError as error:
-            raise RunError(
-                f"training has diverged: {error.what}",
-                where=f"epoch {at.epoch + 1}, step {at.step + 1}",
-                fix=f"a learning rate below {lr:.3g}, or clip gradients (clip_norm 1)",
-            ) from error
-        images = sum(len(next(iter(inputs.values()))) for inputs, _ in batches)
-        right, scored = trainer._scores.right(result.outputs, batches[-1][1])
-        at.step, at.images, at.losses = at.step + 1, at.images + images, at.losses + result.loss * images
-        at.right, at.scored = at.right + right, at.scored + scored
-        if trainer._out_of_range():
-            self._calibrate(batches)
-            at.recalibrations += 1
-        row = {"epoch": at.epoch + 1, "step": trainer.steps, "lr": lr, "loss": result.loss, "images": images}
-        for callback in self.callbacks:
-            callback.on_step(trainer, row)
-
-    def _calibrate(self, batches: list[Batch]) -> None:
-        trainer = self.trainer
-        size = trainer._feed.fixed_batch
-        if isinstance(self.source, Arrays) and size is None:
-            trainer._calibrate(self.source.some(trainer._calibration_images))
-        else:
-            trainer._calibrate(batches[-1][0])
-
-    def _calibrate_after_epoch(self) -> None:
-        if isinstance(self.source, Arrays) and self.trainer._feed.fixed_batch is None:
-            self._calibrate([])
-
-    def _row(self, count: Count, seconds: float, images: int) -> Row:
-        trainer, at = self.trainer, self.at
-        states = trainer._learner.states.values()
-        weights, devices = sum(s.updates.size for s in states), sum(s.writes.size for s in states)
-        before = at.rows[-1]["total"] if at.rows else {"updates": 0, "device_writes": 0, "conversions": 0, "saturations": 0}
-        total = {
-            "updates": count.writes.updates, "device_writes": count.writes.devices,
-            "conversions": count.adc_conversions, "saturations": count.adc_saturations,
-        }  # fmt: skip
-        found = None if self.tests is None else trainer._evaluate(self.tests)
-        loss = at.losses / max(1, at.images)
-        trainer._schedule.observe(loss if found is None else found["loss"])
-        return {
-            "epoch": at.epoch + 1,
-            "step": trainer.steps,
-            "lr": self._rate(self._steps()),
-            "loss": loss,
-            "accuracy": at.right / at.scored if at.scored else None,
-            "validation_loss": None if found is None else found["loss"],
-            "validation_accuracy": None if found is None else found["accuracy"],
-            "updates": total["updates"] - before["updates"],
-            "device_writes": total["device_writes"] - before["device_writes"],
-            "updates_per_weight": total["updates"] / max(1, weights),
-            "most_updates": max((int(s.updates.max(initial=0)) for s in states), default=0),
-            "device_writes_per_device": total["device_writes"] / max(1, devices),
-            "adc_saturation_share": (total["saturations"] - before["saturations"]) / max(1, total["conversions"] - before["conversions"]),
-            "recalibrations": at.recalibrations,
-            "total": total,
-            "seconds": seconds,
-            "images_per_second": images / seconds,
-        }
-
-    # Checkpoints --------------------------------------------------------------------------------------------------
-
-    def _save(self) -> None:
-        if self.folder is None:
-            return
-        trainer = self.trainer
-        arrays, ranges = trainer._learner.state()
-        arrays |= {f"schedule/{name}": array for name, array in trainer._schedule.state().items()}
-        record = {
-            "settings": self.settings,
-            "progress": vars(self.at),
-            "steps": trainer.steps,
-            "images": trainer.images,
-            "calibrated": trainer._calibrated,
-            "since": {name: value - trainer._since[name] for name, value in trainer._stats().items()},
-            "count": trainer._count.to_dict(),
-            "ranges": ranges,
-        }
-        self.folder.save(Checkpoint(arrays, record))
-
-    def _restore(self, found: Checkpoint) -> None:
-        trainer, record = self.trainer, found.record
-        same_settings(record["settings"], self.settings, str(self.folder.path if self.folder else ""))
-        trainer._learner.restore(found.arrays, record["ranges"])
-        trainer._schedule.restore(found.part("schedule"))
-        self.at = _Progress(**record["progress"])
-        trainer.steps, trainer.images, trainer._calibrated = record["steps"], record["images"], record["calibrated"]
-        trainer._count = Count.of(record["count"])
-        trainer._since = {name: value - record["since"][name] for name, value in trainer._stats().items()}
