@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.program import Layer
-from cimc.runtime import kernels
+from cimc.runtime import kernels, narrow
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
@@ -76,8 +77,16 @@ class Coding:
         kind: Any = np.uint8 if self.bits <= 8 else np.uint16
         if self.mode == kernels.PLAIN and self.low < 0:
             kind = np.int32
-        codes = np.empty((self.polarities, x.size), kind)
+        codes = _room((self.polarities, x.size), kind)
         clips = kernels.quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
         if self.per_bit:
-            codes = ((codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None]) & 1).astype(np.uint8)
+            bits = _room((self.polarities, self.bits, x.size), np.uint8)
+            np.bitwise_and(codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None], 1, out=bits, casting="unsafe")
+            codes = bits
         return codes.reshape(self.weights.size, *x.shape), int(clips)
+
+
+def _room(shape: tuple[int, ...], kind: Any) -> Array:
+    """An empty array with what `narrow.read` wants behind it."""
+    size = prod(shape)
+    return np.empty(size + narrow.LANES, kind)[:size].reshape(shape)

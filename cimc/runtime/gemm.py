@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm  # type: ignore[import-untyped]
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -66,16 +66,19 @@ def _step(builder: Any, dtype: Any) -> tuple[Any, Any, Any]:
     return element, sums, lambda total, spread, weights: builder.call(fma, [spread, weights, total])
 
 
-def _micro(rows: int) -> Any:
-    """An intrinsic ``(a, a_at, a_stride, panels, at, steps, out, out_at, out_stride)``: C arrays, byte offsets and strides."""
+def _micro(rows: int, moments: bool = False) -> Any:
+    """An intrinsic ``(a, a_at, a_stride, panels, at, stride, steps, out, out_at, out_stride)``: C arrays, byte offsets, strides.
+
+    For ``moments`` a first row is all 1 and a second one the matrix itself.
+    """
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         def start(array: int, at: int) -> Any:
             data = context.make_array(signature.args[array])(context, builder, value=args[array]).data
             return builder.add(builder.ptrtoint(data, _I64), args[at])
 
-        a, panel, out = start(0, 1), start(3, 4), start(6, 7)
-        a_stride, steps, out_stride = args[2], args[5], args[8]
+        a, panel, out = start(0, 1), start(3, 4), start(7, 8)
+        a_stride, stride, steps, out_stride = args[2], args[5], args[6], args[9]
         element, vector, accumulate = _step(builder, signature.args[0].dtype)
         size = signature.args[0].dtype.bitwidth // 8 * (2 if signature.args[0].dtype == types.int16 else 1)
         none, zero, first = ir.Constant(vector, ir.Undefined), ir.Constant(vector, None), ir.Constant(_I32, 0)
@@ -90,14 +93,18 @@ def _micro(rows: int) -> Any:
             return builder.inttoptr(address, kind.as_pointer())
 
         with cgutils.for_range(builder, steps) as loop:
-            here = builder.add(panel, builder.shl(loop.index, ir.Constant(_I64, 6)))
+            here = builder.add(panel, builder.mul(loop.index, stride))
             weights = [builder.load(at(builder.add(here, ir.Constant(_I64, 32 * half)), vector), align=4) for half in range(2)]
             step = builder.mul(loop.index, ir.Constant(_I64, size))
             for r in range(rows):
-                value = builder.load(at(builder.add(lines[r], step), element), align=4)
-                spread = builder.shuffle_vector(builder.insert_element(none, value, first), none, lanes)
+                if moments:
+                    ones = ir.Constant(vector, [0x00010001] * vector.count)
+                    factors = weights if r else [ones, ones]
+                else:
+                    value = builder.load(at(builder.add(lines[r], step), element), align=4)
+                    factors = [builder.shuffle_vector(builder.insert_element(none, value, first), none, lanes)] * 2
                 for half in range(2):
-                    builder.store(accumulate(builder.load(sums[r][half]), spread, weights[half]), sums[r][half])
+                    builder.store(accumulate(builder.load(sums[r][half]), factors[half], weights[half]), sums[r][half])
         for r in range(rows):
             line = builder.add(out, builder.mul(out_stride, ir.Constant(_I64, r)))
             for half in range(2):
@@ -107,15 +114,16 @@ def _micro(rows: int) -> Any:
 
     @intrinsic
     def kernel(
-        _typing: Any, a: Any, a_at: Any, a_stride: Any, panels: Any, at: Any, steps: Any, out: Any, out_at: Any, out_stride: Any
-    ) -> Any:
+        _typing: Any, a: Any, a_at: Any, a_stride: Any, panels: Any, at: Any, stride: Any, steps: Any, out: Any, out_at: Any,
+        out_stride: Any,
+    ) -> Any:  # fmt: skip
         i = types.int64
-        return types.void(a, i, i, panels, i, i, out, i, i), codegen
+        return types.void(a, i, i, panels, i, i, i, out, i, i), codegen
 
     return kernel
 
 
-_micro_tall, _micro_one = _micro(TALL), _micro(1)
+_micro_tall, _micro_one, _micro_moments = _micro(TALL), _micro(1), _micro(2, moments=True)
 
 
 @njit(nogil=True, cache=True)
@@ -134,11 +142,45 @@ def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any
         at = p * steps * 64
         i = 0
         while count - i >= TALL // 2:
-            _micro_tall(a, i * a_stride, a_stride, panels, at, steps, out, i * out_stride + p * 64, out_stride)
+            _micro_tall(a, i * a_stride, a_stride, panels, at, 64, steps, out, i * out_stride + p * 64, out_stride)
             i += TALL
         while i < count:
-            _micro_one(a, i * a_stride, a_stride, panels, at, steps, out, i * out_stride + p * 64, out_stride)
+            _micro_one(a, i * a_stride, a_stride, panels, at, 64, steps, out, i * out_stride + p * 64, out_stride)
             i += 1
+
+
+@njit(nogil=True, cache=True)
+def multiply_across(
+    a: NDArray[Any], first: int, steps: int, count: int, words: NDArray[Any], wide: int, out: NDArray[Any]
+) -> None:
+    """``out[:count, :wide] = a[:count, first : first + 2 * steps] @ words``, in int16.
+
+    Args:
+        a: ``[rows, values]``, contiguous; rows beyond ``count``, up to the next multiple of `TALL`, may be read.
+        first: First value of a row.
+        steps: Pairs of values.
+        count: Rows.
+        words: ``[steps or more, columns or more, 2]``, contiguous: pairs of rows.
+        wide: Columns, a multiple of 16.
+        out: ``[rows, columns]``, contiguous; the same rows beyond ``count`` may be written.
+    """
+    a_stride, stride, out_stride = a.shape[1] * 2, words.shape[1] * 4, out.shape[1] * 4
+    for p in range(wide // 16):
+        i = 0
+        while count - i >= TALL // 2:
+            _micro_tall(a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride)
+            i += TALL
+        while i < count:
+            _micro_one(a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride)
+            i += 1
+
+
+@njit(nogil=True, cache=True)
+def moments_across(words: NDArray[Any], steps: int, wide: int, out: NDArray[Any]) -> None:
+    """Sum and sum of squares of each column into the two rows of ``out``; arguments as of `multiply_across`."""
+    stride, out_stride = words.shape[1] * 4, out.shape[1] * 4
+    for p in range(wide // 16):
+        _micro_moments(words, 0, 0, words, p * 64, stride, steps, out, p * 64, out_stride)
 
 
 @njit(nogil=True, cache=True)

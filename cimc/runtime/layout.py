@@ -88,6 +88,23 @@ def pack(
         gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
 
 
+def pack_across(groups: list[tuple[Array, Array]], row_cuts: tuple[int, ...]) -> Array:
+    """The devices of a narrow layer, ``[groups, device columns and more, rows]``, int16, as `narrow.read` takes them.
+
+    Args:
+        groups: Devices ``[rows, planes, columns]`` and units ``[rows, column tiles]`` of each group.
+        row_cuts: Row slices; one of an odd number of rows gets a row of 0.
+    """
+    tall, columns = len(groups[0][0]), groups[0][0][0].size
+    starts = np.cumsum([0, *(-(-n // 2) * 2 for n in np.diff(row_cuts))])
+    where = np.arange(tall) + np.repeat(starts[:-1] - row_cuts[:-1], np.diff(row_cuts))
+    out = np.zeros((len(groups), columns + groups[0][1].shape[1] + gemm.TALL, starts[-1]), np.int16)
+    for matrix, (devices, units) in zip(out, groups, strict=True):
+        matrix[:columns, where] = devices.reshape(tall, -1).T
+        matrix[columns : -gemm.TALL, where] = units.T
+    return out
+
+
 def leak_steps(target: Target) -> float:
     """``g_min`` in level steps: what every device adds to a sum of inputs."""
     return target.device.g_min_us / level_step_us(target)

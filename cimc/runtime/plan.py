@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
-from cimc.runtime import gemm, kernels
+from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
-from cimc.runtime.layout import Grid, column_blocks, pack, places
+from cimc.runtime.layout import Grid, column_blocks, pack, pack_across, places
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
@@ -26,8 +26,14 @@ Array = NDArray[Any]
 _EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
 #: Rows of a block, at most.
 _HEIGHT = 96
+#: Device columns up to which vectors run along positions.
+NARROW = 128
+#: Bytes of a block of positions, about, and its positions, at most.
+_ACROSS_BYTES, _ACROSS = 1 << 17, 512
 #: Multiply-accumulates below which one thread is faster than two.
 SMALL = 1 << 19
+#: Multiply-accumulates that take as long as a conversion with noise.
+_NOISE = 32
 #: Rows that the ideal target adds up at a time.
 _IDEAL_ROWS = 512
 
@@ -41,6 +47,7 @@ class Plan:
     """The arguments of `kernels.read` that belong to the layer, under the names it gives them."""
 
     matrix: Array
+    """Of a narrow layer as `narrow.read` takes it, of three dimensions."""
     places: NDArray[np.int64]
     row_cuts: NDArray[np.int64]
     blocks: NDArray[np.int64]
@@ -78,12 +85,14 @@ class Plan:
         dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts), coding.largest) if whole else np.float32
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
+        device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
+        across = device_columns <= NARROW and dtype == np.int16 and coding.largest < 256
         integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
         sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
-        alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT else np.float64)
+        alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT and not across else np.float64)
         unit = np.zeros((*alpha.shape[:2], 0)) if c.unit is None else c.unit
         factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
-        return cls._packed(held, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor)
+        return cls._packed(held, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor, across)
 
     @classmethod
     def ideal(cls, matrix: Array) -> Plan:
@@ -104,7 +113,7 @@ class Plan:
     @classmethod
     def _packed(
         cls, held: Held, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], dtype: Any, alpha: Array, unit: Array,
-        phase_weight: F64, constants: F64, factor: F64,
+        phase_weight: F64, constants: F64, factor: F64, across: bool = False,
     ) -> Plan:  # fmt: skip
         groups, slices, planes, _ = alpha.shape
         blocks = column_blocks(column_cuts, planes, unit.shape[2] > 0)
@@ -116,7 +125,10 @@ class Plan:
             rows = slice(row_cuts[s], row_cuts[s + 1])
             pack(*held(g, rows), s, blocks, starts, matrix[g])
 
-        parallel(slice_of, groups * slices)
+        if across:
+            matrix = pack_across([held(g, slice(None)) for g in range(groups)], row_cuts)
+        else:
+            parallel(slice_of, groups * slices)
         tiles, weights = tile_of_column(column_cuts), phase_weight.astype(alpha.dtype)
         return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, weights, constants, factor)
 
@@ -132,28 +144,59 @@ class Plan:
     ) -> int:  # fmt: skip
         """Run `kernels.read` over all positions of all images, into ``y``; returns saturated conversions."""
         phases, images, _ = codes.shape
-        total, columns_of_blocks = images * where.positions, len(self.blocks) * len(self.matrix)
+        total, number = images * where.positions, threads()
         if total == 0:
             return 0
-        number = 1 if total * self.matrix.size * phases < SMALL else threads()
+        work = total * self.matrix.size * phases + _NOISE * total * phases * self.alpha.size
+        if work < SMALL:
+            number = 1
+        if self.matrix.ndim == 3:
+            return self._across(codes, where, seed, first_image, factor, constant, y, strides, number)
+        columns_of_blocks = len(self.blocks) * len(self.matrix)
         row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
         height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
         tasks = -(-total // height) * columns_of_blocks
-        parts = min(tasks, 1 if number == 1 else 4 * number)
-        cuts = [tasks * n // parts for n in range(parts + 1)]
         tallest, widest = self._scratch
 
-        def part(n: int) -> int:
+        def part(begin: int, end: int) -> int:
             a = np.empty(height * tallest, self.matrix.dtype)
             sums = np.empty(height * widest, gemm.sums_dtype(self.matrix.dtype))
             saturated: int = kernels.read(
-                cuts[n], cuts[n + 1], height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
                 self.row_cuts, self.blocks, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
                 np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides, a, sums,
             )  # fmt: skip
             return saturated
 
-        return sum(parallel(part, parts, number))
+        return _spread(part, tasks, number)
+
+    def _across(
+        self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
+        strides: tuple[int, int, int], number: int,
+    ) -> int:  # fmt: skip
+        """The same for a narrow layer."""
+        total = codes.shape[1] * where.positions
+        _, _, planes, columns = self.alpha.shape
+        bytes_of_position = 2 * self._scratch[0] + (4 * planes + 8) * columns
+        height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
+        height = -(-height // narrow.LANES) * narrow.LANES
+
+        def part(begin: int, end: int) -> int:
+            saturated: int = narrow.read(
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.row_cuts,
+                self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants, np.uint64(seed & (2**64 - 1)),
+                first_image, factor, constant, y, strides,
+            )  # fmt: skip
+            return saturated
+
+        return _spread(part, -(-total // height), number)
+
+
+def _spread(part: Callable[[int, int], int], tasks: int, number: int) -> int:
+    """Cut tasks into parts for that many threads; the sum of what the parts return."""
+    parts = min(tasks, 1 if number == 1 else 4 * number)
+    cuts = [tasks * n // parts for n in range(parts + 1)]
+    return sum(parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number))
 
 
 def _dtype(largest_step: float, largest_sum: float, largest_code: int) -> Any:
