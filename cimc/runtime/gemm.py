@@ -15,6 +15,7 @@ float64  1 row of 8 columns       the same
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -32,6 +33,7 @@ cgutils: Any = untyped_cgutils
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
+@cache
 def has_avx2() -> bool:
     """Whether this CPU multiplies int16."""
     return bool(llvm.get_host_cpu_features().get("avx2", False))

@@ -24,7 +24,7 @@ from cimc.targets.description import Target
 _F0, _F1 = np.float32(0), np.float32(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")
 def _pulse(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, own_seed: int,
     endurance: int, up: float, down: float, middle: float, half: float, cycle: float, spread: float,

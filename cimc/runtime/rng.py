@@ -15,7 +15,7 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
@@ -94,7 +94,7 @@ def hash32(low: Scalar, high: Scalar, counter: Scalar) -> Scalar:
 def normal_of(bits: Scalar) -> Scalar:
     """The standard normal quantile of 32 random bits, float32."""
     t = (np.float32(np.int32(bits & _MAGNITUDE)) + _HALF) * _TAIL_UNIT
-    y: Any = _bits_of_float(t * (_F2 - t))  # type: ignore[call-arg]
+    y: Any = _bits_of_float(t * (_F2 - t))
     exponent = np.float32(np.int32(y >> _S23) - _BIAS)
     u = _F2 * _float_of_bits(np.uint32((y & _MANTISSA) | _ONE)) - _F3
     # Both polynomials in Estrin's order: the chain of dependent operations is what a core waits for.

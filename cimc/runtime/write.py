@@ -103,14 +103,14 @@ def fault_us(device: Device, seed: int, count: int) -> F32:
     return stuck
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def device_key(seed: int, device: int, number: int) -> int:
     """64-bit key of one write (or pulse) of one device."""
     key: int = rng.mix64(rng.mix64(seed ^ np.uint64(device)) ^ np.uint64(number))
     return key
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def draw(key: int, counter: int) -> float:
     """Standard normal draw ``counter`` of a device's key."""
     bits = rng.hash32(np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32)), np.uint32(counter))
@@ -118,7 +118,7 @@ def draw(key: int, counter: int) -> float:
     return normal
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _write_gaussian(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, mean: float, sigma: float,
     endurance: int,

@@ -27,7 +27,7 @@ from cimc.targets.description import Target
 _F0, _F1 = np.float32(0), np.float32(1)
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _train(
     g: float, goal: float, sign: float, steps: F32, stuck: bool, cycle: float, sigma: float, tolerance: float, key: int, used: int
 ) -> tuple[float, float, int, int]:
@@ -44,7 +44,7 @@ def _train(
     return g, read, pulses, used
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")
 def _write_verify(
     g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, own_seed: int, endurance: int,
     set_us: F32, reset_us: F32, cycle: float, spread: float, sigma: float, tolerance: float, most_trials: int,

@@ -158,14 +158,14 @@ def _spans(w_max: NDArray[Any], groups: int, columns: int) -> F32:
     return np.ascontiguousarray(np.where(spans > 0, spans, np.float32(1)))
 
 
-@njit(inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(inline="always", error_model="numpy")
 def steps_of(weight: float, w_max: float, full: float, shift: float, whole: bool) -> float:
     """A weight in level steps, clipped to the window, whole where asked; float64, as `cimc.ir.encoding.quantise`."""
     steps = min(max(weight / w_max, -1.0), 1.0) * full
     return np.rint(steps + shift) - shift if whole else steps
 
 
-@njit(inline="always", error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(inline="always", error_model="numpy")
 def goal_us(steps: float, plane: int, pair: bool, shift: float, step_us: float, g_min_us: float) -> np.float32:
     """Target conductance of one of a weight's devices, µS, float32."""
     digit = (max(steps, 0.0) if plane == 0 else max(-steps, 0.0)) if pair else steps + shift

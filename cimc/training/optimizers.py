@@ -26,7 +26,7 @@ _F = np.float32
 _FAST = {"contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nesterov: float, decay: float) -> None:
     for i in range(g.size):
         gradient = g[i] + decay * w[i]
@@ -35,13 +35,13 @@ def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nest
         out[i] = -lr * (velocity + nesterov * (gradient + momentum * velocity - velocity))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _sgd(g: F32, w: F32, out: F32, lr: float, decay: float) -> None:
     for i in range(g.size):
         out[i] = -lr * (g[i] + decay * w[i])
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
 def _adam(
     g: F32, w: F32, m: F32, v: F32, out: F32, rate: float, beta1: float, rest1: float, beta2: float, rest2: float,
     root: float, epsilon: float, coupled: float, decoupled: float,
@@ -54,7 +54,7 @@ def _adam(
         out[i] = -rate * first / (np.sqrt(second) * root + epsilon) - decoupled * w[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _sum_of_squares(g: F32) -> float:
     total = 0.0
     for i in range(g.size):

@@ -23,7 +23,7 @@ from cimc.training.rules.reading import read_back
 I32 = NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, error_model="numpy")
 def _count(
     change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
     touched: I64, devices: I64, pulses: I32,
