@@ -153,7 +153,9 @@ class VmmBackwardStep(_Record):
     output: str
     geometry: Geometry
     alpha: float = 1.0
-    mode: Literal["digital", "analog"] = Field("digital", description="digital: by the FP32 copy of W; analog: on the transposed array.")
+    mode: Literal["digital", "analog"] = Field(
+        "digital", description="digital: by the FP32 copy of W; analog: on the transposed array."
+    )
     ste: Literal["pass", "clipped"] = Field("pass", description="What becomes of a gradient where the DAC saturated.")
     positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
     nodes: tuple[str, ...]
@@ -192,7 +194,9 @@ class UpdateStep(_Record):
     parameter: str = Field(description="Name of the initializer.")
     layer: str | None = Field(None, description="The layer that holds it, gradients then [groups, rows, columns]; null: digital.")
     inputs: tuple[str, ...]
-    action: Literal["descend", "assign"] = Field("descend", description="assign: the input is the new value (running statistics).")
+    action: Literal["descend", "assign"] = Field(
+        "descend", description="assign: the input is the new value (running statistics)."
+    )
 
 
 Step = Annotated[

@@ -150,9 +150,9 @@ def _training(program: Program) -> None:
             _fail(f"parameter {name}", f"no tensor initializer/{name}", "keep its first value under the initializer's own name")
     updates = (s for s in program.steps if isinstance(s, UpdateStep))
     _unique("update of", (s.parameter if s.layer is None else f"layer {s.layer}" for s in updates))
-    for word, name, values in (("loss", program.loss, program.outputs), ("labels", program.labels, program.inputs)):
-        if name is not None and name not in {value.name for value in values}:
-            _fail(word, f"there is no such value as {name}", "name an output for the loss, an input for the labels")
+    for word, wanted, values in (("loss", program.loss, program.outputs), ("labels", program.labels, program.inputs)):
+        if wanted is not None and wanted not in {value.name for value in values}:
+            _fail(word, f"there is no such value as {wanted}", "name an output for the loss, an input for the labels")
 
 
 def _vmm(program: Program, step: VmmStep | VmmBackwardStep | OuterStep, layer: Layer) -> None:

@@ -133,7 +133,9 @@ class Differentiate(Pass):
                 parameter, *gradients = node.inputs
                 for value in gradients:
                     if value is not None and parameter is not None and value.shape not in (None, parameter.shape):
-                        raise VerifyError(f"{value.name} is {value.shape}, {parameter.name} {parameter.shape}", where=f"node {node.name}")
+                        raise VerifyError(
+                            f"{value.name} is {value.shape}, {parameter.name} {parameter.shape}", where=f"node {node.name}"
+                        )
 
     def _trains(self, value: ir.Value, names: Sequence[str], statistics: dict[str, ir.Value]) -> bool:
         if value.dtype not in FLOATS or value.name in statistics or _fits(names, self.frozen):
@@ -179,7 +181,7 @@ def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Bac
     parts = [v for v in producer.inputs if v is not None] if producer.op_type == "Sum" else [total]
     if any(part.producer() is None or part.producer().op_type != "Outer" for part in parts):  # type: ignore[union-attr]
         raise ModelError(
-            f"initializer {value.name} is a crossbar's weight and is read by a digital node too, which training cannot keep equal",
+            f"initializer {value.name} is a crossbar's weight and is read by a digital node too: training cannot keep both equal",
             where=f"layer {layers[0]}",
             fix="untie the two (give each its own initializer), or freeze it",
         )

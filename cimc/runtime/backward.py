@@ -23,7 +23,9 @@ from cimc.runtime.unfold import Unfolding, unfolding
 Array = NDArray[Any]
 
 
-def activation_gradient(dy: Array, weights: Array, x_shape: Shape, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0) -> Array:
+def activation_gradient(
+    dy: Array, weights: Array, x_shape: Shape, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0
+) -> Array:
     """``dX = dY @ W^T * alpha``, in the activation's shape and the gradient's dtype.
 
     Args:
@@ -39,10 +41,10 @@ def activation_gradient(dy: Array, weights: Array, x_shape: Shape, geometry: Den
         w = w * w.dtype.type(alpha)
     groups, rows, columns = w.shape
     if isinstance(geometry, Dense):
-        dx = _products(_columns(dy, geometry, groups, columns).astype(kind, copy=False), w.swapaxes(1, 2))
+        products = _products(_columns(dy, geometry, groups, columns).astype(kind, copy=False), w.swapaxes(1, 2))
         kept = geometry.input_perm[: geometry.kept]
         inner = geometry.input_perm[geometry.kept :]
-        full = dx.reshape([x_shape[a] for a in (*kept, *inner)])
+        full = products.reshape([x_shape[a] for a in (*kept, *inner)])
         out = full.transpose(np.argsort(geometry.input_perm))
     elif isinstance(geometry, Conv):
         where = unfolding(geometry, x_shape, groups, rows)
@@ -51,7 +53,8 @@ def activation_gradient(dy: Array, weights: Array, x_shape: Shape, geometry: Den
     else:
         image, where, run = _spread(dy, geometry, x_shape, groups, columns, kind)
         out = windows.product(w, image, where, run).reshape(x_shape)
-    return np.ascontiguousarray(out).astype(dy.dtype, copy=False)
+    dx: Array = np.ascontiguousarray(out).astype(dy.dtype, copy=False)
+    return dx
 
 
 def weight_gradient(x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0) -> Array:
@@ -96,7 +99,8 @@ def _columns(dy: Array, geometry: Dense, groups: int, columns: int) -> Array:
 def _products(a: Array, b: Array) -> Array:
     """``[n, groups, k]`` times ``[groups, k, m]``, as ``[n, groups, m]``."""
     if a.shape[1] == 1:
-        return (a[:, 0] @ b[0])[:, None]
+        alone: Array = (a[:, 0] @ b[0])[:, None]
+        return alone
     return np.ascontiguousarray(np.matmul(a.swapaxes(0, 1), b).swapaxes(0, 1))
 
 
@@ -131,7 +135,9 @@ def _spread(
     image = np.zeros((*dy.shape[:2], *full), kind)
     image[(slice(None), slice(None), *(slice(b, b + n) for b, n in zip(begin, size, strict=True)))] = dy
     trimmed = image[(slice(None), slice(None), *(slice(0, r) for r in reach))]
-    window = Conv(kernel_shape=geometry.kernel_shape, strides=geometry.strides, dilations=geometry.dilations, pads=(0,) * (2 * len(spatial)))
+    window = Conv(
+        kernel_shape=geometry.kernel_shape, strides=geometry.strides, dilations=geometry.dilations, pads=(0,) * (2 * len(spatial))
+    )
     where = unfolding(window, trimmed.shape, groups, columns)
     return np.ascontiguousarray(trimmed).reshape(len(dy), -1), where, (spatial[-1], geometry.strides[-1])
 
@@ -141,15 +147,17 @@ def clip_gradient(dx: Array, x: Array, coding: Coding) -> Array:
     if coding.bits is None:
         return dx
     code = np.rint(x.astype(np.float64) * coding.gain)
-    return dx * ((code >= coding.low) & (code <= coding.high)).astype(dx.dtype)
+    inside = (code >= coding.low) & (code <= coding.high)
+    passed: Array = dx * inside.astype(dx.dtype)
+    return passed
 
 
 def dropout_mask(step: MaskStep, x: Array, seed: int, first_image: int) -> Array:
     """Factors of the shape of ``x``: element k of image n is a draw of its own, whatever the batch."""
     size = x.size // len(x) if x.ndim and len(x) else x.size
     draws = rng.uniforms(rng.key("dropout", seed, step.name), first_image * size, x.size)
-    kept = (draws >= step.ratio).astype(np.float32) * np.float32(1 / (1 - step.ratio))
-    return kept.reshape(x.shape).astype(x.dtype, copy=False)
+    mask: Array = (draws >= step.ratio).astype(np.float32) * np.float32(1 / (1 - step.ratio))
+    return mask.reshape(x.shape).astype(x.dtype, copy=False)
 
 
 @dataclass

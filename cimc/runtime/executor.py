@@ -62,7 +62,9 @@ class Executor:
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
-        defaults = {spec.name: self._program.tensors[f"initializer/{spec.name}"] for spec in self._program.inputs if spec.has_default}
+        defaults = {
+            spec.name: self._program.tensors[f"initializer/{spec.name}"] for spec in self._program.inputs if spec.has_default
+        }
         values = check_inputs(self._program.inputs, defaults | dict(inputs))
         if self._program.layers and self._program.target.dac.bits is not None:
             _check_finite(values)

@@ -22,13 +22,13 @@ _MOST = 1 << 22
 _COLUMNS = 512
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _together(positions: int, images: int) -> int:
     """Images whose windows stand side by side in one product, so that it has a few hundred columns."""
     return max(1, min(images, _COLUMNS // positions))
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _gather(image: Array, base: Array, row_offset: Array, start: int, run: int, step: int, out: Array) -> None:
     """``out[r, p] = image[start + base[p] + row_offset[r]]``; positions come in lines of ``run``, ``step`` apart."""
     for r in range(row_offset.size):
@@ -44,7 +44,7 @@ def _gather(image: Array, base: Array, row_offset: Array, start: int, run: int, 
                     line[i] = image[at + i * step]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _scatter(columns: Array, base: Array, row_offset: Array, start: int, run: int, step: int, image: Array) -> None:
     """The transpose of `_gather`: adds."""
     for r in range(row_offset.size):
@@ -60,7 +60,7 @@ def _scatter(columns: Array, base: Array, row_offset: Array, start: int, run: in
                     image[at + i * step] += line[i]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _channels(flat: Array, first: int, end: int, begin: int, width: int, out: Array) -> Array:
     """Channels of a few images side by side, ``[width, images * positions]``; of one image, where they are."""
     if end - first == 1:
@@ -72,7 +72,7 @@ def _channels(flat: Array, first: int, end: int, begin: int, width: int, out: Ar
     return beside
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _outer(
     images: Array, flat: Array, first: int, end: int, base: Array, row_offset: Array, stride: int, run: int, step: int, out: Array
 ) -> None:
@@ -92,9 +92,18 @@ def _outer(
             out[g] += product
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _add(
-    weights: Array, flat: Array, first: int, end: int, base: Array, row_offset: Array, stride: int, run: int, step: int, images: Array
+    weights: Array,
+    flat: Array,
+    first: int,
+    end: int,
+    base: Array,
+    row_offset: Array,
+    stride: int,
+    run: int,
+    step: int,
+    images: Array,
 ) -> None:
     groups, rows, width = weights.shape
     positions = base.size
@@ -112,7 +121,16 @@ def _add(
 
 @njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _product(
-    weights: Array, images: Array, first: int, end: int, base: Array, row_offset: Array, stride: int, run: int, step: int, out: Array
+    weights: Array,
+    images: Array,
+    first: int,
+    end: int,
+    base: Array,
+    row_offset: Array,
+    stride: int,
+    run: int,
+    step: int,
+    out: Array,
 ) -> None:
     groups, rows, width = weights.shape
     buffer = np.empty((width, base.size), images.dtype)

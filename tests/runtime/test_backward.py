@@ -47,7 +47,8 @@ def compiled(node: str, x: Array, w: Array, **settings: Any) -> tuple[Program, V
     out, dims, free = (", ".join(map(str, shape)) for shape in ([f"d{a}" for a in range(x.ndim)], x.shape, w.shape))
 
     def model(inputs: str) -> onnx.ModelProto:
-        return onnx.parser.parse_model(f'<ir_version: 9, opset_import: ["": 18]> g ({inputs}) => (float[{out}] y) {{ y = {node} }}')
+        text = f'<ir_version: 9, opset_import: ["": 18]> g ({inputs}) => (float[{out}] y) {{ y = {node} }}'
+        return onnx.parser.parse_model(text)
 
     fixed = model(f"float[{dims}] x")
     fixed.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
@@ -75,7 +76,8 @@ def test_gradients_are_the_adjoints_of_the_product(name: str, packed: bool) -> N
     dy = rng.standard_normal(y.shape).astype(np.float32)
     dx = backward.activation_gradient(dy, weight_matrix(program, layer), x.shape, step.geometry, alpha)
     dw = to_initializer(layer, backward.weight_gradient(x, dy, layer, step.geometry, alpha), w.shape)
-    assert dx.shape == x.shape and dw.shape == w.shape and dx.dtype == dw.dtype == np.float32
+    assert (dx.shape, dw.shape) == (x.shape, w.shape)
+    assert dx.dtype == dw.dtype == np.float32
     for _ in range(4):
         x2, w2 = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape))
         for moved, gradient, product in ((x2, dx, {"x": x2, "w": w}), (w2, dw, {"x": x, "w": w2})):
@@ -92,7 +94,9 @@ def test_packed_groups_have_no_gradient_between_them() -> None:
     layer = program.layers[0].model_copy(update={"group_packing": 2})
     dw = backward.weight_gradient(x, np.ones((2, 6, 5, 5), np.float32), layer, step.geometry)
     assert dw.shape == (1, 36, 6)
-    assert (dw[0, :18, 3:] == 0).all() and (dw[0, 18:, :3] == 0).all() and (dw[0, :18, :3] != 0).all()
+    assert (dw[0, :18, 3:] == 0).all()
+    assert (dw[0, 18:, :3] == 0).all()
+    assert (dw[0, :18, :3] != 0).all()
 
 
 @pytest.mark.parametrize("name", ["conv2", "conv_grouped", "transposed"])

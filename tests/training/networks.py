@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -34,14 +35,12 @@ class Network:
 
     def model(self, opset: int = OPSET, kind: str = "float", plain: bool = False) -> onnx.ModelProto:
         """With random weights, the same at each call."""
-        text = (plain and self.plain or self.text).replace("double", kind)
+        text = ((plain and self.plain) or self.text).replace("double", kind)
         proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["": {opset}]> {text}')
         rng = np.random.default_rng(3)
         for name, shape in self.weights.items():
-            array = rng.standard_normal(shape) / np.sqrt(max(1, np.prod(shape[1:])))
-            if name.endswith("var"):
-                array = rng.uniform(0.5, 1.5, shape)
-            elif name.endswith("scale"):
+            array = rng.standard_normal(shape) / np.sqrt(max(1, prod(shape[1:])))
+            if name.endswith(("var", "scale")):
                 array = rng.uniform(0.5, 1.5, shape)
             array = array.astype(np.float32).astype(np.float64 if kind == "double" else np.float32)
             proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
@@ -51,8 +50,9 @@ class Network:
         """Inputs and labels."""
         rng = np.random.default_rng(4)
         inputs = {name: rng.uniform(0.1, 1, shape).astype(np.float32).astype(kind) for name, shape in self.inputs.items()}
-        labels = rng.integers(0, self.classes, self.labels) if self.classes else rng.uniform(0, 1, self.labels).astype(np.float32).astype(kind)
-        return inputs, labels
+        if self.classes:
+            return inputs, rng.integers(0, self.classes, self.labels)
+        return inputs, rng.uniform(0, 1, self.labels).astype(np.float32).astype(kind)
 
 
 LENET = Network(

@@ -64,9 +64,8 @@ def _normalise_by_batch(node: ir.Node, frozen: Frozen, statistics: dict[str, ir.
     for old, new in zip(parameters[2:], node.outputs[1:], strict=True):
         name = str(old.name)
         if name in statistics:
-            raise ModelError(
-                f"two BatchNormalizations share the running statistics {name}", where=f"node '{node.name}'", fix="give each its own"
-            )
+            what = f"two BatchNormalizations share the running statistics {name}"
+            raise ModelError(what, where=f"node '{node.name}'", fix="give each its own")
         new.name, new.type, new.shape = f"{name}.running", old.type, old.shape
         statistics[name] = new
     return True
@@ -75,7 +74,8 @@ def _normalise_by_batch(node: ir.Node, frozen: Frozen, statistics: dict[str, ir.
 def _activate(node: ir.Node, model: ir.Model) -> bool:
     x, y, where = node.inputs[0], node.outputs[0], f"node '{node.name}' (Dropout)"
     if len(node.outputs) > 1 and node.outputs[1].uses():
-        raise ModelError("its mask is used, which training cannot switch on", where=where, fix="export the model without that use")
+        what = "its mask is used, which training cannot switch on"
+        raise ModelError(what, where=where, fix="export the model without that use")
     ratio = 0.5
     if len(node.inputs) > 1 and node.inputs[1] is not None:
         tensor = ir.convenience.get_const_tensor(node.inputs[1])

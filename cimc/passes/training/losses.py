@@ -51,7 +51,8 @@ def add_loss(model: ir.Model, spec: str) -> Loss:
     if kind == "model":
         return Loss(value, None, f"the loss is the model's output {value.name}")
     if value.dtype is None or not value.dtype.is_floating_point():
-        raise ModelError(f"the output {value.name} is not real, so {kind} cannot be computed", fix="name a real output: LOSS:OUTPUT")
+        what = f"the output {value.name} is not real, so {kind} cannot be computed"
+        raise ModelError(what, fix="name a real output: LOSS:OUTPUT")
     return _MAKERS[kind](_Writer(model), value)
 
 

@@ -10,9 +10,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import ModelError
+from cimc.ir.expand import expand
 from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
-from cimc.ir.expand import expand
 from cimc.passes.gradients.survey import OPSET
 from cimc.passes.samples import synthetic
 
@@ -90,8 +90,9 @@ def _annotate(before: ir.Model, after: ir.Model) -> None:
 
 
 def _same_interface(before: ir.Model, after: ir.Model) -> None:
-    for word, old, new in (("inputs", before.graph.inputs, after.graph.inputs), ("outputs", before.graph.outputs, after.graph.outputs)):
-        if [(v.name, v.type) for v in old] != [(v.name, v.type) for v in new]:
+    for word in ("inputs", "outputs"):
+        old, new = ([(v.name, v.type) for v in getattr(model.graph, word)] for model in (before, after))
+        if old != new:
             raise _refused(f"the conversion changed its {word}", before.opset_imports.get("", 0))
 
 
