@@ -14,6 +14,8 @@ from cimc.version import __version__
 if TYPE_CHECKING:
     from cimc import backend, datasets
     from cimc.compiler import compile  # noqa: A004
+    from cimc.image.export import export_image
+    from cimc.image.reader import load_image
     from cimc.ir.artifact import load
     from cimc.ir.program import Program
     from cimc.runtime.chip import Chip
@@ -27,7 +29,9 @@ _LAZY = {
     "Target": "cimc.targets.description",
     "Trainer": "cimc.training.trainer",
     "compile": "cimc.compiler",
+    "export_image": "cimc.image.export",
     "load": "cimc.ir.artifact",
+    "load_image": "cimc.image.reader",
 }
 _MODULES = ("backend", "datasets")
 
@@ -48,7 +52,9 @@ __all__ = [
     "backend",
     "compile",
     "datasets",
+    "export_image",
     "load",
+    "load_image",
 ]
 
 

@@ -10,9 +10,12 @@ from cimc.cli.common import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
 from cimc.cli.evaluate import evaluate
+from cimc.cli.export import export
+from cimc.cli.image import app as image_app
 from cimc.cli.inspect import inspect
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
+from cimc.cli.train import train
 from cimc.version import __version__
 
 #: Plain help: rich would double the time of `--help`.
@@ -26,9 +29,12 @@ app = typer.Typer(
 )
 app.command("compile")(compile_command)
 app.command("run")(run)
+app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("inspect")(inspect)
+app.command("export")(export)
+app.add_typer(image_app, name="image")
 app.add_typer(targets_app, name="targets")
 
 

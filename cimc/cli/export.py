@@ -1,0 +1,81 @@
+"""`cimc export`: a program or a trained chip to an image for an inference chip."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cimc.cli.common import Compiled, Json, note, print_json
+
+
+def export(
+    program_file: Compiled,
+    chip: Annotated[
+        str | None, typer.Option("--chip", "-c", metavar="T", help="The chip: a name or a YAML file; default: the program's own.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Where to write; default: the name with .cimg.")] = None,
+    source: Annotated[
+        Literal["target", "readback"], typer.Option(help="The weights W, or what the devices of the chip hold.")
+    ] = "target",
+    seed: Annotated[
+        int | None, typer.Option(min=0, help="Seed of the chip that is read back; of a trained one its own.", show_default=False)
+    ] = None,
+    calibration: Annotated[Path | None, typer.Option(help="An npz of images that set input scales and ADC ranges anew.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
+    ] = None,
+    chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
+    fault_map: Annotated[Path | None, typer.Option(metavar="F.npz", help="Dead rows, columns and cells to step around.")] = None,
+    die: Annotated[str | None, typer.Option(help="Name of the die it is for.")] = None,
+    flash: Annotated[
+        list[str] | None, typer.Option(metavar="bin|hex|c", help="Also write this form beside the image; may be repeated.")
+    ] = None,
+    sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Sign with this Ed25519 private key.")] = None,
+    json: Json = False,
+) -> None:
+    """Export a program, or a trained chip, as an image for another chip."""
+    from cimc.data import write_file
+    from cimc.errors import CimcError
+    from cimc.image.export import export_image
+    from cimc.image.flash import FORMS
+    from cimc.image.flash import flash as flashed
+    from cimc.image.info import describe
+    from cimc.ir.artifact import load
+    from cimc.runtime.chip import Chip
+
+    for form in flash or []:
+        if form not in FORMS:
+            raise CimcError(f"no flash form {form}", where="--flash", fix=f"one of {', '.join(FORMS)}")
+    program = load(program_file)
+    trained = any(name.startswith("state/") for name in program.tensors)
+    image = export_image(
+        Chip(program, seed) if source == "readback" or trained else program,
+        chip,
+        source,
+        fault_map,
+        settings=settings,
+        calibration=calibration,
+        chips=chips,
+        die=die,
+        key=sign,
+    )
+    output = output or program_file.with_suffix(".cimg")
+    forms = {form: output.with_suffix(FORMS[form]) for form in flash or []}
+    contents = {path: flashed(image.data, form) for form, path in forms.items()}
+    image.save(output)
+    for path, content in contents.items():
+        write_file(path, content)
+    report = describe(image)
+    for text in report["notes"]:
+        note(f"note: {text}")
+    if json:
+        print_json({"output": str(output), "flash": {form: str(path) for form, path in forms.items()}, **report})
+        return
+    cells = report["cells"]
+    typer.echo(f"{output}: {report['model'] or program_file.name} for {report['target']}, {report['bytes']} bytes")
+    typer.echo(f"  {report['tiles']} tiles (chips: {report['chips']}), {cells['use']} cells in use, {cells['faulty']} faulty")
+    typer.echo(f"  sha256 {report['sha256']}")
+    for path in forms.values():
+        typer.echo(f"  {path}")

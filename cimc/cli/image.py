@@ -1,0 +1,212 @@
+"""`cimc image`: look at an image, check it, compare two, write it into a die, run it there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from cimc.cli.common import Json, Seed, decibels, figure, print_json, print_table
+
+app = typer.Typer(name="image", help="Inference-chip images: show, check, compare, program, run.", no_args_is_help=True)
+
+ImageFile = Annotated[Path, typer.Argument(metavar="M.cimg", help="An image.", show_default=False)]
+Chip = Annotated[
+    str | None, typer.Option("--chip", "-c", metavar="T", help="The die's own description; default: the image's target.")
+]
+FaultFile = Annotated[Path | None, typer.Option("--fault-map", metavar="F.npz", help="The die's fault map.")]
+Calibration = Annotated[Path | None, typer.Option(help="An npz of images to calibrate the die with.")]
+Method = Annotated[
+    Literal["auto", "write_verify", "gaussian"],
+    typer.Option("--programming", help="Pulse by pulse, or errors by distribution; auto: pulses where the target has them."),
+]
+
+
+@app.command()
+def info(
+    image_file: ImageFile,
+    cell: Annotated[str | None, typer.Option(metavar="CHIP,TILE,ROW,COLUMN", help="Show one cell.")] = None,
+    json: Json = False,
+) -> None:
+    """Show what is in an image."""
+    from cimc.errors import CimcError
+    from cimc.image.info import describe
+    from cimc.image.reader import load_image
+
+    image = load_image(image_file)
+    if cell is not None:
+        try:
+            chip, tile, row, column = (int(part) for part in cell.split(","))
+        except ValueError:
+            raise CimcError(f"{cell} is not four numbers", where="--cell", fix="for example --cell 0,0,5,12") from None
+        found = image.cell(chip, tile, row, column)
+        if json:
+            print_json(found)
+        else:
+            print_table(f"cell {cell}", ("", "value"), list(found.items()))
+        return
+    report = describe(image)
+    if json:
+        print_json(report)
+        return
+    shown = ("target", "die", "source", "seed", "model", "compiler", "tiles", "chips", "bytes", "sha256", "signed_by")
+    print_table(str(image_file), ("", "value"), [(key, _plain(report[key])) for key in shown])
+    columns = ("layer", "rows", "columns", "segments", "ADC µA", "places")
+    keys = ("name", "rows", "columns", "segments", "adc_range_ua")
+    print_table("layers", columns, [(*(row[key] for key in keys), " ".join(row["places"][:4])) for row in report["layers"]])
+    print_table("cells", ("use", "cells"), list(report["cells"].items()))
+    for text in report["notes"]:
+        typer.echo(f"note: {text}")
+
+
+@app.command()
+def verify(
+    image_file: ImageFile,
+    chip: Chip = None,
+    fault_map: FaultFile = None,
+    key: Annotated[Path | None, typer.Option(metavar="PUBLIC.pem", help="Refuse it unless this Ed25519 key signed it.")] = None,
+    json: Json = False,
+) -> None:
+    """Check hash, structure and tiles; and platform, fault map and signer where they are given."""
+    from cimc.image.check import verify_image
+    from cimc.image.reader import load_image
+
+    image = load_image(image_file)
+    checked = verify_image(image, chip, fault_map, key)
+    if json:
+        print_json({"image": str(image_file), "ok": True, "sha256": image.sha256, "checked": checked})
+    else:
+        typer.echo(f"{image_file}: sound ({', '.join(checked)})")
+
+
+@app.command()
+def diff(one: ImageFile, other: ImageFile, json: Json = False) -> None:
+    """Show what differs between two images."""
+    from cimc.image.diff import diff as compare
+    from cimc.image.reader import load_image
+
+    found = compare(load_image(one), load_image(other))
+    if json:
+        print_json(found)
+        return
+    if found["same"]:
+        typer.echo("the images are the same")
+        return
+    for kind in ("identity", "target"):
+        if found[kind]:
+            print_table(kind, ("", str(one), str(other)), [(k, _plain(a), _plain(b)) for k, (a, b) in found[kind].items()])
+    rows = [
+        (row["name"], row.get("only_in", ""), row.get("moved", ""), row.get("cells_changed"), row.get("largest_us"))
+        for row in found["layers"]
+    ]
+    if rows:
+        print_table("layers", ("layer", "only in", "moved", "cells changed", "largest µS"), rows)
+    for name in found["digital"]:
+        typer.echo(f"digital: {name}")
+
+
+@app.command()
+def program(
+    image_file: ImageFile,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="R.npz", help="Write masks, read-back and pulses of every cell.")
+    ] = None,
+    seed: Seed = 0,
+    chip: Chip = None,
+    fault_map: FaultFile = None,
+    calibration: Calibration = None,
+    programming: Method = "auto",
+    error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
+    json: Json = False,
+) -> None:
+    """Write an image into a simulated die, and report what came of it."""
+    from cimc.data import save_npz
+
+    die = _die(image_file, seed, chip, fault_map, calibration, programming, error_free)
+    report = die.programming.to_dict()
+    if output is not None:
+        save_npz(output, die.programming.arrays())
+    if json:
+        print_json({"image": str(image_file), "seed": seed, "output": None if output is None else str(output), **report})
+        return
+    columns = ("layer", "devices", "success", "pulses", "reads", "time ns", "energy nJ")
+    keys = ("devices", "success", "pulses", "reads", "time_ns", "energy_nj")
+    print_table(
+        f"{image_file}, die {seed}, {report['method']}",
+        columns,
+        [(name, *(row[key] for key in keys)) for name, row in report["layers"].items()],
+    )
+    test = report["selftest"]
+    typer.echo(f"self-test: {test['outside']} of {test['reads']} reads outside their bands; calibration: {report['calibration']}")
+
+
+@app.command()
+def run(
+    image_file: ImageFile,
+    inputs_file: Annotated[Path, typer.Option("--input", metavar="X.npz", help="x, or an array for each input by name.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="Y.npz", help="Where the outputs go, by name.")],
+    seed: Seed = 0,
+    chip: Chip = None,
+    fault_map: FaultFile = None,
+    calibration: Calibration = None,
+    programming: Method = "auto",
+    error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
+    check: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="Compare with ONNX Runtime on this model.")] = None,
+    json: Json = False,
+) -> None:
+    """Write an image into a simulated die and run a batch on it."""
+    from cimc.data import load_arrays, save_npz
+
+    die = _die(image_file, seed, chip, fault_map, calibration, programming, error_free)
+    inputs = load_arrays(inputs_file, die.program.inputs, "test")
+    outputs = die.run(inputs, 0)
+    save_npz(output, outputs)
+    result: dict[str, Any] = {
+        "output": str(output),
+        "seed": seed,
+        "outputs": [_described(name, value) for name, value in outputs.items()],
+        "programming": die.programming.to_dict(),
+        "stats": die.stats(),
+    }
+    if check is not None:
+        from cimc.report.compare import compare_outputs, reference_values
+
+        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs))]
+    if json:
+        print_json(result)
+        return
+    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], o["shape"]) for o in result["outputs"]])
+    if check is not None:
+        rows = [(row["name"], decibels(row["sqnr_db"], row["largest_error"]), row["largest_error"]) for row in result["check"]]
+        print_table("against ONNX Runtime", ("output", "SQNR dB", "largest error"), rows)
+
+
+def _die(
+    image_file: Path,
+    seed: int,
+    chip: str | None,
+    fault_map: Path | None,
+    calibration: Path | None,
+    programming: Literal["auto", "write_verify", "gaussian"],
+    error_free: bool,
+) -> Any:
+    from cimc.data import load_arrays
+    from cimc.image.reader import load_image
+
+    image = load_image(image_file)
+    data = None if calibration is None else load_arrays(calibration, image.compiled.inputs)
+    return image.program(seed, target=chip, fault_map=fault_map, calibration=data, programming=programming, error_free=error_free)
+
+
+def _described(name: str, value: Any) -> dict[str, Any]:
+    """dtype and shape are null for what is no tensor."""
+    tensor = hasattr(value, "dtype")
+    return {"name": name, "dtype": value.dtype.name if tensor else None, "shape": list(value.shape) if tensor else None}
+
+
+def _plain(value: object) -> object:
+    """A figure, or the first and last of a long text."""
+    if isinstance(value, str) and len(value) > 60:
+        return f"{value[:28]}…{value[-28:]}"
+    return value if isinstance(value, int | str) else figure(value)

@@ -1,0 +1,273 @@
+"""Writing an image into a die: its own faults, its own devices, its own errors.
+
+The order is that of a bring-up: hash (when the image is read), platform, fault map, registers, program, calibrate, self-test.
+What does not fit is refused by name. Of copies of a layer, the first is simulated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError, RunError
+from cimc.image.control import registers
+from cimc.image.faults import FaultMap, fault_map
+from cimc.image.goals import platform
+from cimc.image.image import Image
+from cimc.image.selftest import check, tests_of
+from cimc.ir.samples import keyed
+from cimc.runtime import rng
+from cimc.runtime.chip import Chip
+from cimc.runtime.fabricate import Devices
+from cimc.runtime.write import Writes, born_on, device_seed, writer
+from cimc.runtime.write_verify import VerifyWriter
+from cimc.targets.description import Target
+from cimc.targets.load import load_target
+
+Array = NDArray[Any]
+Programming = Literal["auto", "write_verify", "gaussian"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What programming one layer came to, device by device, ``[groups, rows, planes, columns]``."""
+
+    success: NDArray[np.bool_]
+    """The last read lay in the device's window."""
+    readback_us: NDArray[np.float32]
+    """Conductance read afterwards, read noise included, µS."""
+    pulses: NDArray[np.int32] | None
+    """None where errors are drawn without pulses."""
+    writes: Writes
+    """Totals, unit columns included."""
+
+
+@dataclass(frozen=True)
+class ProgrammingReport:
+    """What programming a die came to."""
+
+    method: str
+    """write_verify, gaussian, or none of an error-free die."""
+    layers: Mapping[str, LayerReport]
+    calibration: str
+    """Where input gains and ADC ranges come from: the image, or data given with it."""
+    selftest_reads: int
+    selftest_outside: int
+
+    @property
+    def writes(self) -> Writes:
+        """Totals over all layers; None stands for what is not modelled."""
+        return sum((report.writes for report in self.layers.values()), Writes())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Totals and figures by layer, without the arrays."""
+        layers = {
+            name: {"cells": r.success.size, "success": int(r.success.sum()), **asdict(r.writes)}
+            for name, r in self.layers.items()
+        }
+        return {
+            "method": self.method,
+            "calibration": self.calibration,
+            "success_share": _share(self.layers),
+            "totals": asdict(self.writes),
+            "layers": layers,
+            "selftest": {"reads": self.selftest_reads, "outside": self.selftest_outside},
+        }
+
+    def arrays(self) -> dict[str, Array]:
+        """Success masks, read-back and pulses by name, as for an npz."""
+        found: dict[str, Array] = {}
+        for name, report in self.layers.items():
+            found[f"{name}/success"], found[f"{name}/readback_us"] = report.success, report.readback_us
+            if report.pulses is not None:
+                found[f"{name}/pulses"] = report.pulses
+        return found
+
+
+class Die(Chip):
+    """A chip that an image was written into."""
+
+    programming: ProgrammingReport
+
+    def hold(self, held: Mapping[str, Devices]) -> None:
+        """Let the devices of each layer hold these conductances."""
+        for name, devices in held.items():
+            self._crossbars[name]._devices = devices
+            self._crossbars[name].written()
+
+    def held(self, layer: str) -> Devices:
+        """What the devices of a layer hold."""
+        return self._crossbars[layer]._programmed()
+
+
+def program_die(
+    image: Image,
+    seed: int = 0,
+    *,
+    target: str | Path | Target | None = None,
+    fault_map: str | Path | FaultMap | None = None,
+    calibration: Mapping[str, Array] | None = None,
+    programming: Programming = "auto",
+    error_free: bool = False,
+) -> Die:
+    """Write an image into a die.
+
+    Args:
+        image: From `load_image` or `export_image`.
+        seed: Of the die.
+        target: Description of the die, where it is not the image's: it may differ in noise, errors and faults only.
+        fault_map: Of the die; must be the one that the image was made for.
+        calibration: Input images by name, to choose input gains and ADC ranges anew on this die; None: those of the image.
+        programming: write_verify: pulse by pulse; gaussian: errors drawn as ``device.programming`` says; auto: the first where
+            the target describes its pulses.
+        error_free: Every device takes its goal exactly, and none is faulty.
+
+    Returns:
+        The chip; its ``programming`` is the report.
+
+    Raises:
+        ArtifactError: Platform, fault map or registers are not those of the image.
+        TargetError: write_verify without a description of the pulses.
+        RunError: The self-test fails.
+    """
+    described = image.target if target is None else load_target(target)
+    check_platform(image, described)
+    check_faults(image, fault_map)
+    check_registers(image)
+    program = image.compiled.model_copy(update={"target": described})
+    die = Die(program, seed)
+    method = _method(described, programming, error_free)
+    reports, held = {}, {}
+    for number, layer in enumerate(image.layers):
+        held[layer.name], reports[layer.name] = _write(image, number, layer.name, described, seed, method)
+    die.hold(held)
+    if calibration is not None:
+        die.calibrate(calibration)
+    reads, outside = _self_test(image, described, held, seed, error_free)
+    basis = "image" if calibration is None else "data"
+    die.programming = ProgrammingReport(method, reports, basis, reads, outside)
+    return die
+
+
+def check_platform(image: Image, described: Target) -> None:
+    ours, theirs = platform(image.target), platform(described)
+    differing = [f"{path} {theirs[path]} instead of {value}" for path, value in ours.items() if theirs[path] != value]
+    if differing:
+        raise ArtifactError(
+            f"the image is for chip {image.target.name}, not {described.name}: {', '.join(differing[:4])}"
+            f"{' and more' if len(differing) > 4 else ''}",
+            where=image.name,
+            fix=f"cimc export M.cim --chip {described.name}",
+        )
+
+
+def check_faults(image: Image, given: str | Path | FaultMap | None) -> None:
+    faults = fault_map(given)
+    if faults is None:
+        return
+    made_for = image.fault_map_sha256
+    if made_for != faults.sha256.hex():
+        what = "any die" if made_for is None else f"the fault map {made_for[:12]}{f' of die {image.die}' if image.die else ''}"
+        name = f" of die {faults.die}" if faults.die else ""
+        raise ArtifactError(
+            f"the image was made for {what}, this is the fault map {faults.sha256.hex()[:12]}{name}",
+            where=image.name,
+            fix="cimc export M.cim --chip T --fault-map FAULTS.npz",
+        )
+
+
+def check_registers(image: Image) -> None:
+    """The registers that would be written are those that the program was compiled for."""
+    expected = registers(image.compiled)["REGI"]
+    found = image.sections["REGI"]
+    if len(found) != len(expected) or found.tobytes() != expected.tobytes():
+        raise ArtifactError("its registers are not those of its program", where=image.name, fix="export it again")
+
+
+def _method(target: Target, wanted: Programming, error_free: bool) -> str:
+    if error_free:
+        return "none"
+    if wanted != "auto":
+        return wanted
+    v = target.device.write_verify
+    described = (v.start_v, v.stop_v, v.step_v, v.set_us, v.reset_us, v.tolerance_us, v.trials)
+    return "gaussian" if None in described else "write_verify"
+
+
+def _write(image: Image, number: int, name: str, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
+    goals = image.goals(number)
+    if method == "none":
+        success = np.ones(goals.g_us.shape, np.bool_)
+        return goals, LayerReport(success, goals.g_us.copy(), None, _free(goals.g_us.size))
+    # What is written pulse by pulse is that of the update settings; here it is chosen for the transfer.
+    setting: Any = method
+    target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
+    key = device_seed(seed, name)
+    g_us, pulses, verified, writes = _program(target, goals.g_us, key)
+    unit_g_us, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"))
+    noise = keyed("read-back", seed, name).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
+    readback = np.maximum(g_us + noise, np.float32(0))
+    if verified is None:
+        low, high = image.windows(number)
+        verified = (readback >= low) & (readback <= high)
+    return Devices(g_us, unit_g_us, goals.coefficients), LayerReport(verified, readback, pulses, writes + more)
+
+
+def _free(devices: int) -> Writes:
+    return Writes(devices=devices, pulses=None, trials=None, reads=None, time_ns=None, energy_nj=None)
+
+
+def _program(target: Target, goal_us: Array, key: int) -> tuple[Array, Array | None, Array | None, Writes]:
+    """Devices as they were made, brought to their goals: conductances, pulses, success, totals."""
+    g_us, counters = born_on(target.device, key, goal_us.shape).astype(np.float32), np.zeros(goal_us.size, np.uint32)
+    g_us = np.ascontiguousarray(g_us)
+    made = writer(target, g_us, counters, key, training=False)
+    which, goals = np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1))
+    if not isinstance(made, VerifyWriter):
+        writes = made.write(which, goals)
+        return g_us, None, None, writes
+    done = made.verify(which, goals)
+    pulses, reads, v = int(done.pulses.sum()), int(done.reads.sum()), target.device.write_verify
+
+    def total(a_pulse: float | None, a_read: float | None) -> float | None:
+        return None if a_pulse is None or a_read is None else pulses * a_pulse + reads * a_read
+
+    writes = Writes(
+        updates=0,
+        devices=which.size,
+        pulses=pulses,
+        trials=int(done.trials.sum()),
+        reads=reads,
+        failed=int((~done.success).sum()),
+        worn=done.worn,
+        time_ns=total(v.pulse_ns, v.verify_ns),
+        energy_nj=total(v.pulse_energy_nj, v.verify_energy_nj),
+    )
+    return g_us, done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape), writes
+
+
+def _self_test(image: Image, target: Target, held: Mapping[str, Devices], seed: int, quiet: bool) -> tuple[int, int]:
+    """Reads and those outside their bands; raises RunError where more than one in a hundred is."""
+    reads = outside = 0
+    for number, layer in enumerate(image.layers):
+        for k, (drive, expected) in enumerate(tests_of(image.sections, number, layer)):
+            noise = keyed("self-test", seed, layer.name, k).standard_normal(expected.shape) * (not quiet)
+            found = check(target, layer, drive, expected, held[layer.name], noise)
+            reads, outside = reads + found.reads, outside + found.outside
+            if found.outside > max(1, found.reads // 100):
+                raise RunError(
+                    f"the self-test finds {found.outside} of {found.reads} reads outside their bands; the first is {found.first}",
+                    where=f"layer {layer.name}, self-test",
+                    fix="map the die's faults and export with --fault-map, or take another die",
+                )
+    return reads, outside
+
+
+def _share(layers: Mapping[str, LayerReport]) -> float | None:
+    total = sum(report.success.size for report in layers.values())
+    return sum(int(report.success.sum()) for report in layers.values()) / total if total else None

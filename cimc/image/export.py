@@ -1,0 +1,188 @@
+"""From a chip or a program to an image for another chip: its graph compiled again, its weights placed as cells."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import CimcError, FitError
+from cimc.image.build import build
+from cimc.image.container import pack
+from cimc.image.faults import FaultMap, fault_map
+from cimc.image.goals import goals_of_chip, goals_of_program, target_sha256
+from cimc.image.image import Image
+from cimc.image.layout import SOURCES
+from cimc.image.placement import Spots, around, as_compiled
+from cimc.image.portable import portable
+from cimc.image.reader import read_image
+from cimc.image.sign import signer
+from cimc.ir.program import Layer, Program
+from cimc.ir.ranging import input_coding
+from cimc.runtime.chip import Chip
+from cimc.targets.description import Target
+from cimc.targets.load import load_target
+
+if TYPE_CHECKING:
+    from cimc.passes.base import Compilation
+
+Array = NDArray[Any]
+Source = Literal["target", "readback"]
+
+
+def export_image(
+    chip: Chip | Program,
+    target: str | Path | Target | None = None,
+    source: Source = "target",
+    fault_map: str | Path | FaultMap | None = None,
+    *,
+    settings: Mapping[str, Any] | Sequence[str] | None = None,
+    calibration: str | Path | Mapping[str, Array] | None = None,
+    chips: int | None = None,
+    die: str | None = None,
+    training: Mapping[str, Any] | None = None,
+    key: str | Path | None = None,
+) -> Image:
+    """Export what a chip computes with, or a compiled program, as an image for a chip.
+
+    For the program's own chip, cuts, scales and places stay. For another, the program's graph is compiled again. Then,
+    without calibration data, the full scales of the inputs are kept where layers match; the image's notes say which.
+
+    Args:
+        chip: A chip, trained or not, or a program.
+        target: The chip the image is for: a name, a file, or a description; None: the program's own.
+        source: target: the program's weights (of a chip in training W, without the changes not yet written); readback: what
+            the devices of ``chip`` hold.
+        fault_map: Of the die it is for; segments are placed around what is dead.
+        settings: Changes to the target.
+        calibration: Input images by name, or the path of a data file.
+        chips: As many chips as may be used; None: as many as it takes.
+        die: Name of the die; None: that of the fault map.
+        training: Settings of the training, to be kept in the image.
+        key: File of an Ed25519 private key in PEM, to sign with.
+
+    Raises:
+        FitError: It does not fit the target, or not around the faults; the message names what would help.
+        CimcError: Another argument is not usable.
+    """
+    if source not in SOURCES:
+        raise CimcError(f"no source {source}", where="source", fix=f"one of {', '.join(SOURCES)}")
+    made = chip if isinstance(chip, Chip) else None
+    if source == "readback" and made is None:
+        raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
+    program = chip.trained_program() if isinstance(chip, Chip) else chip
+    described = load_target(program.target if target is None else target, settings)
+    faults = _faults(fault_map)
+    notes: list[str] = []
+    if described.is_ideal:
+        raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
+    if target_sha256(described) == target_sha256(program.target):
+        for layer in program.layers:
+            if f"blocks/{layer.name}" not in program.tensors:
+                raise CimcError("the program has no places yet", where=f"layer {layer.name}", fix="compile it to the end")
+        _within(program, chips)
+        goals = {
+            layer.name: goals_of_chip(made, layer) if made and source == "readback" else goals_of_program(program, layer)
+            for layer in program.layers
+        }
+    else:
+        held = made.weights() if made and source == "readback" else {}
+        program = _compile_again(program, described, held, calibration, chips, notes)
+        goals = {layer.name: goals_of_program(program, layer) for layer in program.layers}
+    if made is not None and made.memory and source == "target":
+        notes.append("the weights W are exported; changes that training has not written yet are dropped")
+    spots: Spots = as_compiled(program) if faults is None else around(program, faults, chips)
+    about = {"notes": [*program.provenance.notes, *notes], "training": dict(training) if training else None}
+    name = die if die is not None else faults.die if faults else ""
+    seed = made.seed if made is not None else 0
+    sections = build(program, goals, spots, faults=faults, source=source, seed=seed, die=name, about=about)
+    return read_image(pack(sections, signer(key) if key is not None else None), "image")
+
+
+def _faults(given: str | Path | FaultMap | None) -> FaultMap | None:
+    return fault_map(given)
+
+
+def _within(program: Program, chips: int | None) -> None:
+    used = max((spot.chip for spots in as_compiled(program).values() for spot in spots), default=-1) + 1
+    if chips is not None and used > chips:
+        raise FitError(
+            f"{used} chips > {chips} chips, {used - chips} too many", where=f"target {program.target.name}", fix=f"--chips {used}"
+        )
+
+
+def _compile_again(
+    source: Program,
+    target: Target,
+    held: Mapping[str, Array],
+    calibration: str | Path | Mapping[str, Array] | None,
+    chips: int | None,
+    notes: list[str],
+) -> Program:
+    """The program's graph, with other weights if ``held`` has some, for another target."""
+    from cimc.compiler import compile_model
+
+    if target.input.range is None:
+        target = target.model_copy(update={"input": source.target.input})
+    keep = _Scales(source, notes)
+    state = compile_model(
+        portable(source, held),
+        target,
+        calibration=calibration,
+        chips=chips,
+        preprocessing=source.preprocessing,
+        on_pass=keep if calibration is None else None,
+    )
+    program = state.need_program()
+    provenance = source.provenance.model_copy(
+        update={"cimc_version": program.provenance.cimc_version, "calibration": program.provenance.calibration}
+    )
+    if calibration is not None:
+        return program.model_copy(update={"provenance": provenance.model_copy(update={"notes": ()})})
+    if keep.kept:
+        basis = f"{source.provenance.calibration} (full scales kept from {source.target.name})"
+        provenance = provenance.model_copy(update={"calibration": basis})
+    ranges = {value.name: value.range for value in source.inputs}
+    inputs = tuple(value.model_copy(update={"range": ranges.get(value.name, value.range)}) for value in program.inputs)
+    return program.model_copy(update={"provenance": provenance.model_copy(update={"notes": ()}), "inputs": inputs})
+
+
+class _Scales:
+    """Puts the full scales of another program's inputs into a compilation, once `lower` has made its layers."""
+
+    def __init__(self, source: Program, notes: list[str]) -> None:
+        self.source, self.notes = source.layers, notes
+        self.kept: list[str] = []
+
+    def __call__(self, name: str, seconds: float, changed: bool, state: Compilation) -> None:
+        if name != "lower":
+            return
+        program = state.need_program()
+        layers, fresh = [], []
+        for layer, old in zip(program.layers, self._matching(program.layers), strict=True):
+            scale = old.coding.full_scale if old is not None else None
+            if old is None or scale is None:
+                fresh.append(layer.name)
+                layers.append(layer)
+                continue
+            vectors, now = state.samples.get(layer.name), layer.coding.full_scale
+            if vectors is not None and now:
+                state.samples[layer.name] = (vectors * np.float32(scale / now)).astype(np.float32)
+            coding = input_coding(scale, old.coding.signed, old.coding.basis, program.target)
+            layers.append(layer.model_copy(update={"coding": coding}))
+            self.kept.append(layer.name)
+        if self.kept:
+            self.notes.append(f"input scales kept of: {', '.join(self.kept)}; ADC ranges from synthetic inputs of that scale")
+        if fresh:
+            self.notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}")
+        state.program = program.model_copy(update={"layers": tuple(layers)})
+
+    def _matching(self, layers: tuple[Layer, ...]) -> list[Layer | None]:
+        """The source's layer for each: in order where all shapes agree, else by name and shape."""
+        if [layer.weight.shape for layer in layers] == [layer.weight.shape for layer in self.source]:
+            return list(self.source)
+        named = {(layer.name, layer.weight.shape): layer for layer in self.source}
+        return [named.get((layer.name, layer.weight.shape)) for layer in layers]

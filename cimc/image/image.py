@@ -1,0 +1,237 @@
+"""An inference-chip image in memory: its records, the program in it, and another die made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError
+from cimc.image.build import matrix_part
+from cimc.image.container import content_hash
+from cimc.image.layout import NO_HIGH, NO_LOW, NONE, SOURCES, USES
+from cimc.ir.cells import weight_indices
+from cimc.ir.encoding import Coefficients
+from cimc.ir.program import Layer, Program
+from cimc.runtime.fabricate import Devices
+from cimc.targets.description import Target
+
+if TYPE_CHECKING:
+    from cimc.image.die import Die
+    from cimc.image.faults import FaultMap
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Image:
+    """Made by `export_image` or `load_image`.
+
+    Attributes:
+        sections: Record arrays by tag, as `cimc.image.layout` describes them.
+        meta: What the ``META`` section says.
+        data: The file's bytes.
+        name: For messages.
+    """
+
+    sections: Mapping[str, Array]
+    meta: Mapping[str, Any]
+    data: bytes
+    name: str = "image"
+
+    def save(self, path: str | Path) -> None:
+        """Write ``model.cimg``, whole or not at all.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        from cimc.data import write_file
+
+        write_file(path, self.data)
+
+    def program(
+        self,
+        seed: int = 0,
+        *,
+        target: str | Path | Target | None = None,
+        fault_map: str | Path | FaultMap | None = None,
+        calibration: Mapping[str, Array] | None = None,
+        programming: Literal["auto", "write_verify", "gaussian"] = "auto",
+        error_free: bool = False,
+    ) -> Die:
+        """Write this image into another die; see `cimc.image.die.program_die`."""
+        from cimc.image.die import program_die
+
+        return program_die(
+            self,
+            seed,
+            target=target,
+            fault_map=fault_map,
+            calibration=calibration,
+            programming=programming,
+            error_free=error_free,
+        )
+
+    @property
+    def identity(self) -> np.void:
+        """The ``IDEN`` record."""
+        record: np.void = self.sections["IDEN"][0]
+        return record
+
+    @property
+    def source(self) -> str:
+        """``target`` or ``readback``."""
+        return SOURCES[int(self.identity["source"])]
+
+    @property
+    def die(self) -> str:
+        """Name of the die it is for; "" for any."""
+        return text_of(self.identity["die_id"])
+
+    @property
+    def fault_map_sha256(self) -> str | None:
+        """Hash of the fault map it was made for; None: any die."""
+        identity = self.identity
+        return identity["fault_map_sha256"].tobytes().hex() if identity["has_fault_map"] else None
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the file states of itself."""
+        return content_hash(self.data)
+
+    @cached_property
+    def compiled(self) -> Program:
+        """The program, its crossbar weights as the cells' goals have them."""
+        from safetensors.numpy import load
+
+        program = Program.model_validate(self.meta["program"])
+        tensors: dict[str, Array] = dict(load(self.sections["TENS"].tobytes()))
+        for name, about in self.meta["weights"].items():
+            tensors[f"initializer/{name}"] = np.zeros(about["shape"], about["dtype"])
+        program = program.model_copy(update={"tensors": tensors})
+        for number, layer in enumerate(program.layers):
+            tensor = tensors[f"initializer/{layer.weight.tensor}"]
+            if layer.weight.tensor not in self.meta["weights"]:
+                continue
+            held = self.goals(number).weights(layer.row_cuts, layer.column_cuts, program.target)
+            indices = weight_indices(layer, tensor.shape)
+            tensor.reshape(-1)[indices[indices >= 0]] = held[indices >= 0]
+        return program
+
+    @cached_property
+    def target(self) -> Target:
+        """The chip it is for."""
+        return Target.model_validate(self.meta["program"]["target"])
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """Of the program, in the order of the ``LAYR`` records."""
+        return Program.model_validate(self.meta["program"]).layers
+
+    def grid(self, tile: int) -> Array:
+        """Cells of the ``tile``-th tile in use, ``[rows, columns]``."""
+        record = self.sections["TILE"][tile]
+        rows, columns, first = int(record["rows"]), int(record["columns"]), int(record["first_cell"])
+        return self.sections["CELL"][first : first + rows * columns].reshape(rows, columns)
+
+    def segments(self, layer: int, copy: int = 0) -> list[tuple[np.void, Array, Array]]:
+        """Segments of one copy of a layer, each with its word lines and bit lines."""
+        found = []
+        head = self.sections["LAYR"][layer]
+        first = int(head["first_segment"])
+        for record in self.sections["SEGM"][first : first + int(head["segments"])]:
+            if record["copy"] != copy:
+                continue
+            r, c = int(record["rows_at"]), int(record["columns_at"])
+            lines = self.sections["LINE"]
+            found.append((record, lines[r : r + int(record["height"])], lines[c : c + int(record["width"])]))
+        return found
+
+    def cell(self, chip: int, tile: int, row: int, column: int) -> dict[str, Any]:
+        """One cell: goal and window in µS, and what it is for.
+
+        Raises:
+            ArtifactError: The image has no such cell.
+        """
+        tiles = self.sections["TILE"]
+        for k in np.flatnonzero((tiles["chip"] == chip) & (tiles["tile"] == tile)):
+            record = tiles[k]
+            if 0 <= row < record["rows"] and 0 <= column < record["columns"]:
+                cell = self.grid(int(k))[row, column]
+                return _cell(cell, float(record["base_s"]) * 1e6, float(record["step_s"]) * 1e6)
+        raise ArtifactError(f"no cell at chip {chip}, tile {tile}, row {row}, column {column}", where=self.name)
+
+    def goals(self, layer: int) -> Devices:
+        """What the devices of a layer (its first copy) are to hold, and how the digital side combines them."""
+        about = self.layers[layer]
+        g_us, low, high, unit, coefficients = self._layer(layer, about)
+        del low, high
+        return Devices(g_us, unit, coefficients)
+
+    def windows(self, layer: int) -> tuple[Array, Array]:
+        """Acceptance window of each device, µS, ``[groups, rows, planes, columns]``; infinite where it has no end."""
+        _, low, high, _, _ = self._layer(layer, self.layers[layer])
+        return low, high
+
+    def _layer(self, number: int, layer: Layer) -> tuple[Array, Array, Array, Array, Coefficients]:
+        planes, slices, tiles = self.target.planes, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1
+        shape = (layer.groups, layer.rows, planes, layer.columns)
+        g_us, low, high = (np.zeros(shape, np.float32) for _ in range(3))
+        has_unit = self.target.array.unit_column
+        unit_g_us = np.zeros((layer.groups, layer.rows, tiles if has_unit else 0), np.float32)
+        alpha = np.zeros((layer.groups, slices, planes, layer.columns))
+        unit = np.zeros((layer.groups, slices, layer.columns)) if has_unit else None
+        step = np.zeros((layer.groups, layer.columns))
+        for record, rows, columns in self.segments(number):
+            g, s = int(record["group"]), int(record["row_slice"])
+            r, c = matrix_part(record, planes)
+            width = c.stop - c.start
+            tile = self.sections["TILE"][record["tile_index"]]
+            grid = self.grid(int(record["tile_index"]))
+            cells = grid[np.ix_(rows, columns)].reshape(len(rows), width, planes).transpose(0, 2, 1)
+            g_us[g, r, :, c] = microsiemens(cells["code"], tile)
+            low[g, r, :, c], high[g, r, :, c] = _ends(cells, tile)
+            first = int(record["converters_at"])
+            converters = self.sections["CONV"][first : first + width * planes].reshape(width, planes)
+            alpha[g, s, :, c] = (converters["gain"] * converters["sign"]).T
+            step[g, c] = converters["weight_step"][:, 0]
+            if unit is not None and record["unit_column"] != NONE:
+                unit[g, s, c] = converters["unit_gain"][:, 0]
+                unit_g_us[g, r, int(record["column_tile"])] = microsiemens(grid[rows, int(record["unit_column"])]["code"], tile)
+        return g_us, low, high, unit_g_us, Coefficients(alpha, unit, step.reshape(-1))
+
+
+def microsiemens(code: Array, tile: np.void) -> NDArray[np.float32]:
+    """Codes of a tile as conductances, µS."""
+    # Base and step are stored in siemens; rounding to the float32 of a device takes the last bits of the conversion off.
+    value: NDArray[np.float32] = (float(tile["base_s"]) * 1e6 + code * (float(tile["step_s"]) * 1e6)).astype(np.float32)
+    return value
+
+
+def _cell(cell: np.void, base_us: float, step_us: float) -> dict[str, Any]:
+    """A cell in words; an end that its window does not have is None."""
+    code, low, high = (int(cell[name]) for name in ("code", "low", "high"))
+    return {
+        "use": USES[int(cell["use"])],
+        "code": code,
+        "g_us": base_us + code * step_us,
+        "low_us": None if low == NO_LOW else base_us + low * step_us,
+        "high_us": None if high == NO_HIGH else base_us + high * step_us,
+        "plane": int(cell["plane"]),
+    }
+
+
+def text_of(field: Array) -> str:
+    """A zero-padded text field."""
+    return field.tobytes().rstrip(b"\0").decode(errors="replace")
+
+
+def _ends(cells: Array, tile: np.void) -> tuple[Array, Array]:
+    low, high = (microsiemens(cells[name], tile) for name in ("low", "high"))
+    low[cells["low"] == NO_LOW], high[cells["high"] == NO_HIGH] = -np.inf, np.inf
+    return low, high

@@ -1,0 +1,103 @@
+"""Reading an image: nothing is used before hash, structure and every index in it are checked."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from cimc.errors import ArtifactError
+from cimc.image.container import damaged, unpack
+from cimc.image.image import Image
+from cimc.image.layout import CONVERTER, NONE, OPCODES, SOURCES, USES
+from cimc.ir.program import Program
+
+Array = NDArray[Any]
+
+
+def load_image(path: str | Path) -> Image:
+    """Read an image.
+
+    Raises:
+        ArtifactError: No such file, no image, another format version, or damaged.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ArtifactError(f"cannot read: {error.strerror or error}", where=str(path)) from error
+    return read_image(data, str(path))
+
+
+def read_image(data: bytes, where: str = "image") -> Image:
+    """The image in ``data``; raises ArtifactError as `load_image` does."""
+    sections = unpack(data, where)
+    try:
+        meta = json.loads(sections["META"].tobytes())
+        program = Program.model_validate(meta["program"])
+        for about in meta["weights"].values():
+            np.dtype(about["dtype"]), tuple(about["shape"])
+    except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise damaged(where, "its description cannot be read") from error
+    _check_records(sections, program, where)
+    for number, tile in enumerate(sections["TILE"]):
+        size, first = int(tile["rows"]) * int(tile["columns"]), int(tile["first_cell"])
+        if zlib.crc32(sections["CELL"][first : first + size].tobytes()) != tile["crc32"]:
+            raise damaged(where, f"the CRC-32 of tile {number} does not fit")
+    return Image(sections, meta, data, where)
+
+
+def _check_records(sections: dict[str, Array], program: Program, where: str) -> None:
+    """Every index points into its section: a file with a right hash may still be made with bad intent."""
+
+    def need(right: object, what: str) -> None:
+        if not right:
+            raise damaged(where, what)
+
+    def inside(first: Array, count: Array, tag: str) -> bool:
+        return bool((first.astype(np.int64) + count.astype(np.int64) <= len(sections[tag])).all())
+
+    identity, layers, segments, tiles = (sections[tag] for tag in ("IDEN", "LAYR", "SEGM", "TILE"))
+    need(len(identity) == 1 and identity["source"][0] < len(SOURCES) and len(sections["RECI"]) == 1, "its identity is incomplete")
+    need(inside(sections["NAME"]["offset"], sections["NAME"]["bytes"], "TEXT"), "a name lies outside the texts")
+    need((sections["CELL"]["use"] < len(USES)).all(), "a cell has an unknown use")
+    need(inside(tiles["first_cell"], tiles["rows"].astype(np.int64) * tiles["columns"], "CELL"), "a tile lies outside the cells")
+    need(len(layers) == len(program.layers), "layers and program differ")
+    need(inside(layers["first_segment"], layers["segments"], "SEGM"), "a layer lies outside the segments")
+    for record, layer in zip(layers, program.layers, strict=True):
+        shape = {"groups": layer.groups, "rows": layer.rows, "columns": layer.columns, "planes": program.target.planes}
+        need(all(record[name] == size for name, size in shape.items()), f"layer {layer.name} has another shape")
+        need(record["name"] < len(sections["NAME"]), "a layer has no name")
+    need((segments["layer"] < len(layers)).all() and (segments["tile_index"] < len(tiles)).all(), "a segment belongs nowhere")
+    for at, count, tag in (("rows_at", "height", "LINE"), ("columns_at", "width", "LINE"), ("converters_at", "width", "CONV")):
+        need(inside(segments[at], segments[count], tag), f"a segment's {at.removesuffix('_at')} lie outside {tag}")
+    for segment in segments:
+        _check_segment(sections, segment, program, need)
+    stream = sections["INST"]
+    need(np.isin(stream["opcode"], list(OPCODES.values())).all(), "an unknown instruction")
+    need(inside(stream["first_operand"], stream["inputs"].astype(np.int64) + stream["outputs"], "OPER"), "operands are missing")
+    need((sections["OPER"] < len(sections["NAME"])).all(), "an operand has no name")
+    tests = sections["STVE"]
+    need((tests["layer"] < len(layers)).all(), "a self-test of no layer")
+    need(inside(tests["inputs_at"], tests["inputs"].astype(np.int64) * tests["phases"], "STDR"), "self-test inputs are missing")
+    need(inside(tests["reads_at"], tests["reads"].astype(np.int64) * tests["phases"], "STRE"), "self-test reads are missing")
+    need(sections["CONV"].dtype == CONVERTER, "converters are missing")
+
+
+def _check_segment(sections: dict[str, Array], segment: np.void, program: Program, need: Any) -> None:
+    layer, tile = program.layers[int(segment["layer"])], sections["TILE"][int(segment["tile_index"])]
+    lines, r, c = sections["LINE"], int(segment["rows_at"]), int(segment["columns_at"])
+    height, width, planes = int(segment["height"]), int(segment["width"]), program.target.planes
+    here = f"a segment of layer {layer.name} "
+    within = (lines[r : r + height] < tile["rows"]).all() and (lines[c : c + width] < tile["columns"]).all()
+    need(within, f"{here}leaves its tile")
+    need(segment["unit_column"] in (NONE, int(tile["columns"]) - 1), f"{here}has its unit column elsewhere")
+    part = int(segment["first_row"]) + height <= layer.rows and int(segment["first_column"]) + width // planes <= layer.columns
+    counts = (layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1)
+    which = tuple(int(segment[name]) for name in ("group", "row_slice", "column_tile"))
+    part &= width % planes == 0 and all(k < n for k, n in zip(which, counts, strict=True))
+    need(part, f"{here}is no part of its matrix")

@@ -1,0 +1,179 @@
+"""Self-test: two input vectors a layer with the currents and codes that its bit lines must show, and how far they may be off.
+
+A band is five standard deviations of what the target's own figures let expect (programming error or tolerance, faults,
+read and converter noise), the mean programming error, and half a code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.image.layout import DRIVE, READ, VECTOR
+from cimc.ir.encoding import level_step_us
+from cimc.ir.program import Layer, Program
+from cimc.ir.samples import keyed
+from cimc.runtime.coding import Coding
+from cimc.runtime.fabricate import Devices
+from cimc.targets.description import Target
+
+Array = NDArray[Any]
+SIGMAS = 5.0
+
+
+def vectors(program: Program, goals: Mapping[str, Devices]) -> dict[str, Array]:
+    """``STVE``, ``STDR`` and ``STRE``: vectors, what drives the word lines, and what the bit lines show."""
+    heads: list[Array] = [np.zeros(0, VECTOR)]
+    drives: list[Array] = [np.zeros(0, DRIVE)]
+    reads: list[Array] = [np.zeros(0, READ)]
+    at = [0, 0]
+    for number, layer in enumerate(program.layers):
+        for drive in _drives(program.target, layer):
+            expected = _expected(program.target, layer, drive, goals[layer.name])
+            head = np.zeros(1, VECTOR)
+            head["layer"], head["phases"] = number, len(drive)
+            head["inputs"], head["reads"] = drive[0].size, expected[0].size
+            head["inputs_at"], head["reads_at"] = at
+            heads.append(head)
+            drives.append(drive.reshape(-1))
+            reads.append(expected.reshape(-1))
+            at = [at[0] + drive.size, at[1] + expected.size]
+    return {"STVE": np.concatenate(heads), "STDR": np.concatenate(drives), "STRE": np.concatenate(reads)}
+
+
+def currents_ua(target: Target, layer: Layer, drive: Array, held: Devices) -> Array:
+    """Noise-free currents of every bit line, µA, ``[phases, groups, slices, bit lines]``, unit columns last.
+
+    Args:
+        target: The chip.
+        layer: The layer.
+        drive: Share of the read voltage on each word line, ``[phases, groups, rows]``.
+        held: What the devices hold.
+    """
+    parts = []
+    for r0, r1 in pairwise(layer.row_cuts):
+        lines = np.concatenate([held.g_us[:, r0:r1].reshape(layer.groups, r1 - r0, -1), held.unit_g_us[:, r0:r1]], axis=2)
+        parts.append(np.einsum("pgr,grc->pgc", drive[:, :, r0:r1].astype(np.float64), lines.astype(np.float64)))
+    current: Array = np.stack(parts, axis=2) * target.device.read_voltage_v
+    return current
+
+
+def norms(layer: Layer, drive: Array) -> Array:
+    """Root of the sum of squared drives of each slice, ``[phases, groups, slices, 1]``."""
+    squares = [np.square(drive[:, :, r0:r1].astype(np.float64)).sum(axis=2) for r0, r1 in pairwise(layer.row_cuts)]
+    root: Array = np.sqrt(np.stack(squares, axis=2))[..., None]
+    return root
+
+
+def _drives(target: Target, layer: Layer) -> list[Array]:
+    """A quarter of full scale on every word line; a key's own codes on a third of them. ``[phases, groups, rows]``."""
+    coding = Coding.of(target, layer)
+    random = keyed("self-test", layer.name)
+    size = layer.groups * layer.rows
+    top = (1 << (coding.bits or 8)) - 1
+    if layer.coding.signed and target.dac.signed != "two_phase":
+        top >>= 1
+    some = random.integers(0, top + 1, size) * (random.random(size) < 1 / 3)
+    found = []
+    for codes in (np.full(size, max(1, top // 4)), some):
+        unit = codes / np.float64(coding.gain if coding.bits is not None else top)
+        phases, _ = coding.apply(unit.astype(np.float64))
+        record = np.zeros((len(phases), layer.groups, layer.rows), DRIVE)
+        shaped = phases.reshape(record.shape)
+        record["drive"] = shaped / coding.full
+        record["code"] = np.rint(shaped).astype(np.int64) if coding.bits is not None else 0
+        found.append(record)
+    return found
+
+
+def _expected(target: Target, layer: Layer, drive: Array, goals: Devices) -> Array:
+    current = currents_ua(target, layer, drive["drive"], goals)
+    band = bands_ua(target, layer, drive["drive"])
+    lsb = lsb_ua(target, layer)
+    record = np.zeros(current.shape, READ)
+    record["current_a"] = current * 1e-6
+    record["band_a"] = np.broadcast_to(band, current.shape) * 1e-6
+    if lsb is None:
+        record["code"], record["band"] = -1, -1
+    else:
+        top = (1 << (target.adc.bits or 0)) - 1
+        record["code"] = np.clip(np.rint(current / lsb), 0, top)
+        record["band"] = np.ceil(np.broadcast_to(band, current.shape) / lsb)
+    return record
+
+
+def lsb_ua(target: Target, layer: Layer) -> float | None:
+    """Current of one output code; None without an ADC."""
+    if target.adc.bits is None:
+        return None
+    if target.adc.conversion == "per_bit":
+        return target.device.read_voltage_v * level_step_us(target)
+    return None if layer.adc_range_ua is None else layer.adc_range_ua / ((1 << target.adc.bits) - 1)
+
+
+def bands_ua(target: Target, layer: Layer, drive: Array) -> Array:
+    """How far a sound bit line's current may be from the expected one, µA, ``[phases, groups, slices, 1]``."""
+    device = target.device
+    window = device.g_max_us - device.g_min_us
+    faults = window * np.sqrt(device.stuck_low_rate + device.stuck_high_rate)
+    written = max(device.programming.sigma_us, device.write_verify.tolerance_us or 0.0)
+    spread = np.sqrt(device.read_sigma_us**2 + written**2 + faults**2)
+    sums = np.stack([drive[:, :, r0:r1].astype(np.float64).sum(axis=2) for r0, r1 in pairwise(layer.row_cuts)], axis=2)[..., None]
+    shift = max(abs(device.programming.mean_us), (device.write_verify.tolerance_us or 0.0) / 2)
+    lsb = lsb_ua(target, layer) or 0.0
+    noise = SIGMAS * target.adc.sigma_lsb * lsb + lsb / 2
+    band: Array = device.read_voltage_v * (SIGMAS * norms(layer, drive) * spread + sums * shift) + noise + 1e-9
+    return band
+
+
+@dataclass(frozen=True)
+class SelfTest:
+    """What a chip's self-test found."""
+
+    reads: int
+    outside: int
+    """Reads outside their bands."""
+    first: str
+    """The first of them in words."""
+
+
+def check(target: Target, layer: Layer, drive: Array, expected: Array, held: Devices, noise: Array) -> SelfTest:
+    """Compare currents, read noise included, with what is expected.
+
+    Args:
+        target: The chip.
+        layer: The layer.
+        drive: ``DRIVE`` records, ``[phases, groups, rows]``.
+        expected: ``READ`` records, ``[phases, groups, slices, bit lines]``.
+        held: What the devices hold.
+        noise: Standard normal draws of the shape of ``expected``.
+    """
+    current = currents_ua(target, layer, drive["drive"], held)
+    current = current + noise * target.device.read_voltage_v * target.device.read_sigma_us * norms(layer, drive["drive"])
+    off = np.abs(current * 1e-6 - expected["current_a"]) > expected["band_a"].astype(np.float64) * 1.001
+    first = ""
+    for p, g, s, c in np.argwhere(off)[:1]:
+        want = expected[p, g, s, c]
+        first = (
+            f"group {g}, slice {s}, bit line {c}: {current[p, g, s, c]:.4g} µA, "
+            f"expected {want['current_a'] * 1e6:.4g} ± {want['band_a'] * 1e6:.3g}"
+        )
+    return SelfTest(off.size, int(off.sum()), first)
+
+
+def tests_of(sections: Mapping[str, Array], number: int, layer: Layer) -> list[tuple[Array, Array]]:
+    """The self-test vectors of layer ``number``, shaped: what drives it, what is expected."""
+    found = []
+    for head in sections["STVE"]:
+        if head["layer"] != number:
+            continue
+        phases, i, r = int(head["phases"]), int(head["inputs_at"]), int(head["reads_at"])
+        drive = sections["STDR"][i : i + phases * int(head["inputs"])].reshape(phases, layer.groups, layer.rows)
+        reads = sections["STRE"][r : r + phases * int(head["reads"])]
+        found.append((drive, reads.reshape(phases, layer.groups, len(layer.row_cuts) - 1, -1)))
+    return found
