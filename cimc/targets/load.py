@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import os
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -61,11 +62,17 @@ def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
         raise TargetError(f"a target is a name, a path or a description, not {ref!r}", where=chain[-1] if chain else None)
     builtin = CHIPS / f"{ref}.yaml"
     if builtin.is_file():
-        return _figures(builtin, Path(), chain)
+        return _builtin(builtin)
     found = _entry_point(ref, chain)
     if isinstance(found, Mapping):
         return _extended(found, f"entry point {ref}", None, ref, Path(), (*chain, f"entry point {ref}"))
     return _figures(found if isinstance(found, Target) else Path(found), Path(), chain)
+
+
+@cache
+def _builtin(path: Path) -> Figures:
+    """A chip of the package, read once: reading takes longer than to compile a small model."""
+    return _figures(path, Path(), ())
 
 
 def _is_path(ref: str) -> bool:
