@@ -280,7 +280,7 @@ def _largest_unit_read(phases: Sequence[F32], row_cuts: tuple[int, ...], target:
 def _lowered(
     full_gain: float, limit: float, idle: float, current: float, needed: Callable[[float], float], target: Target
 ) -> float:
-    """About the largest gain whose reads stay within the range: they reach 97 % of it, or after so many guesses less."""
+    """About the largest gain whose reads stay within the range: they reach 95 % of it, or after so many guesses less."""
     if idle >= limit:
         raise FitError(
             f"columns carry {idle:.4g} µA without any input, the ADC's range is {limit:.4g} µA",
@@ -290,12 +290,12 @@ def _lowered(
     # As shares of the full gain. Currents are linear in it but for the rounding of codes, so the first guess mostly holds.
     low, high, at_high = 0.0, 1.0, current
     for attempt in range(40):
-        guess = high * (limit - idle) / (at_high - idle) * 0.998
+        guess = high * (limit - idle) / (at_high - idle) * 0.985
         share = guess if low == 0.0 and attempt < _GUESSES else (low + high) / 2 if low else high * 0.9
         found = needed(full_gain * share)
         if found <= limit:
             low = share
-            if found > 0.97 * limit:
+            if found > 0.95 * limit:
                 break
         else:
             high, at_high = share, found
