@@ -2,15 +2,16 @@
 
     python benchmarks/compile.py [--models lenet,alexnet,vgg19] [--embedded] [--target bulk-rram-256]
 
-Each model is compiled in a process of its own, after ``onnx.load`` of the same file in another, so that the kernel's
-figures of peak memory belong to one of them alone. Prints one JSON object.
+Each model is compiled and saved in a process of its own, and ``onnx.load`` reads the same file in another, so that the
+kernel's figures of peak memory belong to one of them alone. Where other work loads the machine, ``cpu_seconds`` (user and
+system, all threads) tells more than ``seconds``. Prints one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,11 +81,15 @@ def build(name: str, path: Path, embedded: bool) -> int:
 
 def measured(code: str, *arguments: str) -> dict[str, float]:
     """Run Python code in a process of its own; its JSON line, with wall seconds and peak memory."""
-    footer = (
-        "\nimport json, resource, time"
-        "\nprint(json.dumps({'seconds': time.perf_counter() - begin,"
-        " 'peak_bytes': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))"
-    )
+    footer = """
+import json, pathlib, re, resource
+used = resource.getrusage(resource.RUSAGE_SELF)
+status = pathlib.Path("/proc/self/status")
+# A child begins with its parent's ru_maxrss; VmHWM is its own.
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) if status.exists() else used.ru_maxrss
+seconds, cpu = time.perf_counter() - begin, used.ru_utime + used.ru_stime
+print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_bytes": peak * 1024}))
+"""
     done = subprocess.run(
         [sys.executable, "-c", f"import sys, time\nbegin = time.perf_counter()\n{code}{footer}", *arguments],
         check=True,
@@ -119,6 +124,7 @@ def main() -> None:
                     "weights": weights,
                     "build_seconds": round(time.perf_counter() - build_begin - ours["seconds"] - theirs["seconds"], 2),
                     "seconds": ours["seconds"],
+                    "cpu_seconds": ours["cpu_seconds"],
                     "seconds_per_million_weights": ours["seconds"] / weights * 1e6,
                     "peak_over_float32": ours["peak_bytes"] / float_bytes,
                     "peak_over_float32_less_imports": (ours["peak_bytes"] - empty["peak_bytes"]) / float_bytes,
@@ -129,8 +135,16 @@ def main() -> None:
             print(f"{name}: {ours['seconds']:.2f} s", file=sys.stderr)
             for file in Path(folder).iterdir():
                 file.unlink()
-    result = {"target": options.target, "embedded": options.embedded, "import_seconds": empty["seconds"], "models": rows}
-    print(json.dumps(result | {"host_peak_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}, indent=2))
+    result = {
+        "target": options.target,
+        "embedded": options.embedded,
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0],
+        "import_seconds": empty["seconds"],
+        "import_cpu_seconds": empty["cpu_seconds"],
+        "models": rows,
+    }
+    print(json.dumps(result, indent=2))
 
 
 if __name__ == "__main__":
