@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cimc.ir.program import Program, ValueSpec
+    from cimc.training.trainer import Trainer
 
 #: Images that input scales and ADC ranges of a model are first chosen on; training chooses them again on the chip.
 _CALIBRATION = 256
@@ -105,9 +106,7 @@ def train(
     trained = trainer.program()
     trained.save(output)
     if onnx is not None:
-        from cimc.data import write_file
-
-        write_file(onnx, trained.to_onnx().SerializeToString())
+        _write_onnx(onnx, model, trainer, trained)
     result: dict[str, Any] = {
         "output": str(output),
         "onnx": None if onnx is None else str(onnx),
@@ -188,6 +187,22 @@ def _program(model: Path, target: str | None, settings: list[str] | None, data: 
     for text in state.notes:
         note(f"note: {text}")
     return state.need_program()
+
+
+def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> None:
+    """The user's model with the trained values; of a compiled one, or where it lacks a name, the graph as it was lowered."""
+    import onnx
+
+    from cimc.data import write_file
+    from cimc.training.trained import into_model
+
+    proto = None
+    if model.suffix != ".cim":
+        proto = onnx.load(model)
+        if missing := into_model(proto, trainer.weights()):
+            note(f"note: {model} has no initializer {', '.join(missing)}: {path} holds the graph as it was compiled")
+            proto = None
+    write_file(path, (trained.to_onnx() if proto is None else proto).SerializeToString())
 
 
 class _Bar:

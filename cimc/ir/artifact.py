@@ -51,7 +51,7 @@ def save(program: Program, path: str | Path) -> None:
     Raises:
         RunError: The file cannot be written.
     """
-    tensors = {name: np.require(array, requirements="C") for name, array in program.tensors.items()}
+    tensors = {name: np.require(array, requirements="C") for name, array in sorted(program.tensors.items())}
     text = program.model_dump_json()
     manifest = {
         "format": FORMAT,

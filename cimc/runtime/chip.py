@@ -129,7 +129,8 @@ class Chip:
             weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
             g_us: What the devices hold, µS, ``[groups, rows, planes, columns]``; None: the weights are written.
         """
-        crossbar = Crossbar(self._crossbars[layer].layer, matrix, weight_max, self.program.target, self.seed)
+        own = self._crossbars[layer].layer.model_copy(update={"weight_error": None})  # that was of other weights
+        crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed)
         if g_us is not None:
             crossbar.set_conductances(g_us)
         self._crossbars[layer] = crossbar

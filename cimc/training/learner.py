@@ -59,12 +59,11 @@ class Learner:
         """
         if self.clip_norm is not None:
             gradients, _ = clip_gradients(gradients, self.clip_norm)
-        for name, gradient in gradients.items():
-            if not np.isfinite(gradient.sum(dtype=np.float64)):
-                raise DivergedError(f"the gradient of {name.partition('/')[2]} is not finite")
+        _finite("the gradient", gradients)
         held = {f"layer/{name}": state.weights for name, state in self.states.items()}
         held |= {f"digital/{name}": value for name, value in self.step.parameters.items()}
         changes = self.optimizer.step(gradients, held, lr)
+        _finite("the step", changes)
         done = Writes()
         for name, change in changes.items():
             kind, _, own = name.partition("/")
@@ -83,12 +82,15 @@ class Learner:
         """Take in new running statistics."""
         self.step.parameters.update(statistics)
 
+    def values(self) -> Arrays:
+        """All that training has changed, by initializer name."""
+        digital = {name: np.array(value) for name, value in self.step.parameters.items()}
+        return trained_initializers(self.chip.program, self.states) | digital
+
     def program(self) -> Program:
         """The inference program with the weights and parameters as they are."""
         program = self.chip.program
-        changed = trained_initializers(program, self.states)
-        changed |= {name: np.array(value) for name, value in self.step.parameters.items()}
-        new = with_initializers(program, changed, tuple(self.chip._crossbars[layer.name].layer for layer in program.layers))
+        new = with_initializers(program, self.values(), tuple(self.chip._crossbars[layer.name].layer for layer in program.layers))
         spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
         return new.model_copy(update={"tensors": {**new.tensors, **spans}})
 
@@ -134,6 +136,13 @@ class Learner:
         self.optimizer.restore({key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)})
         self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})
         self._changed()
+
+
+def _finite(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:
+    with np.errstate(invalid="ignore"):
+        for name, array in arrays.items():
+            if not np.isfinite(array.sum(dtype=np.float64)):
+                raise DivergedError(f"{what} of {name.partition('/')[2]} is not finite")
 
 
 def _span(w_max: NDArray[np.float32]) -> NDArray[np.float32]:

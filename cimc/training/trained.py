@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -46,6 +47,27 @@ def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], lay
     )
     kept = {name: tensor for name, tensor in program.tensors.items() if name.startswith(_KEPT)}
     return program.model_copy(update={"layers": layers, "steps": steps, "tensors": {**lowered.tensors, **kept}})
+
+
+def into_model(model: onnx.ModelProto, changed: Mapping[str, NDArray[Any]]) -> list[str]:
+    """Write values into the user's own model, in place, where it has an initializer or a Constant of that name and shape.
+
+    Returns:
+        Names that it has not.
+    """
+    places = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant" and len(node.attribute) == 1 and node.attribute[0].name == "value":
+            places.setdefault(node.output[0], node.attribute[0].t)
+    missing = []
+    for name, array in changed.items():
+        place = places.get(name)
+        if place is None or tuple(place.dims) != array.shape:
+            missing.append(name)
+            continue
+        label = place.name
+        place.CopyFrom(ir.to_proto(ir.Tensor(np.ascontiguousarray(array), name=label)))
+    return missing
 
 
 def trained_initializers(program: Program, states: Mapping[str, LayerState]) -> dict[str, NDArray[Any]]:

@@ -274,6 +274,10 @@ class Trainer:
         """The trained program, with the chip's state in it."""
         return self.chip.trained_program()
 
+    def weights(self) -> dict[str, NDArray[Any]]:
+        """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics."""
+        return self._learner.values()
+
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""
         return training_cost(self._step.program, self._count)

@@ -1,0 +1,295 @@
+"""The trainer: what a step does, what the chip keeps, what is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import cimc
+from cimc.training.history import Callback, Row
+from cimc.training.trained import into_model
+
+from .small import NORMED, chip, data, model, trainer
+
+
+@pytest.fixture(scope="module")
+def trained() -> tuple[cimc.Trainer, Any]:
+    t = trainer(chip(), lr=0.02)
+    return t, t.fit(*data(), epochs=8, validation=data(96, seed=2))
+
+
+def test_it_learns_the_task_and_history_tells(trained: tuple[cimc.Trainer, Any]) -> None:
+    t, history = trained
+    assert history.last["validation_accuracy"] > 0.9
+    assert history["epoch"] == list(range(1, 9))
+    assert history.last["step"] == 8 * 12
+    assert history["loss"][0] > history["loss"][-1]
+    writes = sum(int(array.sum()) for name, array in t.chip.memory.items() if name.endswith("/writes"))
+    assert sum(history["device_writes"]) == writes == history.cost["writes"]["device_writes"]
+
+
+def test_forward_tile_operations_are_those_of_the_images_trained_on(trained: tuple[cimc.Trainer, Any]) -> None:
+    t, history = trained
+    assert history.cost["images"] == 8 * 192
+    assert history.cost["tile_ops"] == {"forward": 8 * 192 * t.chip.program.cost().tile_ops, "backward": 0}
+    assert history.cost["latency_ms"]["writes"] is None  # the paper gives no time of a write
+    per_op = t.chip.program.target.timing.tile_op_energy_nj
+    assert per_op is not None
+    assert history.cost["energy_mj"]["analog"] == pytest.approx(history.cost["tile_ops"]["forward"] * per_op / 1e6)
+
+
+def test_a_saved_chip_comes_back_with_its_state(trained: tuple[cimc.Trainer, Any], tmp_path: Path) -> None:
+    t, _ = trained
+    t.chip.save(tmp_path / "trained.cim")
+    back = cimc.Chip(cimc.load(tmp_path / "trained.cim"))
+    x, _ = data(20, seed=3)
+    for layer in t.chip.program.layers:
+        np.testing.assert_array_equal(back.conductances(layer.name), t.chip.conductances(layer.name))
+    assert back.memory.keys() == t.chip.memory.keys()
+    np.testing.assert_array_equal(back.run({"x": x}, 0)["y"], t.chip.run({"x": x}, 0)["y"])
+    back.save(tmp_path / "again.cim")
+    assert (tmp_path / "again.cim").read_bytes() == (tmp_path / "trained.cim").read_bytes()
+
+
+def test_the_saved_model_holds_the_digital_weights(trained: tuple[cimc.Trainer, Any]) -> None:
+    t, _ = trained
+    program = t.program()
+    layer = next(layer for layer in program.layers if layer.weight.tensor == "w2")
+    weights = program.tensors[f"state/{layer.name}/weights"][0].T
+    np.testing.assert_array_equal(program.initializers()["w2"], weights)
+    mine = model()
+    assert into_model(mine, t.weights()) == []
+    x, _ = data(8, seed=4)
+    ours, lowered = (
+        ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+        for proto in (mine, program.to_onnx())
+    )
+    np.testing.assert_allclose(ours, lowered, rtol=1e-5, atol=1e-5)
+    before = ort.InferenceSession(model().SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})[0]
+    assert not np.allclose(ours, before, atol=1e-2)
+
+
+def test_training_goes_on_from_a_saved_chip(trained: tuple[cimc.Trainer, Any], tmp_path: Path) -> None:
+    t, history = trained
+    t.chip.save(tmp_path / "trained.cim")
+    again = trainer(cimc.Chip(cimc.load(tmp_path / "trained.cim")), lr=1e-4)
+    for name, array in t.chip.memory.items():
+        np.testing.assert_array_equal(again.chip.memory[name], array)
+    assert again.evaluate(*data(96, seed=2))["accuracy"] == history.last["validation_accuracy"]
+
+
+def test_the_ideal_chip_takes_the_optimizer_step_exactly() -> None:
+    t = trainer(chip("ideal"), optimizer="sgd", lr=0.5)
+    x, y = data(16)
+    before, gradients = t.weights(), t.gradients(x, y)
+    t.step(x, y)
+    after = t.weights()
+    assert gradients.keys() == {"w1", "b1", "w2"}
+    for name, gradient in gradients.items():
+        expected = before[name] - np.float32(0.5) * gradient.astype(np.float32)
+        np.testing.assert_allclose(after[name], expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_step_on_the_digital_bias_reaches_inference() -> None:
+    t = trainer(chip("ideal"), optimizer="sgd", lr=0.5, freeze=["w*"])
+    x, y = data(16)
+    before = t.chip.run({"x": x}, 0)["y"]
+    t.step(x, y)
+    assert not np.allclose(t.chip.run({"x": x}, 0)["y"], before)
+
+
+@pytest.mark.parametrize("pattern", ["w1", "conv*"])
+def test_frozen_layers_stay(pattern: str) -> None:
+    c = chip()
+    name = next(layer.name for layer in c.program.layers if layer.weight.tensor == "w1")
+    pattern = name if pattern != "w1" else pattern
+    held = c.conductances(name).copy()
+    t = trainer(c, freeze=[pattern])
+    x, y = data(16)
+    for _ in range(3):
+        t.step(x, y)
+    np.testing.assert_array_equal(c.conductances(name), held)
+    assert f"{name}/weights" not in c.memory
+
+
+def test_devices_as_born_are_what_training_starts_from() -> None:
+    c = chip(seed=3)
+    trainer(c, init="devices")
+    for layer in c.program.layers:
+        g = c.conductances(layer.name)
+        low, high = c.program.target.device.born_us or (0, 0)
+        assert g.min() >= low
+        assert g.max() <= high
+        step = c.program.target.device.g_max_us - c.program.target.device.g_min_us
+        w_max = 2.05 * sqrt(2 / layer.weight.shape[1])
+        weights = (g[:, :, 0] - g[:, :, 1]).astype(np.float64) * w_max / step
+        np.testing.assert_allclose(c.memory[f"{layer.name}/weights"], weights, atol=1e-5)
+        assert np.isnan(c.memory[f"{layer.name}/written_us"]).all()
+
+
+def test_weights_programmed_land_within_the_programming_error() -> None:
+    c = chip()
+    trainer(c, init="weights")
+    for layer in c.program.layers:
+        errors = c.conductances(layer.name) - c.memory[f"{layer.name}/written_us"]
+        programming = c.program.target.device.programming
+        bound = 5 * programming.sigma_us / sqrt(errors.size)
+        assert abs(errors.mean() - programming.mean_us) < bound + 0.2  # no conductance below 0 shifts the mean a little
+
+
+def test_same_seed_same_bytes_and_batches_of_an_iterator_are_the_same_training() -> None:
+    x, y = data(64)
+    batches = [(x[n : n + 16], y[n : n + 16]) for n in range(0, 64, 16)]
+    states = []
+    for source in (batches, lambda epoch: iter(batches), batches):
+        t = trainer(chip())
+        t.fit(source, epochs=2)
+        states.append(dict(t.program().tensors))
+    for other in states[1:]:
+        for name, array in states[0].items():
+            assert array.tobytes() == other[name].tobytes(), name
+
+
+def test_an_iterator_wants_steps_and_is_used_up() -> None:
+    x, y = data(96)
+
+    def endless() -> Iterator[Any]:
+        while True:
+            yield from ((x[n : n + 16], y[n : n + 16]) for n in range(0, 96, 16))
+
+    t = trainer(chip())
+    with pytest.raises(cimc.CimcError, match="no end"):
+        t.fit(endless(), epochs=1)
+    assert t.fit(endless(), epochs=2, steps_per_epoch=5).last["step"] == 10
+    with pytest.raises(cimc.DataError, match="end after 1 of epoch 2"):
+        trainer(chip()).fit(iter([(x[:16], y[:16])] * 4), epochs=2, steps_per_epoch=3)
+
+
+def test_random_batches_cover_all_data_before_any_image_comes_again() -> None:
+    seen: list[int] = []
+    x, y = data(48)
+    x[:, 0, 0, 0] = np.arange(48) / 100
+    t = trainer(chip())
+    advance = t._advance
+
+    def watch(batches: Any, lr: float) -> Any:
+        seen.extend(np.rint(100 * batches[0][0]["x"][:, 0, 0, 0]).astype(int).tolist())
+        return advance(batches, lr)
+
+    t._advance = watch  # type: ignore[method-assign]
+    t.fit(x, y, epochs=3, steps_per_epoch=2)
+    assert sorted(seen[:48]) == sorted(seen[48:]) == list(range(48))
+    assert seen[:48] != seen[48:]
+
+
+def test_accumulated_batches_are_one_larger_batch() -> None:
+    x, y = data(32)
+    small, large = trainer(chip("ideal"), accumulate=2, optimizer="sgd"), trainer(chip("ideal"), batch_size=32, optimizer="sgd")
+    small.fit([(x[:16], y[:16]), (x[16:], y[16:])], epochs=1)
+    large.fit([(x, y)], epochs=1)
+    for name, array in large.weights().items():
+        np.testing.assert_allclose(small.weights()[name], array, rtol=1e-4, atol=1e-6)
+
+
+def test_an_inference_model_is_switched_to_training_form_and_back() -> None:
+    t = trainer(chip(text=NORMED), lr=0.02)
+    assert any("1 BatchNormalization by the statistics of the batch" in note for note in t.notes)
+    assert any("1 Dropout active" in note for note in t.notes)
+    history = t.fit(*data(), epochs=8, validation=data(96, seed=2))
+    assert history.last["validation_accuracy"] > 0.8
+    trained = t.weights()
+    assert not np.allclose(trained["mean"], 0)
+    ops = {node.op_type for node in t.program().to_onnx().graph.node}
+    assert "BatchNormalization" in ops
+
+
+def test_naive_and_residual_run_by_name() -> None:
+    x, y = data(16)
+    for rule in ("naive", "residual"):
+        t = trainer(chip(), update=rule)
+        t.step(x, y)
+        assert np.isfinite(t.step(x, y))
+
+
+def test_callbacks_hear_every_step_and_epoch() -> None:
+    class Count(Callback):
+        steps, epochs, started = 0, 0, 0
+
+        def on_start(self, trainer: cimc.Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
+            self.started += epochs * (steps_per_epoch or 0)
+
+        def on_step(self, trainer: cimc.Trainer, row: Row) -> None:
+            self.steps += 1
+
+        def on_epoch(self, trainer: cimc.Trainer, row: Row) -> None:
+            self.epochs += 1
+
+    count = Count()
+    trainer(chip(), callbacks=[count]).fit(*data(50), epochs=2)
+    assert (count.started, count.steps, count.epochs) == (8, 8, 2)
+
+
+X, Y = data(32)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "said"),
+    [
+        (X, np.full(32, 3), "labels from 3 to 3, the model has 3 classes"),
+        (X, -Y, "labels from -2 to 0"),
+        (X, Y.astype(np.float32), "class numbers are float32"),
+        (X, Y[:20], "20 labels for 32 images"),
+        (X, None, "needs labels"),
+        (np.where(np.arange(36).reshape(6, 6) == 7, np.float32("nan"), X), Y, "NaN"),
+        (np.where(np.arange(36).reshape(6, 6) == 7, np.float32("inf"), X), Y, "Inf"),
+        (X[:, :, :5], Y, r"shape \[32, 1, 5, 6\]"),
+        (X.astype(np.complex64), Y, "complex64"),
+        (X[:0], Y[:0], "no images"),
+    ],
+)
+def test_bad_data_is_refused_before_the_first_step(x: Any, y: Any, said: str) -> None:
+    t = trainer(chip())
+    with pytest.raises(cimc.DataError, match=said):
+        t.fit(x, y, epochs=1)
+    assert t.steps == 0
+
+
+def test_data_outside_the_range_compiled_for_are_refused() -> None:
+    c = chip(**{"input.range": (0, 1)})
+    with pytest.raises(cimc.DataError, match=r"compiled for 0 to 1"):
+        trainer(c).fit(2 * X, Y, epochs=1)
+
+
+def test_divergence_names_epoch_step_and_a_way_out() -> None:
+    t = trainer(chip("ideal"), optimizer="sgd", lr=1e30)
+    with pytest.raises(cimc.RunError) as caught:
+        t.fit(*data(), epochs=2)
+    assert caught.value.exit_code == 1
+    assert caught.value.where is not None
+    assert caught.value.where.startswith("epoch 1, step ")
+    assert "learning rate" in (caught.value.fix or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": "adamm"}, "no optimizer 'adamm'"),
+        ({"lr": -1.0}, "lr is -1.0"),
+        ({"update": "treshold"}, "no update rule"),
+        ({"schedule": "cos"}, "no schedule"),
+        ({"init": "zero"}, "init is 'zero'"),
+        ({"freeze": ["conv9*"]}, "names no initializer and no layer"),
+        ({"backward": "analog"}, "no transposed read"),
+        ({"loss": "hinge"}, "no loss is called hinge"),
+        ({"batch_size": 0}, "batch_size is 0"),
+    ],
+)
+def test_bad_options_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(cimc.CimcError, match=said):
+        trainer(chip(), **options)
