@@ -141,7 +141,7 @@ class Crossbar:
             self._devices = fabricate(self.matrix, self.weight_max, self.row_cuts, self.column_cuts, self.target, seed)
         return self._devices
 
-    def _planned(self) -> Plan:
+    def _planned(self, positions: int) -> Plan:
         if self._plan is not None:
             return self._plan
         if self.target.is_ideal:
@@ -152,7 +152,7 @@ class Crossbar:
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
         devices = self._programmed()
-        self._plan = Plan.of(devices, self._coding, self.row_cuts, self.column_cuts, self.target, range_ua)
+        self._plan = Plan.of(devices, self._coding, self.row_cuts, self.column_cuts, self.target, range_ua, positions)
         if self._coding.shift:
             sums = quantise(self.matrix, self.weight_max, self.target).sum(axis=1).reshape(-1)
             self._shift = sums * self._coding.shift * devices.coefficients.weight_step / self._coding.gain
@@ -187,9 +187,9 @@ class Crossbar:
             DataError: The input's shape does not suit the layer.
             RunError: The ADC's range is not known yet.
         """
-        plan = self._planned()
         dtype: np.dtype[Any] = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
         where = unfolding(geometry, x.shape, self.groups, self.rows)
+        plan = self._planned(where.positions)
         codes, total = self._codes(x, where, dtype), self.groups * self.columns
         images = codes.shape[1]
         factor, constant = self._digital(plan, scale, None if isinstance(geometry, ConvTranspose) else offset)

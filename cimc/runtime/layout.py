@@ -88,8 +88,8 @@ def pack(
         gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
 
 
-def pack_across(groups: list[tuple[Array, Array]], row_cuts: tuple[int, ...]) -> Array:
-    """The devices of a narrow layer, ``[groups, device columns and more, rows]``, int16, as `narrow.read` takes them.
+def pack_across(groups: list[tuple[Array, Array]], row_cuts: tuple[int, ...]) -> tuple[Array, NDArray[np.int64]]:
+    """The devices of a narrow layer, int16 ``[groups, device columns and more, rows]``, and where each row slice starts in it.
 
     Args:
         groups: Devices ``[rows, planes, columns]`` and units ``[rows, column tiles]`` of each group.
@@ -102,7 +102,7 @@ def pack_across(groups: list[tuple[Array, Array]], row_cuts: tuple[int, ...]) ->
     for matrix, (devices, units) in zip(out, groups, strict=True):
         matrix[:columns, where] = devices.reshape(tall, -1).T
         matrix[columns : -gemm.TALL, where] = units.T
-    return out
+    return out, starts[:-1]
 
 
 def leak_steps(target: Target) -> float:

@@ -21,6 +21,8 @@ Array = NDArray[Any]
 
 #: Positions of one vector store; what is gathered beyond a line's end, and must lie beyond the codes' end.
 LANES = 16
+#: Called by kernels alone: nothing to compile for other callers, or for divisions by 0.
+_INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 @intrinsic
@@ -47,7 +49,7 @@ def _interleave(_typing: Any, codes: Any, first: Any, second: Any, mask: Any, ou
     return types.void(codes, i, i, i, out, i), codegen
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **_INNER)
 def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Array, words: Array) -> None:
     """Interleave the codes of a block: ``words[k, i] = codes[lane[i] + offsets[2 * k]], codes[... offsets[2 * k + 1]]``.
 
@@ -73,16 +75,21 @@ def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Arra
             begin = end
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **_INNER)
+def _mix(value: Scalar) -> Scalar:
+    return rng.mix64(value)
+
+
+@njit(cache=True, nogil=True, **_INNER)
 def _keys(row_key: Array, step: Scalar, low: Array, high: Array) -> None:
     """Halves of the noise keys of a phase and slice."""
     for i in range(low.size):
-        key = rng.mix64(row_key[i] ^ step)
+        key = _mix(row_key[i] ^ step)
         low[i] = np.uint32(key)
         high[i] = np.uint32(key >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"}, **_INNER)
 def _currents(
     sums: Array, level: Array, slope: Scalar, sigma: Array, low: Array, high: Array, counter: Scalar, noisy: Scalar, out: Array
 ) -> None:
@@ -96,7 +103,7 @@ def _currents(
             out[i] = np.float32(sums[i]) * slope + level[i]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **_INNER)
 def _adc(currents: Array, count: Scalar, top: Scalar) -> Scalar:
     """Currents in LSB to codes, in place; returns how many of the first ``count`` lay above the top."""
     saturated = np.int32(0)
@@ -108,26 +115,66 @@ def _adc(currents: Array, count: Scalar, top: Scalar) -> Scalar:
     return saturated
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"}, **_INNER)
 def _add(factor: Scalar, values: Array, acc: Array) -> None:
     """The digital side: ``acc += factor * values``."""
-    for i in range(acc.size):
+    for i in range(values.size):
         acc[i] += factor * np.float64(values[i])
 
 
-@njit(cache=True, nogil=True)
-def _put(acc: Array, scale: Scalar, offset: Scalar, y: Array, at: Scalar, step: Scalar) -> None:
-    """One column of consecutive positions to the output."""
-    if step == 1:
-        line = y[at : at + acc.size]
-        for i in range(acc.size):
-            line[i] = acc[i] * scale + offset
-    else:
-        for i in range(acc.size):
-            y[at + i * step] = acc[i] * scale + offset
+@njit(cache=True, nogil=True, **_INNER)
+def _place(
+    first: Scalar, count: Scalar, size: Scalar, base: Array, seed: Scalar, first_image: Scalar, lane: Array, ends: Array, key: Array
+) -> Scalar:
+    """Where the inputs of a block's positions start, the ends of its lines, the keys of its positions; how many lines."""
+    lines = 0
+    image, position = divmod(first, base.size)
+    for i in range(count):
+        if i == 0 or position == 0:
+            image_key = _mix(seed ^ np.uint64(first_image + image))
+        lane[i] = image * size + base[position]
+        if i > 0 and lane[i] != lane[i - 1] + 1:
+            ends[lines] = i
+            lines += 1
+        key[i] = _mix(image_key ^ np.uint64(position))
+        position += 1
+        if position == base.size:
+            image, position = image + 1, 0
+    ends[lines] = count
+    return lines + 1
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **_INNER)
+def _put(acc: Array, first: Scalar, count: Scalar, positions: Scalar, scale: Scalar, offset: Scalar, y: Array, strides: Any) -> None:
+    """One column of a block to the output, which starts at that column."""
+    done = 0
+    while done < count:
+        image, position = divmod(first + done, positions)
+        line = y[image * strides[0] + position * strides[1] :]
+        if positions == 1:
+            for i in range(count):
+                line[i * strides[0]] = acc[i] * scale + offset
+            return
+        width = min(count - done, positions - position)
+        values = acc[done : done + width]
+        if strides[1] == 1:
+            for i in range(width):
+                line[i] = values[i] * scale + offset
+        else:
+            for i in range(width):
+                line[i * strides[1]] = values[i] * scale + offset
+        done += width
+
+
+@njit(cache=True, nogil=True, **_INNER)
+def _spread(moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, level: Array, sigma: Array) -> None:
+    """Level and standard deviation of the current of each lane, in LSB."""
+    for i in range(level.size):
+        level[i] = np.float32(lsb_code * np.float64(moments[0, i]))
+        sigma[i] = np.float32(np.sqrt(variance_code * np.float64(moments[1, i]) + variance_read))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def read(
     first_block: Scalar,
     end_block: Scalar,
@@ -137,6 +184,7 @@ def read(
     row_offset: Array,
     group_stride: Scalar,
     matrix: Array,
+    starts: Array,
     row_cuts: Array,
     alpha: Array,
     unit: Array,
@@ -149,6 +197,13 @@ def read(
     offset: Array,
     y: Array,
     strides: tuple[int, int, int],
+    words: Array,
+    sums: Array,
+    lines: Array,
+    acc: Array,
+    lanes: Array,
+    keys: Array,
+    halves: Array,
 ) -> Scalar:
     """Blocks ``first_block`` to ``end_block`` of positions, of all groups. Arguments as of `kernels.read`, but:
 
@@ -162,6 +217,7 @@ def read(
         group_stride: The same.
         matrix: ``[groups, device columns and more, rows]``, int16 grid steps; each slice has an even number of rows,
             unit columns come last, `gemm.TALL` rows more may be read.
+        starts: ``[slices]``: their first values.
         row_cuts: Row slices.
         alpha: ``[groups, slices, planes, columns]``, float64.
         unit: ``[groups, slices, columns]`` or no columns, float64.
@@ -174,6 +230,13 @@ def read(
         offset: The same.
         y: The same.
         strides: The same.
+        words: Scratch, like what follows, made by `scratch`.
+        sums: Grid sums of device columns, then moments of the inputs.
+        lines: Level, deviation, a device column's currents, those of unit columns.
+        acc: Digital sums.
+        lanes: Where inputs start; ends of lines.
+        keys: Of positions.
+        halves: Of the noise keys.
 
     Returns:
         Saturated conversions.
@@ -181,79 +244,57 @@ def read(
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0
-    device_width = planes * columns + units
-    positions, tallest = base.size, 0
-    for s in range(slices):
-        tallest = max(tallest, row_cuts[s + 1] - row_cuts[s])
+    device_columns, positions = planes * columns, base.size
+    device_width = device_columns + units
     lsb_code, lsb_grid, variance_code, variance_read, top = constants
     slope, top32 = np.float32(lsb_grid), np.float32(top)
     noisy = variance_code > 0 or variance_read > 0
-    words = np.zeros(((tallest + 1) // 2, height + LANES, 2), np.int16)
-    sums = np.empty((device_width + gemm.TALL, height), np.int32)
-    moments = np.empty((2, height), np.int32)
-    level, sigma = np.empty(height, np.float32), np.empty(height, np.float32)
-    low, high, row_key = np.empty(height, np.uint32), np.empty(height, np.uint32), np.zeros(height, np.uint64)
-    lane, ends = np.empty(height, np.int64), np.empty(height, np.int64)
-    current, units_read = np.empty(height, np.float32), np.empty((units, height), np.float32)
-    acc = np.empty((columns, height), np.float64)
     flat = codes.reshape(-1)
-    spread_seed = rng.mix64(np.uint64(seed))
+    spread_seed = _mix(np.uint64(seed))
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height
         count = min(height, images * positions - first)
         wide = (count + LANES - 1) // LANES * LANES
-        lines = 0
-        image, position = divmod(first, positions)
-        image_key = rng.mix64(spread_seed ^ np.uint64(first_image + image))
-        for i in range(count):
-            lane[i] = image * size + base[position]
-            if i > 0 and lane[i] != lane[i - 1] + 1:
-                ends[lines] = i
-                lines += 1
-            row_key[i] = rng.mix64(image_key ^ np.uint64(position))
-            position += 1
-            if position == positions:
-                image, position = image + 1, 0
-                image_key = rng.mix64(spread_seed ^ np.uint64(first_image + image))
-        ends[lines] = count
-        lines += 1
+        number = _place(first, count, size, base, spread_seed, first_image, lanes[0], lanes[1], keys)
         for group in range(groups):
-            device = group * device_width
-            acc[:, :wide] = 0
-            row = 0
+            acc[:] = 0
             for s in range(slices):
                 offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
                 steps = (offsets.size + 1) // 2
                 for phase in range(phases):
                     weight = phase_weight[phase]
-                    _gather(flat[phase * images * size + group * group_stride :], lane, ends, lines, offsets, words)
-                    gemm.multiply_across(matrix[group], row, steps, device_width, words, wide, sums)
+                    _gather(flat[phase * images * size + group * group_stride :], lanes[0], lanes[1], number, offsets, words)
+                    gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, wide, sums)
+                    moments = sums[device_width + gemm.TALL :]
                     gemm.moments_across(words, steps, wide, moments)
-                    for i in range(wide):
-                        level[i] = np.float32(lsb_code * np.float64(moments[0, i]))
-                        sigma[i] = np.float32(np.sqrt(variance_code * np.float64(moments[1, i]) + variance_read))
-                    _keys(row_key, np.uint64((phase << 32) | s), low[:wide], high[:wide])
+                    _spread(moments, lsb_code, variance_code, variance_read, lines[0], lines[1])
+                    _keys(keys, np.uint64((phase << 32) | s), halves[0], halves[1])
                     for j in range(device_width):
-                        read_unit = j >= planes * columns
-                        line = units_read[j - planes * columns, :wide] if read_unit else current[:wide]
-                        _currents(sums[j], level, slope, sigma, low, high, np.uint32(device + j), noisy, line)
+                        line = lines[max(2, j - device_columns + 3)][:wide]
+                        counter = np.uint32(group * device_width + j)
+                        _currents(sums[j], lines[0], slope, lines[1], halves[0], halves[1], counter, noisy, line)
                         if top > 0:
                             saturated += _adc(line, count, top32)
-                        if not read_unit:
+                        if j < device_columns:
                             _add(weight * alpha[group, s, j // columns, j % columns], line, acc[j % columns])
                     if units > 0:
                         for c in range(columns):
-                            _add(weight * unit[group, s, c], units_read[unit_of_column[c], :wide], acc[c])
-                row += 2 * steps
+                            _add(weight * unit[group, s, c], lines[unit_of_column[c] + 3][:wide], acc[c])
             for c in range(columns):
                 out = group * columns + c
-                begin = 0
-                while begin < count:
-                    image, position = divmod(first + begin, positions)
-                    end = count if positions == 1 else min(count, begin + positions - position)
-                    at = image * strides[0] + position * strides[1] + out * strides[2]
-                    step = strides[0] if positions == 1 else strides[1]
-                    _put(acc[c, begin:end], scale[out], offset[out], y, at, step)
-                    begin = end
+                _put(acc[c], first, count, positions, scale[out], offset[out], y[out * strides[2] :], strides)
     return saturated
+
+
+def scratch(height: int, tallest: int, columns: int, device_columns: int, units: int) -> tuple[Array, ...]:
+    """The arrays of scratch that `read` takes last, for blocks of ``height`` positions."""
+    return (
+        np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
+        np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
+        np.empty((3 + units, height), np.float32),
+        np.empty((columns, height)),
+        np.empty((2, height), np.int64),
+        np.empty(height, np.uint64),
+        np.empty((2, height), np.uint32),
+    )

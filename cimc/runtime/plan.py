@@ -26,12 +26,15 @@ Array = NDArray[Any]
 _EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
 #: Rows of a block, at most.
 _HEIGHT = 96
-#: Device columns up to which vectors run along positions.
-NARROW = 128
-#: Bytes of a block of positions, about, and its positions, at most.
-_ACROSS_BYTES, _ACROSS = 1 << 17, 512
+#: Device columns up to which vectors run along positions, of layers of one position an image and of others: gathering the
+#: inputs of a dense layer across images takes longer.
+NARROW, NARROW_CONV = 32, 128
+#: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
+_ACROSS_BYTES, _ACROSS = 1 << 19, 1024
 #: Multiply-accumulates below which one thread is faster than two.
 SMALL = 1 << 19
+#: Devices that one thread packs alone.
+_FEW = 1 << 18
 #: Multiply-accumulates that take as long as a conversion with noise.
 _NOISE = 32
 #: Rows that the ideal target adds up at a time.
@@ -62,9 +65,19 @@ class Plan:
     @classmethod
     def of(
         cls, devices: Devices, coding: Coding, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target,
-        adc_range_ua: float | None,
+        adc_range_ua: float | None, positions: int,
     ) -> Plan:  # fmt: skip
-        """The plan of programmed devices; ``adc_range_ua`` None with an ADC: an LSB is one level step."""
+        """The plan of programmed devices.
+
+        Args:
+            devices: Programmed.
+            coding: Of the inputs.
+            row_cuts: Row slices.
+            column_cuts: Column tiles.
+            target: The chip.
+            adc_range_ua: None with an ADC: an LSB is one level step.
+            positions: Of an image, likely; results do not depend on it, speed does.
+        """
         device, adc, c = target.device, target.adc, devices.coefficients
         grid = Grid.of(device)
         volt_step = device.read_voltage_v * level_step_us(target)
@@ -82,11 +95,12 @@ class Plan:
                 np.rint(values, out=values)
             return both
 
-        dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts), coding.largest) if whole else np.float32
+        dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts, coding.largest, devices.g_us.size), coding.largest) if whole else np.float32
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
         device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
-        across = device_columns <= NARROW and dtype == np.int16 and coding.largest < 256
+        narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
+        across = narrow_enough and dtype == np.int16 and coding.largest < 256
         integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
         sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
         alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT and not across else np.float64)
@@ -118,17 +132,16 @@ class Plan:
         groups, slices, planes, _ = alpha.shape
         blocks = column_blocks(column_cuts, planes, unit.shape[2] > 0)
         starts, size = places(row_cuts, blocks, planes, dtype)
-        matrix = np.empty((groups, size), dtype)
-
-        def slice_of(number: int) -> None:
-            g, s = divmod(number, slices)
-            rows = slice(row_cuts[s], row_cuts[s + 1])
-            pack(*held(g, rows), s, blocks, starts, matrix[g])
-
         if across:
-            matrix = pack_across([held(g, slice(None)) for g in range(groups)], row_cuts)
+            matrix, starts = pack_across([held(g, slice(None)) for g in range(groups)], row_cuts)
         else:
-            parallel(slice_of, groups * slices)
+            matrix = np.empty((groups, size), dtype)
+
+            def slice_of(number: int) -> None:
+                g, s = divmod(number, slices)
+                pack(*held(g, slice(row_cuts[s], row_cuts[s + 1])), s, blocks, starts, matrix[g])
+
+            parallel(slice_of, groups * slices, _threads_for(matrix.size))
         tiles, weights = tile_of_column(column_cuts), phase_weight.astype(alpha.dtype)
         return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, weights, constants, factor)
 
@@ -177,15 +190,16 @@ class Plan:
         """The same for a narrow layer."""
         total = codes.shape[1] * where.positions
         _, _, planes, columns = self.alpha.shape
-        bytes_of_position = 2 * self._scratch[0] + (4 * planes + 8) * columns
+        tallest, units = self._scratch[0], int(self.unit_of_column[-1]) + 1 if self.unit.shape[2] else 0
+        bytes_of_position = 2 * tallest + (4 * planes + 8) * columns
         height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
         height = -(-height // narrow.LANES) * narrow.LANES
 
         def part(begin: int, end: int) -> int:
             saturated: int = narrow.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.row_cuts,
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places, self.row_cuts,
                 self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants, np.uint64(seed & (2**64 - 1)),
-                first_image, factor, constant, y, strides,
+                first_image, factor, constant, y, strides, *narrow.scratch(height, tallest, columns, planes * columns, units),
             )  # fmt: skip
             return saturated
 
@@ -207,14 +221,22 @@ def _dtype(largest_step: float, largest_sum: float, largest_code: int) -> Any:
     return np.float32 if product < _EXACT_FLOAT else np.float64
 
 
-def _largest(held: Held, groups: int, row_cuts: tuple[int, ...]) -> tuple[float, float]:
-    """The largest size of a value, and the largest sum of sizes down a device column of a slice."""
+def _threads_for(devices: int) -> int:
+    """Waking a thread costs as much as a pass over many devices; training plans small layers anew at each step."""
+    return 1 if devices < _FEW else threads()
+
+
+def _largest(held: Held, groups: int, row_cuts: tuple[int, ...], code: int, devices: int) -> tuple[float, float]:
+    """The largest size of a value, and the largest sum of sizes down a device column of a slice, or a bound that will do."""
 
     def of_slice(number: int) -> tuple[float, float]:
         g, s = divmod(number, len(row_cuts) - 1)
-        both = [np.abs(values) for values in held(g, slice(row_cuts[s], row_cuts[s + 1]))]
-        sums = [float(values.sum(axis=0, dtype=np.float64).max(initial=0)) for values in both]
-        return max(float(values.max(initial=0)) for values in both), max(sums)
+        both = held(g, slice(row_cuts[s], row_cuts[s + 1]))
+        value = max(max(float(values.max(initial=0)), -float(values.min(initial=0))) for values in both)
+        bound = value * (row_cuts[s + 1] - row_cuts[s])
+        if bound * code < _EXACT_FLOAT or bound * code < _EXACT_INT and gemm.has_avx2():
+            return value, bound
+        return value, max(float(np.abs(values).sum(axis=0, dtype=np.float64).max(initial=0)) for values in both)
 
-    found = parallel(of_slice, groups * (len(row_cuts) - 1))
+    found = parallel(of_slice, groups * (len(row_cuts) - 1), _threads_for(devices))
     return max(value for value, _ in found), max(total for _, total in found)
