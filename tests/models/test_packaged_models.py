@@ -1,0 +1,84 @@
+"""Trained networks that Python packages ship, where these are installed: the `models` extra, and whatever else is there.
+
+ONNX Runtime is the oracle: the ideal target equals it. On the chip each compiles, runs, and says of each node where it went.
+With 16-bit weights and no noise (isaac) the chip is near ONNX Runtime, so that what bulk-rram-256 loses is the chip's.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cimc
+from cimc.report.compare import compare_outputs, reference_values
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "real_networks"))
+from networks import NETWORKS, Network
+from run import model_of
+
+#: Networks that are on crossbars at least in part; where everything is in a body of If, nothing is.
+ALL_DIGITAL = {"silero_vad"}
+#: Minutes, on the chip.
+SLOW = {"minilm", "nudenet", "pp-ocr-det", "pp-ocr-rec"}
+
+
+@pytest.fixture(params=[pytest.param(n, id=n.name, marks=[pytest.mark.slow] * (n.name in SLOW)) for n in NETWORKS])
+def network(request: pytest.FixtureRequest) -> Network:
+    found: Network = request.param
+    if found.find() is None:
+        pytest.skip(f"the package {found.package} is not installed")
+    return found
+
+
+def test_ideal_equals_onnx_runtime(network: Network) -> None:
+    path = network.find()
+    assert path is not None
+    model, inputs = model_of(path), network.inputs(0)
+    program = cimc.compile(model, "ideal")
+    assert bool(program.layers) == (network.name not in ALL_DIGITAL)
+    outputs, reference = cimc.Chip(program).run(inputs), reference_values(model, inputs)
+    assert outputs.keys() == reference.keys()
+    for name, expected in reference.items():
+        # Deep networks in float32, summed in another order.
+        np.testing.assert_allclose(outputs[name], expected, rtol=1e-3, atol=1e-4 * float(np.abs(expected).max()))
+
+
+def test_compiles_and_runs_on_the_chip(network: Network) -> None:
+    path = network.find()
+    assert path is not None
+    model, inputs = model_of(path), network.inputs(0)
+    for calibration in (None, network.inputs(1)):
+        program = cimc.compile(model, "bulk-rram-256", calibration=calibration, settings={} if calibration else _range(inputs))
+        placed = program.placement()
+        assert all(row["why"] for row in placed)
+        assert any(row["where"] == "analog" for row in placed) == (network.name not in ALL_DIGITAL)
+        chip = cimc.Chip(program)
+        outputs, reference = chip.run(inputs, 0), reference_values(model, inputs)
+        for name, expected in reference.items():
+            assert outputs[name].shape == expected.shape
+            assert np.isfinite(outputs[name]).all()
+        again = cimc.Chip(program).run(inputs, 0)
+        assert all(np.array_equal(outputs[name], again[name]) for name in outputs)
+
+
+def _range(inputs: dict[str, np.ndarray]) -> dict[str, tuple[float, float]]:
+    """What the real inputs need to be stated as, where they are not within 0 and 1."""
+    real = [array for array in inputs.values() if array.dtype.kind == "f"]
+    return {"input.range": (min(float(a.min()) for a in real), max(float(a.max()) for a in real))} if real else {}
+
+
+@pytest.mark.parametrize("name", ["magika", "akiki-vad", "pp-ocr-cls"])
+def test_an_exact_chip_is_near_onnx_runtime(name: str) -> None:
+    network = next(n for n in NETWORKS if n.name == name)
+    path = network.find()
+    if path is None:
+        pytest.skip(f"the package {network.package} is not installed")
+    inputs = network.inputs(0)
+    program = cimc.compile(path, "isaac", calibration=network.inputs(0))
+    rows = compare_outputs(cimc.Chip(program).run(inputs), reference_values(path, inputs))
+    assert rows
+    # The least of the three networks' states; 16 bits leave over 60 dB a layer, saturating gates some less.
+    assert all(row.sqnr_db is None or row.sqnr_db > 15 for row in rows)
