@@ -39,7 +39,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cimc.ir.geometry import Geometry, WeightView
+from cimc.ir.geometry import Conv, Geometry, WeightView
 from cimc.targets.description import Target
 
 if TYPE_CHECKING:
@@ -176,6 +176,21 @@ class OuterStep(_Record):
     nodes: tuple[str, ...]
 
 
+class PoolBackwardStep(_Record):
+    """Gradient of a MaxPool's input: each output's gradient goes to the first element of its window that equals it.
+
+    ONNX Runtime has no such operator, and its pooling is ten times slower where it must tell the winners.
+    """
+
+    kind: Literal["pool_backward"] = "pool_backward"
+    name: str
+    input: str = Field(description="Gradient of the output.")
+    activation: str = Field(description="The forward input.")
+    pooled: str = Field(description="The forward output.")
+    output: str
+    geometry: Conv
+
+
 class MaskStep(_Record):
     """Dropout factors in the shape of ``input``, keyed by seed, step and image: 0, or ``1 / (1 - ratio)``."""
 
@@ -200,7 +215,7 @@ class UpdateStep(_Record):
 
 
 Step = Annotated[
-    DigitalStep | VmmStep | VmmBackwardStep | OuterStep | MaskStep | UpdateStep,
+    DigitalStep | VmmStep | VmmBackwardStep | OuterStep | PoolBackwardStep | MaskStep | UpdateStep,
     Field(discriminator="kind"),
 ]
 

@@ -181,14 +181,11 @@ class Chip:
 
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
         """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""
-        layers = []
-        for layer in self.program.layers:
-            if layer.name in ranges:
-                coding, range_ua = ranges[layer.name]
-                layer = layer.model_copy(update={"coding": coding, "adc_range_ua": range_ua})
-                self._crossbars[layer.name].recode(layer)
-            layers.append(layer)
-        self.program = self.program.model_copy(update={"layers": tuple(layers)})
+        for name, (coding, range_ua) in ranges.items():
+            crossbar = self._crossbars[name]
+            crossbar.recode(crossbar.layer.model_copy(update={"coding": coding, "adc_range_ua": range_ua}))
+        layers = tuple(self._crossbars[layer.name].layer for layer in self.program.layers)
+        self.program = self.program.model_copy(update={"layers": layers})
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
         """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``."""
