@@ -98,6 +98,12 @@ OPERATORS: dict[str, tuple[str, _Values, tuple[str, str], dict[str, tuple[OpSche
             "action": (_STRING, False, "descend (default): by the optimizer; assign: G is the new value (running statistics)."),
         },
     ),
+    "MaxPoolBackward": (
+        "Gradient of a MaxPool's input: each output's gradient goes to the first element of its window that equals it.",
+        [("dY", "Gradient of the output.", _ONE), ("X", "The input.", _ONE), ("Y", "The output.", _ONE)],
+        ("dX", "Gradient of the input."),
+        {"geometry": (_STRING, True, "JSON of cimc.ir.geometry.Conv: the windows.")},
+    ),
     "DropoutMask": (
         "Random factors of the shape of X: 0 with probability ratio, else 1 / (1 - ratio).",
         [("X", "Gives the shape.", _ONE)],

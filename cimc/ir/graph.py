@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cimc.ir.program import DigitalStep, OuterStep, Program, Step, UpdateStep, VmmBackwardStep, VmmStep
+from cimc.ir.program import DigitalStep, OuterStep, PoolBackwardStep, Program, Step, UpdateStep, VmmBackwardStep, VmmStep
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -19,6 +19,8 @@ def step_inputs(step: Step) -> tuple[str, ...]:
             return step.inputs
         case VmmBackwardStep():
             return (step.input, step.activation)
+        case PoolBackwardStep():
+            return (step.input, step.activation, step.pooled)
         case OuterStep():
             return (step.input, step.gradient)
         case _:

@@ -10,6 +10,7 @@ from cimc.ir.program import (
     Layer,
     MaskStep,
     OuterStep,
+    PoolBackwardStep,
     Program,
     Step,
     UpdateStep,
@@ -75,6 +76,8 @@ def _step(step: Step) -> str:
             return f"{what}{_positions(step)} {step.mode}{' clipped' if step.ste == 'clipped' else ''}"
         case OuterStep():
             return f"%{step.output} = outer @{step.layer}(%{step.input}, %{step.gradient}) {step.geometry.kind}{_positions(step)}"
+        case PoolBackwardStep():
+            return f"%{step.output} = pool_backward(%{step.input}, %{step.activation}, %{step.pooled})"
         case MaskStep():
             return f"%{step.output} = mask(%{step.input}) ratio={step.ratio:g}"
         case UpdateStep():

@@ -12,7 +12,17 @@ import numpy as np
 from cimc.errors import VerifyError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Layer, MaskStep, OuterStep, Program, UpdateStep, VmmBackwardStep, VmmStep
+from cimc.ir.program import (
+    DigitalStep,
+    Layer,
+    MaskStep,
+    OuterStep,
+    PoolBackwardStep,
+    Program,
+    UpdateStep,
+    VmmBackwardStep,
+    VmmStep,
+)
 from cimc.ir.verify_blocks import verify_blocks
 
 
@@ -37,7 +47,7 @@ def verify(program: Program) -> None:
                 _fail(f"step {step.name}", f"no tensor segment/{step.name}", "store the segment's ONNX model under that name")
         elif isinstance(step, UpdateStep):
             _update(program, step, layers)
-        elif not isinstance(step, MaskStep):
+        elif not isinstance(step, MaskStep | PoolBackwardStep):
             if step.layer not in layers:
                 _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")
             _vmm(program, step, layers[step.layer])

@@ -30,6 +30,7 @@ from cimc.passes.gradients.tape import FLOATS
 from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
 from cimc.passes.training.losses import add_loss
+from cimc.passes.training.pools import shorten_pools
 
 
 @gradient("Vmm", domain=DOMAIN)
@@ -103,6 +104,7 @@ class Differentiate(Pass):
         loss = add_loss(state.model, self.loss)
         chosen = [value for value in names if self._trains(value, names[value], statistics)]
         result = add_backward(state.model, str(loss.value.name), [str(value.name) for value in chosen])
+        shorten_pools(graph, result.nodes)
         for node in result.nodes:
             if node.domain == DOMAIN and node.op_type == "VmmBackward":
                 node.attributes["mode"] = ir.AttrString("mode", self.backward)

@@ -11,8 +11,18 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError, RunError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, MaskStep, OuterStep, Program, UpdateStep, ValueSpec, VmmBackwardStep, VmmStep
-from cimc.runtime import backward, rng
+from cimc.ir.program import (
+    DigitalStep,
+    MaskStep,
+    OuterStep,
+    PoolBackwardStep,
+    Program,
+    UpdateStep,
+    ValueSpec,
+    VmmBackwardStep,
+    VmmStep,
+)
+from cimc.runtime import backward, pools, rng
 from cimc.runtime.backward import Learning
 from cimc.runtime.coding import Coding
 from cimc.runtime.crossbar import Crossbar
@@ -21,7 +31,7 @@ from cimc.runtime.digital import DigitalUnit, Value
 #: Sees a crossbar step and its input before it fires.
 Watch = Callable[[VmmStep, NDArray[Any]], None]
 #: Steps that only training programs have.
-TrainingStep = MaskStep | OuterStep | UpdateStep | VmmBackwardStep
+TrainingStep = MaskStep | OuterStep | PoolBackwardStep | UpdateStep | VmmBackwardStep
 
 
 class Executor:
@@ -92,6 +102,10 @@ class Executor:
         """A step that only training programs have."""
         if isinstance(step, MaskStep):
             values[step.output] = backward.dropout_mask(step, values[step.input], self._seed, first_image)
+            return
+        if isinstance(step, PoolBackwardStep):
+            dy, x, y = values[step.input], values[step.activation], values[step.pooled]
+            values[step.output] = pools.max_pool_gradient(dy, x, y, step.geometry)
             return
         if learning is None:
             raise RunError("a training program needs weights to learn", where=f"step {step.name}", fix="run it by a Trainer")
@@ -189,10 +203,11 @@ def _checked(spec: ValueSpec, value: Value) -> Value:
             raise DataError(f"shape {array.shape}, the model wants [{shape}]", where=f"input {spec.name}")
     if spec.range is not None and array.size:
         low, high = float(array.min()), float(array.max())
-        if not (spec.range[0] <= low and high <= spec.range[1]):
+        slack = 1e-6 * (spec.range[1] - spec.range[0])  # of a decimal number; far below a code
+        if not (spec.range[0] - slack <= low and high <= spec.range[1] + slack):
             raise DataError(
                 f"data from {low:g} to {high:g}, but the chip was calibrated for {spec.range[0]:g} to {spec.range[1]:g}",
                 where=f"input {spec.name}",
-                fix=f"compile with --set input.range={low:g},{high:g} or with --calibration DATA.npz",
+                fix=f"compile with --set input.range={low:.9g},{high:.9g} or with --calibration DATA.npz",
             )
     return array

@@ -13,7 +13,7 @@ from cimc.compiler import compile as compile_program
 from cimc.errors import CimcError, ModelError, TargetError, VerifyError
 from cimc.ir.artifact import load
 from cimc.ir.printer import print_program
-from cimc.ir.program import MaskStep, OuterStep, Program, UpdateStep, VmmBackwardStep
+from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, Program, UpdateStep, VmmBackwardStep
 from cimc.ir.verify import verify
 from cimc.passes.gradients.survey import OPSET
 from cimc.runtime.chip import Chip
@@ -207,6 +207,21 @@ def test_older_models_are_brought_to_the_training_opset(opset: int) -> None:
     assert old.gradients.keys() == new.gradients.keys()
     for name, gradient in new.gradients.items():
         np.testing.assert_allclose(old.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_max_pool_gives_no_indices() -> None:
+    text = """g (float[N, 1, 6, 6] x) => (float[N, 2] y) {
+        a = Conv (x, w1)  p = MaxPool <kernel_shape = [2, 2]> (a)  f = Flatten (p)  y = Gemm (f, w2)
+    }"""
+    step = training_program(compiled(text, {"w1": (2, 1, 3, 3), "w2": (18, 2)}), loss="mse")
+    verify(step)
+    graph = step.to_onnx()
+    onnx.checker.check_model(graph)
+    (pool,) = [node for node in graph.graph.node if node.op_type == "MaxPool"]
+    assert len(pool.output) == 1
+    assert not any(node.op_type == "ScatterElements" for node in graph.graph.node)
+    (back,) = [s for s in step.steps if isinstance(s, PoolBackwardStep)]
+    assert (back.activation, back.pooled) == ("a", "p")
 
 
 REFUSED: list[tuple[dict[str, Any], type[CimcError], str]] = [

@@ -9,8 +9,8 @@ import onnx_ir as ir
 
 from cimc.errors import ModelError
 from cimc.ir.dialect import DOMAIN
-from cimc.ir.geometry import Geometry
-from cimc.ir.program import MaskStep, OuterStep, Step, UpdateStep, VmmBackwardStep
+from cimc.ir.geometry import Conv, Geometry
+from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, Step, UpdateStep, VmmBackwardStep
 from cimc.ir.vmm import geometry_of
 
 #: Positions of one image of an activation under a geometry, None where the shape is not static.
@@ -44,19 +44,30 @@ def training_step(node: ir.Node, positions: Positions) -> Step:
         case "Update":
             layer, action = attributes.get_string("layer", None), attributes.get_string("action", "descend")
             return UpdateStep(name=name, parameter=inputs[0], layer=layer, inputs=inputs[1:], action=cast(Any, action))
+        case "MaxPoolBackward":
+            windows = cast(Conv, geometry_of(node))
+            gradient, activation, pooled = inputs
+            return PoolBackwardStep(
+                name=name,
+                input=gradient,
+                activation=activation,
+                pooled=pooled,
+                output=str(node.outputs[0].name),
+                geometry=windows,
+            )
         case "VmmBackward" | "Outer":
             pass
         case _:
             raise ModelError(f"the dialect has no operator {node.op_type}", where=f"node {name}")
     geometry = geometry_of(node)
-    activation = values[2] if node.op_type == "VmmBackward" else values[0]
+    x = values[2] if node.op_type == "VmmBackward" else values[0]
     common: dict[str, Any] = {
         "name": name,
         "layer": attributes.get_string("layer"),
         "output": str(node.outputs[0].name),
         "geometry": geometry,
         "alpha": attributes.get_float("alpha", 1.0),
-        "positions": positions(activation, geometry),
+        "positions": positions(x, geometry),
         "nodes": (name,),
     }
     if node.op_type == "Outer":
