@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import DataError, RunError
+from cimc.errors import DataError, RunError, TargetError
 from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import (
     DigitalStep,
@@ -117,6 +117,8 @@ class Executor:
             x, dy = values[step.input], values[step.gradient]
             values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
             return
+        if step.mode == "analog":
+            raise TargetError("reading the transposed array is not simulated", where=f"step {step.name}", fix="backward=digital")
         x, weights = values[step.activation], learning.weights[step.layer]
         dx = backward.activation_gradient(values[step.input], weights, x.shape, step.geometry, step.alpha)
         if step.ste == "clipped":

@@ -15,12 +15,13 @@ from onnx import TensorProto, helper
 from onnx.reference import ReferenceEvaluator
 
 from cimc.compiler import compile as compile_program
+from cimc.errors import CimcError
 from cimc.ir.program import Program
 from cimc.passes.gradients.build import backward
 from cimc.runtime.chip import Chip
 from cimc.training.step import Step, StepResult, training_program
 
-from .networks import NETWORKS, Network
+from .networks import CONVOLUTIONS, LENET, MLP, NETWORKS, Network
 
 Array = NDArray[Any]
 
@@ -120,3 +121,89 @@ def test_gradients_are_those_of_the_digital_graph(name: str) -> None:
         assert gradient.dtype == expected.dtype == np.float32
         bound = 1e-5 * max(1.0, float(np.abs(expected).max()))
         np.testing.assert_allclose(gradient, expected, rtol=0, atol=bound, err_msg=weight)
+
+
+def on_chip(network: Network, **options: Any) -> tuple[Chip, Step]:
+    """On the noisy chip, seed 1."""
+    chip = Chip(compile_program(network.model(), "bulk-rram", settings=network.settings), 1)
+    return chip, Step(training_program(chip.program, loss=network.loss, **options), chip)
+
+
+def test_the_forward_pass_is_that_of_the_chip() -> None:
+    """The same crossbars, codes and noise: a step's outputs are what inference gives for images of these numbers."""
+    chip, step = on_chip(LENET)
+    inputs, labels = LENET.batch()
+    expected = chip.run(inputs, first_image=70)["y"]
+    found = step.run(inputs, labels, 70).outputs["y"]
+    # A bias adds in float32 here, in float64 there; that may move an input by a code at most.
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-2 * float(np.abs(expected).max()))
+    assert (step.run(inputs, labels, 0).outputs["y"] != found).any()
+
+
+def test_a_step_repeats_to_the_byte() -> None:
+    inputs, labels = CONVOLUTIONS.batch()
+    found = []
+    for _ in range(2):
+        _, step = on_chip(CONVOLUTIONS)
+        result = step.run(inputs, labels, 3)
+        arrays = {**result.layers, **result.digital, **result.statistics}
+        found.append((result.loss, {name: array.tobytes() for name, array in arrays.items()}))
+    assert found[0] == found[1]
+
+
+def test_the_backward_pass_reads_the_digital_copies() -> None:
+    """Doubled W of the last layer doubles what flows back through it, and nothing else."""
+    _, step = on_chip(LENET)
+    inputs, labels = LENET.batch()
+    before = step.run(inputs, labels)
+    step.weights["Gemm_0"] = step.weights["Gemm_0"] * 2
+    after = step.run(inputs, labels)
+    assert after.loss == before.loss
+    np.testing.assert_array_equal(after.gradients["w3"], before.gradients["w3"])
+    for name in ("w1", "b1", "w2", "b2"):
+        np.testing.assert_allclose(after.gradients[name], 2 * before.gradients[name], rtol=1e-5, atol=1e-7)
+
+
+def test_digital_parameters_are_read_anew() -> None:
+    _, step = on_chip(LENET)
+    inputs, labels = LENET.batch()
+    before = step.run(inputs, labels)
+    step.parameters["b3"] += np.float32(1) * np.array([1, 0, 0, 0], np.float32)
+    moved = step.run(inputs, labels).outputs["y"] - before.outputs["y"]
+    np.testing.assert_allclose(moved, np.broadcast_to([2.0, 0, 0, 0], moved.shape), atol=1e-5)  # beta is 2
+
+
+def test_gradients_stop_at_a_saturated_dac_where_asked() -> None:
+    """A layer whose inputs all lie far beyond full scale passes no gradient on, or all of it."""
+    network = MLP
+    program = compile_program(network.model(), "bulk-rram")
+    inputs, labels = network.batch()
+    found = {}
+    for ste in ("pass", "clipped"):
+        chip = Chip(program)
+        step = Step(training_program(program, loss=network.loss, ste=ste), chip)
+        last = chip._crossbars["MatMul_1"]
+        last.recode(last.layer.model_copy(update={"coding": last.layer.coding.model_copy(update={"gain": 1e9})}))
+        found[ste] = step.run(inputs, labels).gradients
+    assert (found["pass"]["w1"] != 0).any()
+    assert (found["clipped"]["w1"] == 0).all()
+    np.testing.assert_array_equal(found["clipped"]["w2"], found["pass"]["w2"])
+
+
+def test_dropout_draws_anew_for_other_images_and_the_same_for_these() -> None:
+    text = "dropped (double[N, 6] x) => (double[N, 2] y) { a = MatMul (x, w1)  d = Dropout (a)  y = MatMul (d, w2) }"
+    network = Network(text, {"w1": (6, 30), "w2": (30, 2)}, {"x": (7, 6)}, (7, 2), loss="mse")
+    inputs, labels = network.batch()
+    _, step = built(network)
+    first, again, other = (step.run(inputs, labels, image) for image in (0, 0, 7))
+    assert first.loss == again.loss
+    assert first.loss != other.loss
+    # The forward pass and the backward pass drop the same.
+    kept = step.run(inputs, labels, 0)
+    assert {n: g.tobytes() for n, g in kept.gradients.items()} == {n: g.tobytes() for n, g in first.gradients.items()}
+
+
+def test_an_inference_program_is_no_step() -> None:
+    program = compile_program(MLP.model(), "ideal")
+    with pytest.raises(CimcError, match="no loss"):
+        Step(program, Chip(program))
