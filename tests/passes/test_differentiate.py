@@ -173,6 +173,21 @@ def test_a_softmax_at_the_end_is_part_of_the_loss() -> None:
     assert any("Softmax" in note for note in step.provenance.notes)
 
 
+def test_classes_lie_along_the_axis_of_the_softmax() -> None:
+    text = "g (float[N, 5, 3] x) => (float[N, 5, 4] y) { h = MatMul (x, w1)  y = Softmax <axis = -1> (h) }"
+    program = compiled(text, {"w1": (3, 4)})
+    step = training_program(program)
+    assert step.inputs[-1].shape == ("N", 5)
+    x = np.random.default_rng(2).standard_normal((2, 5, 3)).astype(np.float32)
+    labels = np.random.default_rng(3).integers(0, 4, (2, 5))
+    result = Step(step, Chip(program)).run({"x": x}, labels)
+    z = x.astype(np.float64) @ program.tensors["initializer/w1"]
+    p = np.exp(z) / np.exp(z).sum(axis=-1, keepdims=True)
+    assert result.loss == pytest.approx(-np.log(np.take_along_axis(p, labels[..., None], -1)).mean(), rel=1e-5)
+    expected = np.einsum("nti,ntc->ic", x, p - np.eye(4)[labels]) / 10
+    np.testing.assert_allclose(result.gradients["w1"], expected, rtol=0, atol=1e-6)
+
+
 def test_the_model_may_compute_its_loss() -> None:
     text = """g (float[N, 3] x, float[N, 4] t) => (float[N, 4] y, float cost) {
         y = Gemm (x, w1)  d = Sub (y, t)  q = Mul (d, d)  cost = ReduceSum <keepdims = 0> (q)

@@ -26,7 +26,8 @@ def add_loss(model: ir.Model, spec: str) -> Loss:
     """Append a loss, the mean over the batch, and an input for the labels.
 
     =========================  =====================================================================================
-    ``softmax_cross_entropy``  of the output as logits, classes along axis 1; ``labels`` int64, ``[N]`` or ``[N, ...]``
+    ``softmax_cross_entropy``  of the output as logits, classes along axis 1 (along that of a Softmax, if one ends the
+                               model); ``labels`` int64, of the output's shape without that axis
     ``mse``                    of the output; ``target`` of its shape and type
     ``binary_cross_entropy``   of the output as logits; ``target`` of its shape and type, 0 to 1
     ``model``                  the output is the loss
@@ -91,28 +92,31 @@ class _Writer:
         return value
 
 
-def _before(value: ir.Value, *op_types: str) -> tuple[ir.Value, str]:
-    """The input of the activation that the loss contains, and its operator."""
+def _before(value: ir.Value, *op_types: str) -> tuple[ir.Value, ir.Node | None]:
+    """The input of the activation that the loss contains, and that activation."""
     node = value.producer()
-    if node is not None and node.op_type in op_types and node.domain in ("", "ai.onnx") and node.inputs[0] is not None:
-        axis, rank = node.attributes.get_int("axis", -1), len(value.shape) if value.shape is not None else None
-        if node.op_type == "Sigmoid" or axis == 1 or (rank is not None and axis % rank == 1):
-            inner = node.inputs[0]
-            inner.type, inner.shape = inner.type or value.type, inner.shape or value.shape
-            return inner, node.op_type
-    return value, ""
+    if node is None or node.op_type not in op_types or node.domain not in ("", "ai.onnx") or node.inputs[0] is None:
+        return value, None
+    inner = node.inputs[0]
+    inner.type, inner.shape = inner.type or value.type, inner.shape or value.shape
+    return inner, node
 
 
 def _softmax_cross_entropy(writer: _Writer, value: ir.Value) -> Loss:
-    logits, found = _before(value, "Softmax", "LogSoftmax")
+    logits, softmax = _before(value, "Softmax", "LogSoftmax")
     shape = value.shape
     if shape is None or len(shape) < 2:
-        raise ModelError(f"softmax_cross_entropy wants classes along axis 1 of {value.name}, of rank 2 or more")
-    labels = writer.input("labels", ir.DataType.INT64, ir.Shape([shape[0], *list(shape)[2:]]))
+        raise ModelError(f"softmax_cross_entropy wants classes along an axis of {value.name}, of rank 2 or more")
+    axis = 1 if softmax is None else softmax.attributes.get_int("axis", -1) % len(shape)
+    others = [a for a in range(len(shape)) if a != axis]
+    if axis != 1:
+        logits = writer.op("Transpose", logits, perm=[others[0], axis, *others[1:]])
+        logits.type, logits.shape = value.type, ir.Shape([shape[a] for a in (others[0], axis, *others[1:])])
+    labels = writer.input("labels", ir.DataType.INT64, ir.Shape([shape[a] for a in others]))
     loss = writer.op("SoftmaxCrossEntropyLoss", logits, labels, reduction="mean")
     loss.type = value.type
-    note = f"the loss is the softmax cross-entropy of {value.name}"
-    return Loss(writer.scalar(loss), labels, note + (f", whose {found} it contains" if found else ""))
+    note = f"the loss is the softmax cross-entropy of {value.name}, classes along axis {axis}"
+    return Loss(writer.scalar(loss), labels, note + (f"; it contains the {softmax.op_type} there" if softmax else ""))
 
 
 def _mse(writer: _Writer, value: ir.Value) -> Loss:
