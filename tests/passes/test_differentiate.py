@@ -129,6 +129,19 @@ def test_constants_do_not_train_unless_named() -> None:
     assert trained(training_program(program, loss="mse", trainable=["scalar", "two"]))[1] == {"scalar", "two"}
 
 
+def test_what_does_not_touch_the_loss_is_not_updated() -> None:
+    """Scales of a Resize are real initializers, but no parameters; nor is what only another output reads."""
+    text = """g (float[N, 1, 3, 3] x) => (float[N, 1, 6, 6] y, float[N, 1, 3, 3] other) {
+        a = Conv <pads = [1, 1, 1, 1]> (x, w1)  y = Resize <mode = "nearest"> (a, , scales)  other = Mul (x, aside)
+    }"""
+    proto = model(text, {"w1": (1, 1, 3, 3), "aside": (1,)})
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32), "scales"))
+    step = training_program(compile_program(proto, "ideal"), loss="mse")
+    verify(step)
+    assert trained(step) == ({"Conv_0"}, set())
+    assert step.parameters == ()
+
+
 def test_batch_statistics_and_dropout_are_switched_on_and_said() -> None:
     text = """g (float[N, 3] x) => (float[N, 4] y) {
         h = Gemm (x, w1, b1)  n = BatchNormalization <momentum = 0.8> (h, s, o, m, v)  d = Dropout (n)  y = Relu (d)
@@ -204,12 +217,20 @@ def test_the_model_may_compute_its_loss() -> None:
 
 @pytest.mark.parametrize("opset", [7, 9, 11, 13, 18, 22, OPSET])
 def test_older_models_are_brought_to_the_training_opset(opset: int) -> None:
-    text = """g (float[N, 1, 6, 6] x) => (float[N, 4] y) {
+    text = """g (float[N, 1, 6, 6] x) => (float[N, 8] y) {
         a = Conv (x, w1)  n = BatchNormalization (a, s, o, m, v)  c = Relu (n)
         p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)  f = Flatten (p)
         h = Gemm (f, w2, b2)  y = Softmax <axis = 1> (h)
     }"""
-    weights = {"w1": (3, 1, 3, 3), "s": (3,), "o": (3,), "m": (3,), "v": (3,), "w2": (12, 4), "b2": (4,)}
+    weights = {
+        "w1": (3, 1, 3, 3),
+        "s": (3,),
+        "o": (3,),
+        "m": (3,),
+        "v": (3,),
+        "w2": (12, 8),
+        "b2": (8,),
+    }  # w2 lies outside of the small file
     results = []
     for version in (opset, OPSET):
         program = compiled(text, weights, version)
