@@ -19,6 +19,7 @@ from cimc.image.layout import ALIGN, HEADER, MAGIC, SECTION, SECTIONS, SIGNATURE
 
 Sections = Mapping[str, NDArray[Any]]
 HASH_BYTES = 32
+_TABLE_BYTES = len(SECTIONS) * SECTION.itemsize
 
 
 def aligned(size: int) -> int:
@@ -106,6 +107,10 @@ def _header(data: bytes, where: str) -> np.void:
         )
     if header["file_bytes"] != len(data):
         raise damaged(where, f"{len(data)} bytes, its header says {header['file_bytes']}")
+    front = header.copy()
+    front["crc32"] = 0
+    if zlib.crc32(data[HEADER.itemsize : HEADER.itemsize + _TABLE_BYTES], zlib.crc32(front.tobytes())) != header["crc32"]:
+        raise damaged(where, "the CRC-32 of its header does not fit")
     fixed = (header["header_bytes"], header["sections"], header["alignment"], header["flags"] & ~np.uint32(SIGNED))
     if fixed != (HEADER.itemsize, len(SECTIONS), ALIGN, 0) or header["reserved"].any():
         raise damaged(where, "its header is not that of this version")

@@ -1,7 +1,8 @@
 """Writing an image into a die: its own faults, its own devices, its own errors.
 
 The order is that of a bring-up: hash (when the image is read), platform, fault map, registers, program, calibrate, self-test.
-What does not fit is refused by name. Of copies of a layer, the first is simulated.
+What does not fit is refused by name. Of copies of a layer, the first is simulated. As in the compiled simulation, each layer
+has reference cells of its own, also where the image lets two layers share a word line of a unit column.
 """
 
 from __future__ import annotations

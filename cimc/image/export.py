@@ -49,7 +49,8 @@ def export_image(
     """Export what a chip computes with, or a compiled program, as an image for a chip.
 
     For the program's own chip, cuts, scales and places stay. For another, the program's graph is compiled again. Then,
-    without calibration data, the full scales of the inputs are kept where layers match; the image's notes say which.
+    without calibration data, the full scales of the inputs are kept where layers match; the image's notes say which. The same
+    goes for a chip that an image was written into around faults.
 
     Args:
         chip: A chip, trained or not, or a program.
@@ -79,10 +80,8 @@ def export_image(
     notes: list[str] = []
     if described.is_ideal:
         raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
-    if target_sha256(described) == target_sha256(program.target):
-        for layer in program.layers:
-            if f"blocks/{layer.name}" not in program.tensors:
-                raise CimcError("the program has no places yet", where=f"layer {layer.name}", fix="compile it to the end")
+    placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
+    if placed and target_sha256(described) == target_sha256(program.target):
         _within(program, chips)
         goals = {
             layer.name: goals_of_chip(made, layer) if made and source == "readback" else goals_of_program(program, layer)
@@ -94,7 +93,9 @@ def export_image(
         goals = {layer.name: goals_of_program(program, layer) for layer in program.layers}
     if made is not None and made.memory and source == "target":
         notes.append("the weights W are exported; changes that training has not written yet are dropped")
-    spots: Spots = as_compiled(program) if faults is None else around(program, faults, chips)
+    # Two layers may share a reference cell of a unit column; each read its own, and one cell cannot hold both.
+    apart = source == "readback" and any(np.ptp(held.unit_g_us) > 0 for held in goals.values() if held.unit_g_us.size)
+    spots: Spots = around(program, faults or FaultMap.of(), chips, apart) if faults or apart else as_compiled(program)
     about = {"notes": [*program.provenance.notes, *notes], "training": dict(training) if training else None}
     name = die if die is not None else faults.die if faults else ""
     seed = made.seed if made is not None else 0

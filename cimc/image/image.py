@@ -17,7 +17,7 @@ from cimc.image.container import content_hash
 from cimc.image.layout import NO_HIGH, NO_LOW, NONE, SOURCES, USES
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import Coefficients
-from cimc.ir.program import Layer, Program
+from cimc.ir.program import BLOCK_FIELDS, Layer, Program
 from cimc.runtime.fabricate import Devices
 from cimc.targets.description import Target
 
@@ -121,7 +121,23 @@ class Image:
             held = self.goals(number).weights(layer.row_cuts, layer.column_cuts, program.target)
             indices = weight_indices(layer, tensor.shape)
             tensor.reshape(-1)[indices[indices >= 0]] = held[indices >= 0]
+        tables = [self._table(number) for number in range(len(self.layers))]
+        if all(table is not None for table in tables):
+            tensors |= {
+                f"blocks/{layer.name}": table for layer, table in zip(self.layers, tables, strict=True) if table is not None
+            }
         return program
+
+    def _table(self, layer: int) -> NDArray[np.int32] | None:
+        """The layer's block table, of all its copies; None where a segment's lines have gaps, which a table cannot say."""
+        rows: list[tuple[int, ...]] = []
+        names = ("group", "row_slice", "column_tile", "chip", "tile")
+        for copy in range(int(self.sections["LAYR"][layer]["copies"])):
+            for record, word, bit in self.segments(layer, copy):
+                if (np.diff(word.astype(np.int64)) != 1).any() or (np.diff(bit.astype(np.int64)) != 1).any():
+                    return None
+                rows.append((*(int(record[name]) for name in names), int(word[0]), int(bit[0]), len(word), len(bit)))
+        return np.array(rows, np.int32).reshape(-1, len(BLOCK_FIELDS))
 
     @cached_property
     def target(self) -> Target:

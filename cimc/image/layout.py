@@ -103,7 +103,7 @@ SECTIONS: dict[str, tuple[np.dtype[Any], str]] = {
     "CONV": (CONVERTER, "converter"),
     "TILE": (TILE, "tile"),
     "CELL": (CELL, "cell"),
-    "REGI": (REGISTER, "register"),
+    "REGI": (REGISTER, "setting"),
     "RECI": (RECIPE, "recipe"),
     "INST": (INSTRUCTION, "instruction"),
     "OPER": (LINE, "operand"),

@@ -48,13 +48,14 @@ def as_compiled(program: Program) -> Spots:
     return spots
 
 
-def around(program: Program, faults: FaultMap, chips: int | None = None) -> Spots:
+def around(program: Program, faults: FaultMap, chips: int | None = None, own_references: bool = False) -> Spots:
     """Places for the program's segments that keep clear of the dead cells.
 
     Args:
         program: Placed, so that the shapes of its blocks are known.
         faults: Of the die.
         chips: As many chips as may be used; None: as many as the program itself takes.
+        own_references: No two segments share a cell of a unit column, as they want different conductances there.
 
     Raises:
         FitError: A segment finds no room.
@@ -65,7 +66,7 @@ def around(program: Program, faults: FaultMap, chips: int | None = None) -> Spot
         raise FitError(what, where=f"target {program.target.name}", fix="--set array.rows=... --set array.columns=...")
     compiled = as_compiled(program)
     used = max((spot.chip for spots in compiled.values() for spot in spots), default=0) + 1
-    floor = _Floor(array.rows, array.columns, array.unit_column, array.tiles_per_chip, chips or used, faults)
+    floor = _Floor(array.rows, array.columns, array.unit_column, array.tiles_per_chip, chips or used, faults, own_references)
     result: Spots = {}
     for name in sorted(compiled, key=lambda n: -max(len(s.rows) for s in compiled[n])):
         taken: set[tuple[int, int]] = set()
@@ -100,6 +101,7 @@ class _Floor:
     tiles_per_chip: int | None
     chips: int
     faults: FaultMap
+    own_references: bool
     masks: dict[tuple[int, int], Mask] = field(default_factory=dict)
 
     @property
@@ -132,6 +134,8 @@ class _Floor:
             if lines is not None:
                 rows, columns = lines
                 mask[np.ix_(rows, columns)] = False
+                if self.own_references:
+                    mask[rows, self.columns :] = False
                 return Spot(*at, rows, columns)
             fresh += new
             if fresh > 64 and self.tiles_per_chip is None:  # untouched tiles are alike: more of them do not help

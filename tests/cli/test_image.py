@@ -1,0 +1,114 @@
+"""`cimc export` and `cimc image`, from a compiled model to another die."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cimc as api
+from tests.cli.conftest import cimc
+
+
+@pytest.fixture(scope="module")
+def image(made: Path) -> Path:
+    done = cimc("export", made / "small.cim", "--chip", "bulk-rram-256", "-o", made / "small.cimg")
+    assert done.code == 0, done.err
+    return made / "small.cimg"
+
+
+def test_export_says_what_it_made(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.cimg"
+    done = cimc("export", made / "small.cim", "-c", "bulk-rram-256", "-o", out, "--flash", "bin", "--flash", "c", "--json")
+    assert done.code == 0, done.err
+    assert done.json["target"] == "bulk-rram-256"
+    assert done.json["sha256"] == api.load_image(out).sha256
+    assert (tmp_path / "m.bin").read_bytes().startswith(out.read_bytes())
+    assert "static_assert" in (tmp_path / "m.h").read_text()
+    assert "input scales kept of: conv, dense" in done.err
+
+
+def test_export_refuses_and_leaves_nothing(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "m.cimg"
+    settings = ("--set", "array.rows=9", "--set", "array.tiles_per_chip=1", "--chips", 1)
+    done = cimc("export", made / "small.cim", "-c", "bulk-rram", *settings, "-o", out)
+    assert (done.code, out.exists()) == (2, False)
+    assert "tiles too many" in done.err
+    done = cimc("export", made / "small.cim", "-o", out, "--flash", "elf")
+    assert (done.code, out.exists()) == (2, False)
+    assert "no flash form elf" in done.err
+    assert cimc("export", made / "small.cim", "-c", "ideal", "-o", out).code == 2
+    assert cimc("export", made / "small.cim", "-o", tmp_path / "none" / "m.cimg").code == 1
+
+
+def test_read_back_and_fault_map(made: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", rows=np.array([[0, 0, 1]]), die=np.array("d7"))
+    options = ("--source", "readback", "--seed", 4, "--fault-map", tmp_path / "f.npz")
+    done = cimc("export", made / "small.cim", "-o", tmp_path / "m.cimg", *options, "--json")
+    assert done.code == 0, done.err
+    assert (done.json["source"], done.json["seed"], done.json["die"]) == ("readback", 4, "d7")
+    assert done.json["cells"]["faulty"] == 64
+    np.savez(tmp_path / "g.npz", rows=np.array([[0, 0, 2]]))
+    assert cimc("image", "verify", tmp_path / "m.cimg", "--fault-map", tmp_path / "f.npz").code == 0
+    refused = cimc("image", "verify", tmp_path / "m.cimg", "--fault-map", tmp_path / "g.npz")
+    assert refused.code == 2
+    assert "of die d7" in refused.err
+
+
+def test_info_and_one_cell(image: Path) -> None:
+    report = cimc("image", "info", image, "--json").json
+    assert [layer["name"] for layer in report["layers"]] == ["conv", "dense"]
+    assert report["cells"]["use"] == 2 * (9 * 3 + 48 * 4)
+    assert "bulk-rram-256" in cimc("image", "info", image).out
+    cell = cimc("image", "info", image, "--cell", "0,0,0,0", "--json").json
+    assert cell["use"] == "use"
+    assert 10 <= cell["g_us"] <= 70
+    assert cimc("image", "info", image, "--cell", "0,0,0,0").code == 0
+    assert cimc("image", "info", image, "--cell", "1,2").code == 2
+    assert cimc("image", "info", image, "--cell", "9,9,9,9").code == 2
+
+
+def test_verify_names_what_does_not_fit(image: Path, tmp_path: Path) -> None:
+    done = cimc("image", "verify", image, "--chip", "bulk-rram-256", "--json")
+    assert done.json["ok"]
+    assert "platform" in done.json["checked"]
+    wrong = cimc("image", "verify", image, "--chip", "bulk-rram")
+    assert wrong.code == 2
+    assert "array.rows 64 instead of 256" in wrong.err
+    data = bytearray(image.read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "bad.cimg").write_bytes(data)
+    bad = cimc("image", "verify", tmp_path / "bad.cimg")
+    assert bad.code == 2
+    assert "damaged" in bad.err
+
+
+def test_diff(image: Path, made: Path, tmp_path: Path) -> None:
+    assert cimc("image", "diff", image, image, "--json").json["same"]
+    assert "the same" in cimc("image", "diff", image, image).out
+    assert cimc("export", made / "small.cim", "-o", tmp_path / "own.cimg").code == 0
+    found = cimc("image", "diff", image, tmp_path / "own.cimg", "--json").json
+    assert not found["same"]
+    assert found["platform"]["array.rows"] == [256, 64]
+    assert {row["name"] for row in found["layers"]} == {"conv", "dense"}
+    assert cimc("image", "diff", image, tmp_path / "own.cimg").code == 0
+
+
+def test_program_reports_and_run_runs(image: Path, made: Path, tmp_path: Path) -> None:
+    done = cimc("image", "program", image, "--seed", 3, "-o", tmp_path / "r.npz", "--json")
+    assert done.code == 0, done.err
+    assert done.json["method"] == "write_verify"
+    assert done.json["totals"]["time_ns"] is None
+    with np.load(tmp_path / "r.npz") as report:
+        assert report["dense/success"].shape == report["dense/readback_us"].shape == report["dense/pulses"].shape
+        assert int(sum(report[f"{name}/pulses"].sum() for name in ("conv", "dense"))) <= done.json["totals"]["pulses"]
+    assert cimc("image", "program", image).code == 0
+    options = ("--input", made / "images.npz", "-o", tmp_path / "y.npz", "--seed", 3)
+    ran = cimc("image", "run", image, *options, "--check", made / "small.onnx", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["check"][0]["name"] == "logits"
+    die = api.load_image(image).program(3)
+    with np.load(made / "images.npz") as x, np.load(tmp_path / "y.npz") as y:
+        np.testing.assert_array_equal(y["logits"], die.run({"input": x["input"]}, 0)["logits"])
+    assert cimc("image", "run", image, *options, "--check", made / "small.onnx").code == 0

@@ -1,0 +1,99 @@
+"""Segments step around what is dead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import cimc
+from cimc.errors import DataError, FitError
+from cimc.image.faults import FaultMap
+from cimc.image.layout import USES
+from tests.image.models import exact, inputs, network
+
+
+@given(st.integers(0, 10**6), st.floats(0, 0.02), st.integers(0, 2), st.integers(0, 2), st.booleans())
+@settings(max_examples=20, deadline=None)
+def test_nothing_dead_is_used_and_nothing_twice(seed: int, share: float, rows: int, columns: int, offset: bool) -> None:
+    changes: dict[str, Any] = {"weights__representation": "offset", "array__unit_column": True} if offset else {}
+    # Blocks of at most 10 x 12 leave room in arrays of 16 x 16.
+    program = cimc.compile(network(10), exact(array__tiles_per_chip=40, **changes))
+    random = np.random.default_rng(seed)
+    cells = np.argwhere(random.random((40, 16, 16 + offset)) < share)
+    faults = FaultMap.of(
+        rows=[[0, t, r] for t in range(40) for r in random.integers(0, 16, rows)],
+        columns=[[0, t, c] for t in range(40) for c in random.integers(0, 16, columns)],
+        cells=np.insert(cells, 0, 0, axis=1),
+    )
+    image = cimc.export_image(program, fault_map=faults)
+    taken: set[tuple[int, ...]] = set()
+    for number in range(len(image.layers)):
+        tiles = []
+        for record, word, bit in image.segments(number):
+            at = int(record["chip"]), int(record["tile"])
+            tiles.append(at)
+            dead = faults.dead(*at, 16, 16 + offset)
+            assert not dead[np.ix_(word, bit)].any()
+            assert not offset or not dead[word, 16].any()
+            places = {(*at, int(r), int(c)) for r in word for c in bit}
+            assert not places & taken
+            taken |= places
+        assert len(set(tiles)) == len(tiles)  # segments of a layer fire together
+    masks = {name: image.sections["CELL"]["use"] == USES.index(name) for name in USES}
+    assert masks["use"].sum() == len(taken)
+    on = {(int(t["chip"]), int(t["tile"])) for t in image.sections["TILE"]}
+    assert masks["faulty"].sum() == sum(int(faults.dead(*at, 16, 16 + offset).sum()) for at in on)
+    found = image.program(seed=1, error_free=True, fault_map=faults).run(inputs(10), 0)["y"]
+    np.testing.assert_array_equal(found, cimc.Chip(program).run(inputs(10), 0)["y"])
+
+
+def test_a_dead_row_and_column_are_left_out() -> None:
+    program = cimc.compile(network(10), exact())
+    faults = FaultMap.of(rows=[[0, 0, 3]], columns=[[0, 0, 0], [0, 0, 5]])
+    image = cimc.export_image(program, fault_map=faults)
+    _, rows, columns = image.segments(0)[0]
+    assert rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9, 10]
+    assert columns.tolist() == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13]
+
+
+def test_a_die_without_room_is_refused_with_levers() -> None:
+    program = cimc.compile(network(), exact(array__tiles_per_chip=4))
+    faults = FaultMap.of(rows=[[0, t, r] for t in range(4) for r in range(0, 16, 2)])
+    with pytest.raises(FitError, match="16 word lines by 12 bit lines finds no room in 4 tiles") as caught:
+        cimc.export_image(program, fault_map=faults)
+    assert "--chips 2" in str(caught.value)
+    assert "array.rows" in str(caught.value)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "f.npz", rows=np.array([[0, 1, 2]]), cells=np.array([[0, 0, 5, 5], [0, 0, 4, 4]]), die=np.array("w1-d3"))
+    faults = FaultMap.load(tmp_path / "f.npz")
+    assert faults.die == "w1-d3"
+    assert faults.dead(0, 1, 8, 8)[2].all()
+    assert faults.dead(0, 0, 8, 8).sum() == 2
+    same = FaultMap.of(rows=[[0, 1, 2], [0, 1, 2]], cells=[[0, 0, 4, 4], [0, 0, 5, 5]], die="w1-d3")
+    assert same.sha256 == faults.sha256
+    assert FaultMap.of(rows=[[0, 1, 3]], die="w1-d3").sha256 != faults.sha256
+    image = cimc.export_image(cimc.compile(network(), exact()), fault_map=tmp_path / "f.npz")
+    assert image.die == "w1-d3"
+    assert image.fault_map_sha256 == faults.sha256.hex()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "what"),
+    [
+        ({"rows": np.zeros((2, 4), int)}, r"rows is int64 \[2, 4\]"),
+        ({"cells": np.zeros((2, 4))}, "cells is float64"),
+        ({"columns": np.array([[0, -1, 2]])}, "columns holds -1"),
+        ({"bad": np.zeros(3)}, "no part of a fault map: bad"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, arrays: dict[str, Any], what: str) -> None:
+    np.savez(tmp_path / "f.npz", **arrays)
+    with pytest.raises(DataError, match=what):
+        FaultMap.load(tmp_path / "f.npz")
