@@ -7,15 +7,13 @@ depend on the threads, and partial sums are added in order, so the same bytes co
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
-from cimc.ir.program import Layer, MaskStep, UpdateStep
+from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
 from cimc.runtime.unfold import Unfolding, unfolding
@@ -158,34 +156,3 @@ def dropout_mask(step: MaskStep, x: Array, seed: int, first_image: int) -> Array
     draws = rng.uniforms(rng.key("dropout", seed, step.name), first_image * size, x.size)
     mask: Array = (draws >= step.ratio).astype(np.float32) * np.float32(1 / (1 - step.ratio))
     return mask.reshape(x.shape).astype(x.dtype, copy=False)
-
-
-@dataclass
-class Learning:
-    """What a training step reads besides its inputs, and what it finds.
-
-    Attributes:
-        weights: Digital copy W of each layer, ``[groups, rows, columns]``.
-        parameters: Present values of the program's parameters, by initializer name.
-        layers: Found: gradient of each layer's matrix.
-        digital: Found: gradient of each digital parameter, in its own shape.
-        statistics: Found: new running statistics, by initializer name.
-    """
-
-    weights: Mapping[str, Array]
-    parameters: Mapping[str, Array]
-    layers: dict[str, Array] = field(default_factory=dict)
-    digital: dict[str, Array] = field(default_factory=dict)
-    statistics: dict[str, Array] = field(default_factory=dict)
-
-    def update(self, step: UpdateStep, gradients: Sequence[Array]) -> None:
-        """Take in what an update step hands over; several gradients of a parameter add up."""
-        total = gradients[0]
-        for other in gradients[1:]:
-            total = total + other
-        if step.action == "assign":
-            self.statistics[step.parameter] = total
-        elif step.layer is None:
-            self.digital[step.parameter] = total
-        else:
-            self.layers[step.layer] = total

@@ -4,34 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import DataError, RunError, TargetError
+from cimc.errors import DataError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import (
-    DigitalStep,
-    MaskStep,
-    OuterStep,
-    PoolBackwardStep,
-    Program,
-    UpdateStep,
-    ValueSpec,
-    VmmBackwardStep,
-    VmmStep,
-)
-from cimc.runtime import backward, pools, rng
-from cimc.runtime.backward import Learning
-from cimc.runtime.coding import Coding
+from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmStep
+from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import DigitalUnit, Value
 
+if TYPE_CHECKING:
+    from cimc.runtime.learn import Learning
+
 #: Sees a crossbar step and its input before it fires.
 Watch = Callable[[VmmStep, NDArray[Any]], None]
-#: Steps that only training programs have.
-TrainingStep = MaskStep | OuterStep | PoolBackwardStep | UpdateStep | VmmBackwardStep
 
 
 class Executor:
@@ -92,38 +81,14 @@ class Executor:
                     watch(step, values[step.input])
                 values[step.output] = self.multiply(step, values[step.input], images, first_image)
             else:
-                self._learn(step, values, first_image, learning)
+                # Only training wants these modules, and SciPy with them.
+                from cimc.runtime.learn import learn
+
+                learn(step, values, self._crossbars, self._seed, first_image, learning)
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
         return {name: self._output(name, values) for name in (*wanted, *keep)}
-
-    def _learn(self, step: TrainingStep, values: dict[str, Value], first_image: int, learning: Learning | None) -> None:
-        """A step that only training programs have."""
-        if isinstance(step, MaskStep):
-            values[step.output] = backward.dropout_mask(step, values[step.input], self._seed, first_image)
-            return
-        if isinstance(step, PoolBackwardStep):
-            dy, x, y = values[step.input], values[step.activation], values[step.pooled]
-            values[step.output] = pools.max_pool_gradient(dy, x, y, step.geometry)
-            return
-        if learning is None:
-            raise RunError("a training program needs weights to learn", where=f"step {step.name}", fix="run it by a Trainer")
-        if isinstance(step, UpdateStep):
-            learning.update(step, [values[name] for name in step.inputs])
-            return
-        layer = self._crossbars[step.layer].layer
-        if isinstance(step, OuterStep):
-            x, dy = values[step.input], values[step.gradient]
-            values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
-            return
-        if step.mode == "analog":
-            raise TargetError("reading the transposed array is not simulated", where=f"step {step.name}", fix="backward=digital")
-        x, weights = values[step.activation], learning.weights[step.layer]
-        dx = backward.activation_gradient(values[step.input], weights, x.shape, step.geometry, step.alpha)
-        if step.ste == "clipped":
-            dx = backward.clip_gradient(dx, x, Coding.of(self._program.target, layer))
-        values[step.output] = dx
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""

@@ -12,8 +12,8 @@ from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, Program, UpdateStep, weight_matrix
-from cimc.runtime.backward import Learning
 from cimc.runtime.executor import Executor
+from cimc.runtime.learn import Learning
 
 if TYPE_CHECKING:
     from cimc.runtime.chip import Chip

@@ -1,0 +1,104 @@
+"""Steps that only training programs have: what they read, and where their results go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from cimc.errors import RunError, TargetError
+from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, UpdateStep, VmmBackwardStep
+from cimc.runtime import backward, pools
+from cimc.runtime.coding import Coding
+
+if TYPE_CHECKING:
+    from cimc.runtime.crossbar import Crossbar
+
+Array = NDArray[Any]
+TrainingStep = MaskStep | OuterStep | PoolBackwardStep | UpdateStep | VmmBackwardStep
+
+
+@dataclass
+class Learning:
+    """What a training step reads besides its inputs, and what it finds.
+
+    Attributes:
+        weights: Digital copy W of each layer, ``[groups, rows, columns]``.
+        parameters: Present values of the program's parameters, by initializer name.
+        layers: Found: gradient of each layer's matrix.
+        digital: Found: gradient of each digital parameter, in its own shape.
+        statistics: Found: new running statistics, by initializer name.
+    """
+
+    weights: Mapping[str, Array]
+    parameters: Mapping[str, Array]
+    layers: dict[str, Array] = field(default_factory=dict)
+    digital: dict[str, Array] = field(default_factory=dict)
+    statistics: dict[str, Array] = field(default_factory=dict)
+
+    def update(self, step: UpdateStep, gradients: Sequence[Array]) -> None:
+        """Take in what an update step hands over; several gradients of a parameter add up."""
+        total = gradients[0]
+        for other in gradients[1:]:
+            total = total + other
+        if step.action == "assign":
+            self.statistics[step.parameter] = total
+        elif step.layer is None:
+            self.digital[step.parameter] = total
+        else:
+            self.layers[step.layer] = total
+
+
+def learn(
+    step: TrainingStep,
+    values: MutableMapping[str, Any],
+    crossbars: Mapping[str, Crossbar],
+    seed: int,
+    first_image: int,
+    learning: Learning | None,
+) -> None:
+    """Execute one step; its result joins ``values``, a gradient ``learning``.
+
+    Args:
+        step: Of a training program.
+        values: By name.
+        crossbars: By layer name.
+        seed: Of the chip; keys dropout.
+        first_image: Number of the batch's first image.
+        learning: W and what becomes of gradients.
+
+    Raises:
+        RunError: There is no ``learning``.
+        TargetError: The step wants a transposed read.
+    """
+    match step:
+        case MaskStep():
+            values[step.output] = backward.dropout_mask(step, values[step.input], seed, first_image)
+            return
+        case PoolBackwardStep():
+            dy, x, y = values[step.input], values[step.activation], values[step.pooled]
+            values[step.output] = pools.max_pool_gradient(dy, x, y, step.geometry)
+            return
+        case _:
+            pass
+    if learning is None:
+        raise RunError("a training program needs weights to learn", where=f"step {step.name}", fix="run it by a Trainer")
+    match step:
+        case UpdateStep():
+            learning.update(step, [values[name] for name in step.inputs])
+        case OuterStep():
+            layer = crossbars[step.layer].layer
+            x, dy = values[step.input], values[step.gradient]
+            values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
+        case VmmBackwardStep():
+            values[step.output] = _back(step, values, crossbars[step.layer], learning.weights[step.layer])
+
+
+def _back(step: VmmBackwardStep, values: Mapping[str, Any], crossbar: Crossbar, weights: Array) -> Array:
+    if step.mode == "analog":
+        raise TargetError("reading the transposed array is not simulated", where=f"step {step.name}", fix="backward=digital")
+    x = values[step.activation]
+    dx = backward.activation_gradient(values[step.input], weights, x.shape, step.geometry, step.alpha)
+    return dx if step.ste == "pass" else backward.clip_gradient(dx, x, Coding.of(crossbar.target, crossbar.layer))
