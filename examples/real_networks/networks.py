@@ -51,13 +51,17 @@ def text_line(height: int, width: int, seed: int, channels: int = 3) -> NDArray[
             page[top : bottom + pen, c : c + pen] = 0
         x += int(height * (0.45 + 0.3 * rng.random()))
     noisy = page + rng.normal(0, 0.02, (channels, height, width)).astype(np.float32)
-    return 2 * np.clip(noisy, 0, 1)[None] - 1
+    scaled: NDArray[np.float32] = 2 * np.clip(noisy, 0, 1)[None] - 1
+    return scaled
 
 
 def page(side: int, seed: int) -> NDArray[np.float32]:
     """Six lines of print under each other, ``[1, 3, side, side]``, -1 to 1."""
     lines = [text_line(side // 8, side, 10 * seed + i) for i in range(6)]
-    return np.pad(np.concatenate(lines, 2), ((0, 0), (0, 0), (side // 8, side - side // 8 * 7), (0, 0)), constant_values=1)
+    padded: NDArray[np.float32] = np.pad(
+        np.concatenate(lines, 2), ((0, 0), (0, 0), (side // 8, side - side // 8 * 7), (0, 0)), constant_values=1
+    )
+    return padded
 
 
 def voice(samples: int, seed: int, rate: int = 16_000) -> NDArray[np.float32]:
@@ -69,7 +73,8 @@ def voice(samples: int, seed: int, rate: int = 16_000) -> NDArray[np.float32]:
     for k in range(1, int(4000 / pitch)):
         gain = sum(1 / (1 + ((k * pitch - f) / 100) ** 2) for f in formants)
         wave += gain * np.sin(2 * np.pi * (k * pitch * t + rng.random()))
-    return (0.5 * wave / np.abs(wave).max() + rng.normal(0, 0.005, samples)).astype(np.float32)
+    sound: NDArray[np.float32] = (0.5 * wave / np.abs(wave).max() + rng.normal(0, 0.005, samples)).astype(np.float32)
+    return sound
 
 
 def source_code(count: int, seed: int) -> NDArray[np.int32]:

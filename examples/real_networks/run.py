@@ -107,7 +107,7 @@ def chosen(names: list[str]) -> list[tuple[str, str, Path, Network | None]]:
         SystemExit: No such network, package or file.
     """
     known = {network.name: network for network in NETWORKS}
-    rows = []
+    rows: list[tuple[str, str, Path, Network | None]] = []
     for name in names or [network.name for network in NETWORKS if network.find()]:
         network = known.get(name)
         if network is not None:

@@ -249,3 +249,13 @@ def test_peak_memory_in_copies_of_the_weights(outside: bool, copies: float, tmp_
     command = [sys.executable, "-c", MEASURE, str(small), str(big)]
     peak = int(subprocess.run(command, capture_output=True, check=True, text=True).stdout)
     assert peak < copies * weight.nbytes
+
+
+def test_a_dimension_of_minus_one_is_unknown() -> None:
+    proto = models.linear()
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    loaded = load(proto).model
+    shape = loaded.graph.inputs[0].shape
+    assert shape is not None
+    assert not isinstance(shape[0], int)
+    models.assert_same(models.run_loaded(load(proto), {"x": X}), models.run(models.linear(), {"x": X}))

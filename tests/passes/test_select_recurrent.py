@@ -120,3 +120,20 @@ def test_what_cannot_be_unrolled_stays_digital() -> None:
     assert "full length" in same(model, inputs).placements["rnn"].why
     model, inputs = case("RNN", "forward", **options, activations=["Affine"])
     assert "no alpha" in select(model).placements["rnn"].why
+
+
+@pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
+def test_weights_without_a_direction_that_unsqueeze_gives_one(op: str) -> None:
+    """As exporters of cells write them: the initializer is ``[G*H, I]``, and Unsqueeze makes it ``[1, G*H, I]``."""
+    model, inputs = case(op, "forward", bias=True, initial="input", lengths=False, peephole=False)
+    for tensor in model.graph.initializer:
+        if tensor.name in ("w", "r"):
+            name, shape = tensor.name, list(tensor.dims)
+            tensor.name = f"{name}_flat"
+            del tensor.dims[:]
+            tensor.dims.extend(shape[1:])
+            node = onnx.helper.make_node("Unsqueeze", [f"{name}_flat", "first"], [name])
+            model.graph.node.insert(0, node)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
+    layers = {node.attributes.get_string("layer") for node in products(same(model, inputs))}
+    assert len(layers) == 2
