@@ -170,10 +170,14 @@ def multiply_across(
     for p in range(wide // 16):
         i = 0
         while count - i >= TALL // 2:
-            _micro_tall(a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride)
+            _micro_tall(
+                a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride
+            )
             i += TALL
         while i < count:
-            _micro_one(a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride)
+            _micro_one(
+                a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride
+            )
             i += 1
 
 

@@ -20,9 +20,11 @@ from cimc.runtime.rng import Scalar
 Array = NDArray[Any]
 
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
+#: Of what kernels alone call: no entry for other callers to compile, no test for divisions by 0.
+INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
     """DAC codes of a flat input: ``clip(rint(x * gain), low, high)``.
 
@@ -52,7 +54,7 @@ def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, ou
     return clips
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _noisy(
     sums: Array, level: Scalar, slope: Scalar, sigma: Scalar, low: Scalar, high: Scalar, first: Scalar, out: Array
 ) -> None:
@@ -62,14 +64,14 @@ def _noisy(
         out[j] = (np.float32(sums[j]) * slope + level) + sigma * noise
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _quiet(sums: Array, level: Scalar, slope: Scalar, out: Array) -> None:
     """The same without noise."""
     for j in range(out.size):
         out[j] = np.float32(sums[j]) * slope + level
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **INNER)
 def _adc(currents: Array, top: Scalar) -> Scalar:
     """Currents in LSB to codes, in place; returns how many lay above the top."""
     saturated = np.int32(0)
@@ -80,14 +82,14 @@ def _adc(currents: Array, top: Scalar) -> Scalar:
     return saturated
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _add(weight: Scalar, alpha: Array, values: Array, acc: Array) -> None:
     """The digital side: ``acc += weight * alpha * values``."""
     for j in range(acc.size):
         acc[j] += weight * alpha[j] * values[j]
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **INNER)
 def _gather(source: Array, at: Scalar, row_offset: Array, contiguous: Scalar, out: Array) -> None:
     """One row vector of one slice."""
     if contiguous:
@@ -118,7 +120,21 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
-@njit(cache=True, nogil=True)
+@njit(cache=True, nogil=True, **INNER)
+def mix(value: Scalar) -> Scalar:
+    """`rng.mix64`, compiled once."""
+    return rng.mix64(value)
+
+
+@njit(cache=True, nogil=True, **INNER)
+def _row_keys(first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, row_key: Array) -> None:
+    """Keys of the positions of a block."""
+    for i in range(count):
+        image, position = divmod(first + i, positions)
+        row_key[i] = mix(mix(seed ^ np.uint64(first_image + image)) ^ np.uint64(position))
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def read(
     first_task: Scalar,
     end_task: Scalar,
@@ -195,7 +211,7 @@ def read(
     unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), alpha.dtype)
     row_key = np.empty(height, np.uint64)
-    spread_seed = rng.mix64(np.uint64(seed))
+    spread_seed = mix(np.uint64(seed))
     saturated = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
@@ -208,9 +224,7 @@ def read(
         padded_width = (device_width + panel - 1) // panel * panel
         device = group * (planes * columns + units)
         acc[:count, :width] = 0
-        for i in range(count):
-            image, position = divmod(first + i, positions)
-            row_key[i] = rng.mix64(rng.mix64(spread_seed ^ np.uint64(first_image + image)) ^ np.uint64(position))
+        _row_keys(first, count, positions, spread_seed, first_image, row_key)
         sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
         for s in range(slices):
             offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
@@ -237,7 +251,7 @@ def read(
                     code_sum, square_sum = _moments(a[i, :tall])
                     level = np.float32(lsb_code * code_sum)
                     sigma = np.float32(np.sqrt(variance_code * square_sum + variance_read))
-                    noise_key = rng.mix64(row_key[i] ^ np.uint64((phase << 32) | s))
+                    noise_key = mix(row_key[i] ^ np.uint64((phase << 32) | s))
                     low, high = np.uint32(noise_key), np.uint32(noise_key >> np.uint64(32))
                     # All columns in one block: their counters follow each other, and whole vectors serve narrow layers.
                     lines = 1 if width == columns else planes + 1

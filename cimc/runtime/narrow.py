@@ -15,14 +15,13 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
+from cimc.runtime.kernels import INNER, mix
 from cimc.runtime.rng import Scalar
 
 Array = NDArray[Any]
 
 #: Positions of one vector store; what is gathered beyond a line's end, and must lie beyond the codes' end.
 LANES = 16
-#: Called by kernels alone: nothing to compile for other callers, or for divisions by 0.
-_INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
 @intrinsic
@@ -49,7 +48,7 @@ def _interleave(_typing: Any, codes: Any, first: Any, second: Any, mask: Any, ou
     return types.void(codes, i, i, i, out, i), codegen
 
 
-@njit(cache=True, nogil=True, **_INNER)
+@njit(cache=True, nogil=True, **INNER)
 def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Array, words: Array) -> None:
     """Interleave the codes of a block: ``words[k, i] = codes[lane[i] + offsets[2 * k]], codes[... offsets[2 * k + 1]]``.
 
@@ -75,21 +74,16 @@ def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Arra
             begin = end
 
 
-@njit(cache=True, nogil=True, **_INNER)
-def _mix(value: Scalar) -> Scalar:
-    return rng.mix64(value)
-
-
-@njit(cache=True, nogil=True, **_INNER)
+@njit(cache=True, nogil=True, **INNER)
 def _keys(row_key: Array, step: Scalar, low: Array, high: Array) -> None:
     """Halves of the noise keys of a phase and slice."""
     for i in range(low.size):
-        key = _mix(row_key[i] ^ step)
+        key = mix(row_key[i] ^ step)
         low[i] = np.uint32(key)
         high[i] = np.uint32(key >> np.uint64(32))
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **_INNER)
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _currents(
     sums: Array, level: Array, slope: Scalar, sigma: Array, low: Array, high: Array, counter: Scalar, noisy: Scalar, out: Array
 ) -> None:
@@ -103,7 +97,7 @@ def _currents(
             out[i] = np.float32(sums[i]) * slope + level[i]
 
 
-@njit(cache=True, nogil=True, **_INNER)
+@njit(cache=True, nogil=True, **INNER)
 def _adc(currents: Array, count: Scalar, top: Scalar) -> Scalar:
     """Currents in LSB to codes, in place; returns how many of the first ``count`` lay above the top."""
     saturated = np.int32(0)
@@ -115,28 +109,36 @@ def _adc(currents: Array, count: Scalar, top: Scalar) -> Scalar:
     return saturated
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **_INNER)
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _add(factor: Scalar, values: Array, acc: Array) -> None:
     """The digital side: ``acc += factor * values``."""
     for i in range(values.size):
         acc[i] += factor * np.float64(values[i])
 
 
-@njit(cache=True, nogil=True, **_INNER)
+@njit(cache=True, nogil=True, **INNER)
 def _place(
-    first: Scalar, count: Scalar, size: Scalar, base: Array, seed: Scalar, first_image: Scalar, lane: Array, ends: Array, key: Array
+    first: Scalar,
+    count: Scalar,
+    size: Scalar,
+    base: Array,
+    seed: Scalar,
+    first_image: Scalar,
+    lane: Array,
+    ends: Array,
+    key: Array,
 ) -> Scalar:
     """Where the inputs of a block's positions start, the ends of its lines, the keys of its positions; how many lines."""
     lines = 0
     image, position = divmod(first, base.size)
     for i in range(count):
         if i == 0 or position == 0:
-            image_key = _mix(seed ^ np.uint64(first_image + image))
+            image_key = mix(seed ^ np.uint64(first_image + image))
         lane[i] = image * size + base[position]
         if i > 0 and lane[i] != lane[i - 1] + 1:
             ends[lines] = i
             lines += 1
-        key[i] = _mix(image_key ^ np.uint64(position))
+        key[i] = mix(image_key ^ np.uint64(position))
         position += 1
         if position == base.size:
             image, position = image + 1, 0
@@ -144,8 +146,10 @@ def _place(
     return lines + 1
 
 
-@njit(cache=True, nogil=True, **_INNER)
-def _put(acc: Array, first: Scalar, count: Scalar, positions: Scalar, scale: Scalar, offset: Scalar, y: Array, strides: Any) -> None:
+@njit(cache=True, nogil=True, **INNER)
+def _put(
+    acc: Array, first: Scalar, count: Scalar, positions: Scalar, scale: Scalar, offset: Scalar, y: Array, strides: Any
+) -> None:
     """One column of a block to the output, which starts at that column."""
     done = 0
     while done < count:
@@ -166,8 +170,8 @@ def _put(acc: Array, first: Scalar, count: Scalar, positions: Scalar, scale: Sca
         done += width
 
 
-@njit(cache=True, nogil=True, **_INNER)
-def _spread(moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, level: Array, sigma: Array) -> None:
+@njit(cache=True, nogil=True, **INNER)
+def _levels(moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, level: Array, sigma: Array) -> None:
     """Level and standard deviation of the current of each lane, in LSB."""
     for i in range(level.size):
         level[i] = np.float32(lsb_code * np.float64(moments[0, i]))
@@ -250,7 +254,7 @@ def read(
     slope, top32 = np.float32(lsb_grid), np.float32(top)
     noisy = variance_code > 0 or variance_read > 0
     flat = codes.reshape(-1)
-    spread_seed = _mix(np.uint64(seed))
+    spread_seed = mix(np.uint64(seed))
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height
@@ -268,7 +272,7 @@ def read(
                     gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, wide, sums)
                     moments = sums[device_width + gemm.TALL :]
                     gemm.moments_across(words, steps, wide, moments)
-                    _spread(moments, lsb_code, variance_code, variance_read, lines[0], lines[1])
+                    _levels(moments, lsb_code, variance_code, variance_read, lines[0], lines[1])
                     _keys(keys, np.uint64((phase << 32) | s), halves[0], halves[1])
                     for j in range(device_width):
                         line = lines[max(2, j - device_columns + 3)][:wide]

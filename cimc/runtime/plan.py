@@ -95,7 +95,9 @@ class Plan:
                 np.rint(values, out=values)
             return both
 
-        dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts, coding.largest, devices.g_us.size), coding.largest) if whole else np.float32
+        dtype: Any = np.float32
+        if whole:
+            dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts, coding.largest, devices.g_us.size), coding.largest)
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
         device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
@@ -197,9 +199,10 @@ class Plan:
 
         def part(begin: int, end: int) -> int:
             saturated: int = narrow.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places, self.row_cuts,
-                self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants, np.uint64(seed & (2**64 - 1)),
-                first_image, factor, constant, y, strides, *narrow.scratch(height, tallest, columns, planes * columns, units),
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
+                self.row_cuts, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
+                np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides,
+                *narrow.scratch(height, tallest, columns, planes * columns, units),
             )  # fmt: skip
             return saturated
 
@@ -234,7 +237,7 @@ def _largest(held: Held, groups: int, row_cuts: tuple[int, ...], code: int, devi
         both = held(g, slice(row_cuts[s], row_cuts[s + 1]))
         value = max(max(float(values.max(initial=0)), -float(values.min(initial=0))) for values in both)
         bound = value * (row_cuts[s + 1] - row_cuts[s])
-        if bound * code < _EXACT_FLOAT or bound * code < _EXACT_INT and gemm.has_avx2():
+        if bound * code < (_EXACT_INT if gemm.has_avx2() else _EXACT_FLOAT):
             return value, bound
         return value, max(float(np.abs(values).sum(axis=0, dtype=np.float64).max(initial=0)) for values in both)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimc.runtime import gemm, kernels
+from cimc.runtime import gemm, kernels, layout
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
@@ -29,6 +31,30 @@ def test_product_of_whole_numbers_is_exact(dtype: type, count: int, rows: int, c
     out = np.zeros((count + gemm.TALL, panels * columns_of_panel), gemm.sums_dtype(dtype))
     gemm.multiply(padded, count, packed, out)
     assert (out[:count, :columns] == codes @ matrix).all()
+
+
+@pytest.mark.skipif(not gemm.has_avx2(), reason="the CPU has no AVX2; no layer is read across")
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 30), st.lists(st.integers(1, 20), min_size=1, max_size=3), st.integers(1, 5), st.integers(0, 2**32 - 1))
+def test_products_across_and_moments_are_exact(columns: int, slices: list[int], vectors: int, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    cuts = tuple(np.cumsum([0, *slices]).tolist())
+    devices = random.integers(-1000, 1000, (cuts[-1], 1, columns)).astype(np.float32)
+    units = random.integers(-1000, 1000, (cuts[-1], 2)).astype(np.float32)
+    matrix, starts = layout.pack_across([(devices, units)], cuts)
+    wide = 16 * vectors
+    for start, (begin, end) in zip(starts, pairwise(cuts), strict=True):
+        codes = random.integers(0, 256, (end - begin, wide)).astype(np.int16)
+        steps = (end - begin + 1) // 2
+        words = random.integers(0, 256, (steps, wide + 16, 2)).astype(np.int16)
+        words[:, :wide] = np.pad(codes, ((0, 2 * steps - len(codes)), (0, 0))).reshape(steps, 2, wide).transpose(0, 2, 1)
+        sums = np.zeros((columns + 2 + gemm.TALL, wide), np.int32)
+        gemm.multiply_across(matrix[0], start, steps, columns + 2, words, wide, sums)
+        held = np.concatenate([devices[begin:end, 0], units[begin:end]], axis=1)
+        assert (sums[: columns + 2] == held.T @ codes).all()
+        moments = np.zeros((2, wide), np.int32)
+        gemm.moments_across(words, steps, wide, moments)
+        assert (moments == [codes.sum(axis=0), (codes.astype(int) ** 2).sum(axis=0)]).all()
 
 
 @settings(max_examples=40, deadline=None)

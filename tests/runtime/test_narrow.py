@@ -26,9 +26,7 @@ CHIPS: dict[str, Any] = {
 
 def conv(kernel: tuple[int, ...], stride: int = 1, pad: int = 0, dilation: int = 1) -> Conv:
     rank = len(kernel)
-    return Conv(
-        kernel_shape=kernel, strides=(stride,) * rank, dilations=(dilation,) * rank, pads=(pad,) * (2 * rank)
-    )
+    return Conv(kernel_shape=kernel, strides=(stride,) * rank, dilations=(dilation,) * rank, pads=(pad,) * (2 * rank))
 
 
 SPREAD = ConvTranspose(kernel_shape=(2, 2), strides=(2, 2), dilations=(1, 1), pads=(0, 0, 0, 0), output_padding=(0, 0))
@@ -71,3 +69,18 @@ def test_both_ways_give_the_same_bytes(name: str, case: str, monkeypatch: pytest
     across = run(10_000)
     random = np.random.default_rng(1)
     assert across == run(0)
+
+
+def test_a_layer_read_in_two_geometries_keeps_its_bytes() -> None:
+    """The first product decides how devices are packed, not what is computed."""
+    matrix = np.random.default_rng(0).normal(size=(1, 30, 40)).astype(np.float32)
+    x = np.random.default_rng(1).random((9, 30), np.float32)
+    tokens = Dense(input_perm=(0, 1, 2), kept=2, output_dims=(40,), output_perm=(0, 1, 2))
+
+    def rows(first: bool) -> bytes:
+        bar = crossbar(CHIPS["two_phase"], matrix, range_ua=20.0, gain=100.0)
+        if first:
+            bar.multiply(x[None], tokens, 1)
+        return bar.multiply(x, dense(matrix), 1).tobytes()
+
+    assert rows(True) == rows(False)
