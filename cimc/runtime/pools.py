@@ -14,7 +14,7 @@ from cimc.runtime.serial import parallel, threads
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _spread(
     dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, first: int, end: int, dx: Array
 ) -> None:

@@ -119,7 +119,7 @@ def _add(
                 _scatter(buffer[:, k * positions : (k + 1) * positions], base, row_offset, g * stride, run, step, images[n + k])
 
 
-@njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True)
 def _product(
     weights: Array,
     images: Array,

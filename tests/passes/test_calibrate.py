@@ -12,11 +12,11 @@ import pytest
 from onnx import numpy_helper, parser
 
 from cimc.errors import DataError
+from cimc.ir.expand import expand
 from cimc.ir.geometry import Conv
 from cimc.ir.samples import Extent, rounded_up, row_vectors
 from cimc.passes.base import Compilation
 from cimc.passes.calibrate import Calibrate
-from cimc.ir.expand import expand
 from cimc.passes.select import Select
 from cimc.targets.description import Adc, Array, Dac, Device, Input, Target
 

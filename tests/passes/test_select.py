@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.errors import ModelError, VerifyError
+from cimc.ir.vmm import view_of
 from cimc.passes.legalise import Legalise
 from cimc.passes.select import Select
-from cimc.ir.vmm import view_of
 from cimc.passes.selection.operand import Operand
 
 from .vmm_reference import build, parse, products, same, select

@@ -12,11 +12,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
+from cimc.ir.vmm import geometry_of, view_of
 from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
 from cimc.passes.select import Select
-from cimc.ir.vmm import geometry_of, view_of
 from cimc.targets.description import Target
 
 Array = NDArray[Any]

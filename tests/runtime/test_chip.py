@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def logits(chip: Chip, x: NDArray[np.float32], first: int | None = None) -> NDAr
 def test_any_split_along_the_batch_gives_the_same_bytes(lenet: Program, digits: NDArray[np.float32], cuts: list[int]) -> None:
     whole = logits(Chip(lenet, 3), digits[:40], 100)
     chip = Chip(lenet, 3)
-    parts = [logits(chip, digits[a:b], 100 + a) for a, b in zip(cuts, cuts[1:], strict=False)]
+    parts = [logits(chip, digits[a:b], 100 + a) for a, b in pairwise(cuts)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
 
 
