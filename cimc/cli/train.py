@@ -60,9 +60,7 @@ def train(
     ] = None,
     init: Annotated[
         Literal["weights", "devices"] | None,
-        typer.Option(
-            help="Program the model's weights, or read the devices as born. Default: weights; of a trained chip, its own."
-        ),
+        typer.Option(help="Program the model's weights, or read the devices as born. Default: weights, if they beat guessing."),
     ] = None,
     window: Annotated[
         float | None, typer.Option(help="Weight that spans the window, in units of sqrt(2 / fan-in); default: the target's.")
@@ -91,18 +89,34 @@ def train(
     validation = arrays.part("test", program) if arrays.has_test else None
     chip = Chip(program, None if "state/seed" in program.tensors else seed)
     trainer = Trainer(
-        chip, loss=loss, optimizer=optimizer, lr=lr, batch_size=batch, update=update, backward=backward, seed=seed,
-        schedule=schedule, init=init, window=window, freeze=freeze or (), threshold=threshold, clip_norm=clip_norm, accumulate=accumulate,
+        chip,
+        loss=loss,
+        optimizer=optimizer,
+        lr=lr,
+        batch_size=batch,
+        update=update,
+        backward=backward,
+        seed=seed,
+        schedule=schedule,
+        init=init,
+        window=window,
+        freeze=freeze or (),
+        threshold=threshold,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
         optimizer_options={} if weight_decay is None else {"weight_decay": weight_decay},
         callbacks=[] if tensorboard is None else [TensorBoard(tensorboard)],
-    )  # fmt: skip
+    )
     for text in trainer.notes:
         note(f"note: {text}")
+    told = len(trainer.notes)
     with _Bar() as bar:
         history = trainer.fit(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
             checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[bar.callback],
         )  # fmt: skip
+    for text in trainer.notes[told:]:
+        note(f"note: {text}")
     trained = trainer.program()
     trained.save(output)
     if onnx is not None:
@@ -215,7 +229,6 @@ class _Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         from cimc.training.history import Callback, Row
-        from cimc.training.trainer import Trainer
 
         console = Console(stderr=True, highlight=False)
         columns = (

@@ -199,9 +199,9 @@ class Arrays:
                 order = self._pass(number)
                 yield self.taken(order[step * self.batch : (step + 1) * self.batch])
 
-    def some(self, count: int) -> dict[str, Array]:
-        """As many images, or all: the first of the random order."""
-        return self.taken(self._pass(0)[:count])[0]
+    def some(self, count: int) -> Batch:
+        """As many images with their labels, or all: the first of the random order."""
+        return self.taken(self._pass(0)[:count])
 
     def fingerprint(self) -> str:
         """Shapes, and a checksum of the ends."""

@@ -142,7 +142,7 @@ class Run:
         trainer = self.trainer
         size = trainer._feed.fixed_batch
         if isinstance(self.source, Arrays) and size is None:
-            trainer._calibrate(self.source.some(trainer._calibration_images))
+            trainer._calibrate(self.source.some(trainer._calibration_images)[0])
         else:
             trainer._calibrate(batches[-1][0])
 

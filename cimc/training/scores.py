@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import log
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx_ir import from_proto
 
+from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
 
 Array = NDArray[Any]
+
+#: Share of the loss of a guess below which a model knows something.
+_GUESS = 0.95
 
 
 class Scores:
@@ -39,6 +45,17 @@ class Scores:
             p = np.clip(y, 1e-12, 1 - 1e-12)
             return float(-(target * np.log(p) + (1 - target) * np.log1p(-p)).mean())
         return float((np.logaddexp(0, y) - y * target).mean())
+
+    def knows(self, program: Program, inputs: Mapping[str, Array], labels: Array | None) -> bool:
+        """Whether the model, in floating point, does better than guessing; True where that cannot be told."""
+        if self.kind != "softmax_cross_entropy" or labels is None:
+            return True
+        batch = program.inputs[0].shape[0] if program.inputs[0].shape else None
+        if isinstance(batch, int):
+            inputs, labels = {name: array[:batch] for name, array in inputs.items()}, labels[:batch]
+        runner = session(*split(from_proto(program.to_onnx())), optimise=True)
+        outputs = dict(zip([spec.name for spec in program.outputs], runner.run(None, dict(inputs)), strict=True))
+        return self.loss(outputs, labels) < _GUESS * log(np.asarray(outputs[self.output]).shape[1])
 
     def right(self, outputs: Mapping[str, Any], labels: Array | None) -> tuple[int, int]:
         """How many predictions are right, of how many; 0 of 0 where the loss is no classification."""

@@ -42,7 +42,9 @@ class Trainer:
         seed: Of the order of the data.
         schedule: ``cosine``, ``constant``, ``step`` or ``plateau``.
         init: ``weights``: the model's are programmed; ``devices``: W is read from the devices as they were born. None: a
-            trained chip's own state, else ``weights``. Layers that do not train are always programmed.
+            trained chip's own state, else ``weights``; but `fit` begins with ``devices`` where the model, in floating point,
+            does no better than guessing on its first images (softmax cross-entropy, data in arrays, nothing frozen, and a
+            target that says how devices are born). Layers that do not train are always programmed.
         window: Weight that spans the conductance window, in units of ``sqrt(2 / fan_in)`` (or the weights' RMS, if larger);
             None: the target's ``update.window_he``.
         freeze: Patterns of initializers or layers that do not train.
@@ -82,7 +84,7 @@ class Trainer:
         threshold: float | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
-        recalibrate: float = 0.01,
+        recalibrate: float = 1e-3,
         calibration_images: int = 512,
         optimizer_options: Mapping[str, Any] | None = None,
         schedule_options: Mapping[str, Any] | None = None,
@@ -102,10 +104,15 @@ class Trainer:
         training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
         self._calibrated = bool(chip.memory) and init is None  # then it brings ranges too
-        step = Step(training, chip)
-        states = initial_states(chip, step.trained_layers, init, window, self.notes)
-        self._learner = Learner(chip, step, states, rule, optimizers.create(optimizer, **(optimizer_options or {})), clip_norm)
-        self._step = step
+        self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
+        self._step = step = Step(training, chip)
+
+        def learner(start: Init | None) -> Learner:
+            states = initial_states(chip, step.trained_layers, start, window, self.notes)
+            own = optimizers.create(optimizer, **(optimizer_options or {}))
+            return Learner(chip, step, states, rule, own, clip_norm)
+
+        self._learner, self._learner_from = learner(init), learner
         self._feed = Feed.of(program, training, loss)
         self._scores = Scores(loss, program)
         self.steps, self.images, self._count = 0, 0, Count()
@@ -239,11 +246,24 @@ class Trainer:
             raise CimcError("validation takes arrays", fix="give (x, y)")
         self._schedule, progress = self._schedule_of(), Progress()
         self._calibrated = False
+        if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
+            self._forget(source)
         run = Run(self, source, tests, epochs, progress, [*self.callbacks, *callbacks], checkpoint_steps)
         if checkpoint is not None:
             run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
         run.go()
         return History(run.rows, list(self.notes), self.cost())
+
+    def _forget(self, source: Arrays) -> None:
+        """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""
+        self._may_forget = False
+        if self._scores.knows(self.chip.program, *source.some(self._calibration_images)):
+            return
+        self.notes.append(
+            "the model's weights do no better than guessing: W starts as read from the devices as they were born "
+            "(init weights programs the model's)"
+        )
+        self._learner = self._learner_from("devices")
 
     def evaluate(self, x: Inputs, y: Any = None, batch: int = 256) -> dict[str, Any]:
         """Loss and accuracy on the chip in inference form; ``accuracy`` is null where the loss is no classification.
