@@ -47,11 +47,11 @@ class Coding:
             # An ADC takes no negative current: then even real inputs come in two phases.
             two = layer.coding.signed and target.adc.bits is not None
             signs = np.array([1.0, -1.0] if two else [1.0])
-            return cls(1.0 if target.is_ideal else gain, int(two), 0, 0, None, False, signs, 1.0, 1, 0.0)
+            return cls(1.0 if target.is_ideal else gain, int(two), 0.0, 0.0, None, False, signs, 1.0, 1, 0.0)
         per_bit = target.adc.conversion == "per_bit"
         weights = np.exp2(np.arange(bits, dtype=np.float64)) if per_bit else np.ones(1)
         full, largest = (1.0, 1) if per_bit else (2.0**bits, 2**bits - 1)
-        top, half = 2**bits - 1, 2.0 ** (bits - 1)
+        top, half = 2.0**bits - 1, 2.0 ** (bits - 1)
         mode, low, high, shift = kernels.PLAIN, -half, half - 1, 0.0
         if not layer.coding.signed:
             low, high = 0.0, top

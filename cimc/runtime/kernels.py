@@ -167,7 +167,7 @@ def read(
         first_task: First task.
         end_task: End of the tasks.
         height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
-        codes: ``[phases, images, image size]``: codes, or real inputs.
+        codes: ``[phases, images, image size]``: codes, or real inputs, in the dtype of a matrix of floats.
         base: ``[positions]``, see `unfold.Unfolding`.
         row_offset: ``[rows]``.
         group_stride: Values between two groups' inputs.
@@ -175,7 +175,7 @@ def read(
         places: ``[slices, blocks]``: where each of those starts.
         row_cuts: Row slices.
         blocks: ``[blocks, 4]``: first and end weight column, first and end unit column.
-        alpha: ``[groups, slices, planes, columns]``; its dtype is the digital accumulator's.
+        alpha: ``[groups, slices, planes, columns]``, float64, like the digital sums.
         unit: The unit column's ``[groups, slices, columns]``; no columns where there is none.
         unit_of_column: ``[columns]``.
         phase_weight: ``[phases]``.
@@ -209,7 +209,7 @@ def read(
         units = max(units, blocks[b, 3])
     currents = np.empty(planes * widest + units + 8, np.float32)
     unit_read = np.empty(widest, np.float32)
-    acc = np.empty((height, widest), alpha.dtype)
+    acc = np.empty((height, widest), np.float64)
     row_key = np.empty(height, np.uint64)
     spread_seed = mix(np.uint64(seed))
     saturated = 0

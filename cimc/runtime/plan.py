@@ -103,12 +103,9 @@ class Plan:
         device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
         narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
         across = narrow_enough and dtype == np.int16 and coding.largest < 256
-        integer = top > 0 and c.unit is None and bool((c.alpha == np.rint(c.alpha)).all())
-        sums = np.abs(c.alpha).sum(axis=(1, 2)).max(initial=0) * top * np.abs(coding.weights).sum()
-        alpha = c.alpha.astype(np.float32 if integer and sums < _EXACT_FLOAT and not across else np.float64)
-        unit = np.zeros((*alpha.shape[:2], 0)) if c.unit is None else c.unit
+        unit = np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
         factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
-        return cls._packed(held, row_cuts, column_cuts, dtype, alpha, unit, coding.weights, np.array(constants), factor, across)
+        return cls._packed(held, row_cuts, column_cuts, dtype, c.alpha, unit, coding.weights, np.array(constants), factor, across)
 
     @classmethod
     def ideal(cls, matrix: Array) -> Plan:
@@ -121,7 +118,7 @@ class Plan:
             values = matrix[g, rows].astype(dtype)
             return values[:, None], np.zeros((len(values), 0), dtype)
 
-        alpha = np.ones((groups, len(cuts) - 1, 1, columns), dtype)
+        alpha = np.ones((groups, len(cuts) - 1, 1, columns))
         constants = np.array([0.0, 1.0, 0.0, 0.0, -1.0])
         unit, one = np.zeros((*alpha.shape[:2], 0)), np.ones(groups * columns)
         return cls._packed(held, cuts, (0, columns), dtype, alpha, unit, np.ones(1), constants, one)
@@ -144,8 +141,8 @@ class Plan:
                 pack(*held(g, slice(row_cuts[s], row_cuts[s + 1])), s, blocks, starts, matrix[g])
 
             parallel(slice_of, groups * slices, _threads_for(matrix.size))
-        tiles, weights = tile_of_column(column_cuts), phase_weight.astype(alpha.dtype)
-        return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, weights, constants, factor)
+        tiles = tile_of_column(column_cuts)
+        return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, phase_weight, constants, factor)
 
     @cached_property
     def _scratch(self) -> tuple[int, int]:
@@ -165,6 +162,9 @@ class Plan:
         work = total * self.matrix.size * phases + _NOISE * total * phases * self.alpha.size
         if work < SMALL:
             number = 1
+        if self.matrix.dtype.kind == "f":
+            # One form of codes a matrix: each more is a kernel to compile.
+            codes = codes.astype(self.matrix.dtype, copy=False)
         if self.matrix.ndim == 3:
             return self._across(codes, where, seed, first_image, factor, constant, y, strides, number)
         columns_of_blocks = len(self.blocks) * len(self.matrix)
