@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, note, print_json, print_table, progress
+from cimc.cli.common import Compiled, Json, Seed, announce, print_json, print_table, progress
 from cimc.errors import DataError
-
-if TYPE_CHECKING:
-    from cimc.ir.program import Program
 
 
 def evaluate(
@@ -20,7 +17,7 @@ def evaluate(
     seed: Seed = 0,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="MODEL.onnx", help="For ONNX Runtime; default: the compiled one, if it is beside M.cim."),
+        typer.Option(metavar="MODEL.onnx", help="For ONNX Runtime; default: the graph that M.cim was compiled from."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; the result does not depend on it.")] = 256,
     json: Json = False,
@@ -37,10 +34,9 @@ def evaluate(
     x, y = load_labelled(data, spec)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
-    reference = model or _model_beside(program_file, program)
     announce(program, len(x))
     with progress("images", len(x)) as advance:
-        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=reference, advance=advance)
+        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance)
     if json:
         print_json(result.to_dict())
         return
@@ -51,19 +47,3 @@ def evaluate(
         ("the two agree", result.agreement),
     ]
     print_table(f"{program_file}, seed {seed}", ("", "value"), rows)
-
-
-def _model_beside(program_file: Path, program: Program) -> Path | None:
-    """The model that the program was compiled from, if it lies in the same or the current folder, unchanged."""
-    import hashlib
-
-    provenance = program.provenance
-    for folder in (program_file.parent, Path()):
-        candidate = folder / Path(provenance.model).name
-        if provenance.model and candidate.is_file():
-            with candidate.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() == provenance.model_sha256:
-                    return candidate
-    name = provenance.model or "the model"
-    note(f"note: {name} is not beside {program_file}: give it with --model to see ONNX Runtime's accuracy")
-    return None

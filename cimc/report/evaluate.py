@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx_ir import from_proto
 
 from cimc.compiler import Model
 from cimc.data import preprocess
@@ -24,8 +25,8 @@ class Evaluation:
 
     images: int
     accuracy: float
-    reference_accuracy: float | None
-    agreement: float | None
+    reference_accuracy: float
+    agreement: float
     seed: int
     stats: dict[str, Any]
 
@@ -51,7 +52,7 @@ def evaluate(
         y: Class numbers, ``[images]``.
         seed: Of the chip.
         batch: Images a run.
-        reference: The user's model, run by ONNX Runtime on the same images.
+        reference: Run by ONNX Runtime on the same images; None: the program's own graph, with its weights.
         advance: Told the number of images after each batch.
 
     Raises:
@@ -61,10 +62,8 @@ def evaluate(
         raise DataError(f"the model has {len(program.inputs)} inputs, accuracy is defined for one", fix="use `cimc run`")
     name = program.inputs[0].name
     chip = Chip(program, seed)
-    runner = None
-    if reference is not None:
-        loaded = load(reference).model
-        runner = session(*split(loaded), optimise=True)
+    model = from_proto(program.to_onnx()) if reference is None else load(reference).model
+    runner = session(*split(model), optimise=True)
     right = reference_right = agree = 0
     for first in range(0, len(x), batch):
         images = preprocess(x[first : first + batch], program.preprocessing)
@@ -72,19 +71,17 @@ def evaluate(
         scores = next(iter(chip.run({name: images}, first).values()))
         said = _classes(scores, labels)
         right += int((said == labels).sum())
-        if runner is not None:
-            expected = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
-            reference_right += int((expected == labels).sum())
-            agree += int((expected == said).sum())
+        expected = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
+        reference_right += int((expected == labels).sum())
+        agree += int((expected == said).sum())
         if advance is not None:
             advance(len(labels))
     total = len(x)
-    with_reference = runner is not None
     return Evaluation(
         images=total,
         accuracy=right / total,
-        reference_accuracy=reference_right / total if with_reference else None,
-        agreement=agree / total if with_reference else None,
+        reference_accuracy=reference_right / total,
+        agreement=agree / total,
         seed=seed,
         stats=chip.stats(),
     )
