@@ -102,7 +102,9 @@ class Plan:
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
         device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
         narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
-        across = narrow_enough and dtype == np.int16 and coding.largest < 256
+        # Codes are bytes there, and the sum of their squares is an int32.
+        fits = coding.largest < 256 and int(np.diff(row_cuts).max()) * coding.largest**2 < _EXACT_INT
+        across = bool(narrow_enough and dtype == np.int16 and fits)
         unit = np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
         factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
         return cls._packed(held, row_cuts, column_cuts, dtype, c.alpha, unit, coding.weights, np.array(constants), factor, across)

@@ -84,3 +84,14 @@ def test_a_layer_read_in_two_geometries_keeps_its_bytes() -> None:
         return bar.multiply(x, dense(matrix), 1).tobytes()
 
     assert rows(True) == rows(False)
+
+
+def test_the_sum_of_squares_of_many_inputs_does_not_overflow() -> None:
+    """40,000 inputs at full scale: squares beyond an int32, while grid steps near the middle of the window stay exact."""
+    matrix = np.zeros((1, 40_000, 1), np.float32)
+    chip = target(PAIR, device={"read_sigma_us": 1.5}, adc={"bits": None})
+    bar = crossbar(chip, matrix, gain=255.0, weight_max=np.ones(1))
+    bar.set_conductances(np.full_like(bar.g_us, 40.0))
+    y = bar.multiply(np.broadcast_to(np.float32(1), (500, 40_000)), dense(matrix), 1)
+    sigma = 1.5 * (2 * 40_000) ** 0.5 / (60 / 15) / 15
+    assert abs(y.std() / sigma - 1) < 5 / (2 * y.size) ** 0.5
