@@ -124,8 +124,8 @@ def _torch_loop(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--steps", type=int, default=200, help="batches a run")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=400, help="batches a run")
+    parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     data = mnist()
     x, y = data["x_train"][:, None].astype(np.float32) / np.float32(255), data["y_train"]

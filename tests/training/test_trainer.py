@@ -293,3 +293,28 @@ def test_divergence_names_epoch_step_and_a_way_out() -> None:
 def test_bad_options_are_refused(options: dict[str, Any], said: str) -> None:
     with pytest.raises(cimc.CimcError, match=said):
         trainer(chip(), **options)
+
+
+def test_a_model_that_knows_nothing_starts_from_the_devices_and_one_that_does_from_its_weights() -> None:
+    x, y = data(192)
+    fresh = trainer(chip())
+    fresh.fit(x, y, epochs=1)
+    assert any("no better than guessing" in note for note in fresh.notes)
+
+    teacher = trainer(chip("ideal"), lr=0.02)
+    teacher.fit(x, y, epochs=4)
+    program = cimc.compile(teacher.program().to_onnx(), target="bulk-rram", calibration={"x": x[:32]})
+    tuned = trainer(cimc.Chip(program), lr=1e-5)
+    before = {name: array.copy() for name, array in tuned.weights().items()}
+    history = tuned.fit(x, y, epochs=1, validation=(x, y))
+    assert not any("guessing" in note for note in tuned.notes)
+    assert history.last["validation_accuracy"] > 0.8
+    for name, array in tuned.weights().items():
+        np.testing.assert_allclose(array, before[name], atol=1e-3)
+
+
+def test_the_weights_given_by_name_stay_even_if_they_know_nothing() -> None:
+    t = trainer(chip(), init="weights", lr=1e-6)
+    before = t.weights()["w2"]
+    t.fit(*data(32), epochs=1)
+    np.testing.assert_allclose(t.weights()["w2"], before, atol=1e-4)
