@@ -67,9 +67,7 @@ def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, dt
     return (ends - sizes.reshape(-1)).reshape(sizes.shape), int(ends[-1])
 
 
-def pack(
-    devices: Array, units: Array, row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: Array
-) -> None:
+def pack(devices: Array, units: Array, row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: Array) -> None:
     """Copy one row slice of one group's devices into its packed matrix.
 
     Args:
