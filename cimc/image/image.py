@@ -106,7 +106,19 @@ class Image:
 
     @cached_property
     def compiled(self) -> Program:
-        """The program, its crossbar weights as the cells' goals have them."""
+        """The program, its crossbar weights as the cells' goals have them.
+
+        Raises:
+            ArtifactError: The image's hash is right, but its contents are not.
+        """
+        from safetensors import SafetensorError
+
+        try:
+            return self._compiled()
+        except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
+            raise ArtifactError(f"its program does not hold together: {error}", where=self.name, fix="export it again") from error
+
+    def _compiled(self) -> Program:
         from safetensors.numpy import load
 
         program = Program.model_validate(self.meta["program"])

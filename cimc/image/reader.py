@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import zlib
+from itertools import pairwise
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +41,7 @@ def read_image(data: bytes, where: str = "image") -> Image:
     try:
         meta = json.loads(sections["META"].tobytes())
         program = Program.model_validate(meta["program"])
-        for about in meta["weights"].values():
-            np.dtype(about["dtype"]), tuple(about["shape"])
+        _check_weights(meta["weights"], program)
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise damaged(where, "its description cannot be read") from error
     _check_records(sections, program, where)
@@ -49,6 +50,19 @@ def read_image(data: bytes, where: str = "image") -> Image:
         if zlib.crc32(sections["CELL"][first : first + size].tobytes()) != tile["crc32"]:
             raise damaged(where, f"the CRC-32 of tile {number} does not fit")
     return Image(sections, meta, data, where)
+
+
+def _check_weights(weights: dict[str, Any], program: Program) -> None:
+    """Cuts cover each matrix, and no initializer is larger than the matrices that hold it; ValueError otherwise."""
+    room: dict[str, int] = {}
+    for layer in program.layers:
+        for cuts, size in ((layer.row_cuts, layer.rows), (layer.column_cuts, layer.columns)):
+            if len(cuts) < 2 or (cuts[0], cuts[-1]) != (0, size) or any(a >= b for a, b in pairwise(cuts)):
+                raise ValueError(f"cuts of layer {layer.name}")
+        room[layer.weight.tensor] = room.get(layer.weight.tensor, 0) + prod(layer.weight.shape)
+    for name, about in weights.items():
+        if np.dtype(about["dtype"]).kind not in "fV" or not 0 <= prod(about["shape"]) <= room[name]:
+            raise ValueError(f"initializer {name}")
 
 
 def _check_records(sections: dict[str, Array], program: Program, where: str) -> None:
