@@ -53,8 +53,8 @@ class Trainer:
         threshold: θ of the update rule in parts of the largest weight; None: the target's.
         clip_norm: Largest global norm of the gradients.
         accumulate: Batches whose mean gradient makes a step.
-        recalibrate: Share of ADC reads that saturate, or of DAC inputs that clip, since the last calibration from which on
-            input gains and ADC ranges are chosen anew. They are so before the first step and after each epoch in any case.
+        recalibrate: Share of the last ADC reads that saturated, or of DAC inputs that clipped, from which on input gains and
+            ADC ranges are chosen anew. They are so before the first step and after each epoch in any case.
         calibration_images: Images that they are chosen on: the first of the random order, of a stream the present batch.
         optimizer_options: Such as ``weight_decay``.
         schedule_options: Such as ``final``.
@@ -96,6 +96,7 @@ class Trainer:
         within("seed", seed, 0, 2**63)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self._recalibrate, self._calibration_images = list(callbacks), recalibrate, calibration_images
+        self._enough = 10 / max(recalibrate, 1e-6)  # reads that tell such a share
         program = chip.program
         rule_options = {} if threshold is None else {"threshold_share": threshold}
         rule = rules.create(program.target, update, **rule_options)
@@ -103,6 +104,7 @@ class Trainer:
         self._schedule: schedules.Schedule = self._schedule_of()
         training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
+        self._model_notes = len(self.notes)
         self._calibrated = bool(chip.memory) and init is None  # then it brings ranges too
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         self._step = step = Step(training, chip)
@@ -193,13 +195,17 @@ class Trainer:
         self._since = self._stats()
 
     def _out_of_range(self) -> bool:
-        """Whether too many reads saturated, or inputs clipped, since the last calibration."""
+        """Whether too many of the last reads saturated, or inputs clipped; looks once there are enough of them to tell."""
         now = self._stats()
+        if now["adc_conversions"] + now["dac_inputs"] - self._since["adc_conversions"] - self._since["dac_inputs"] < self._enough:
+            return False
 
         def share(part: str, whole: str) -> float:
             return (now[part] - self._since[part]) / max(1, now[whole] - self._since[whole])
 
-        return max(share("adc_saturations", "adc_conversions"), share("dac_clips", "dac_inputs")) > self._recalibrate
+        found = max(share("adc_saturations", "adc_conversions"), share("dac_clips", "dac_inputs"))
+        self._since = now
+        return found > self._recalibrate
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
@@ -259,6 +265,7 @@ class Trainer:
         self._may_forget = False
         if self._scores.knows(self.chip.program, *source.some(self._calibration_images)):
             return
+        del self.notes[self._model_notes :]  # what was said of programming its weights
         self.notes.append(
             "the model's weights do no better than guessing: W starts as read from the devices as they were born "
             "(init weights programs the model's)"
