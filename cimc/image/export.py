@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -80,6 +80,14 @@ def export_image(
     notes: list[str] = []
     if described.is_ideal:
         raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
+    made_anew: list[str] = []
+
+    def compiled(wanted: Target) -> Program:
+        made_anew.clear()
+        held = made.weights() if made and source == "readback" else {}
+        return _compile_again(original, wanted, held, calibration, chips, made_anew)
+
+    original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and target_sha256(described) == target_sha256(program.target):
         _within(program, chips)
@@ -88,19 +96,53 @@ def export_image(
             for layer in program.layers
         }
     else:
-        held = made.weights() if made and source == "readback" else {}
-        program = _compile_again(program, described, held, calibration, chips, notes)
+        program = compiled(described)
         goals = {layer.name: goals_of_program(program, layer) for layer in program.layers}
     if made is not None and made.memory and source == "target":
         notes.append("the weights W are exported; changes that training has not written yet are dropped")
     # Two layers may share a reference cell of a unit column; each read its own, and one cell cannot hold both.
     apart = source == "readback" and any(np.ptp(held.unit_g_us) > 0 for held in goals.values() if held.unit_g_us.size)
-    spots: Spots = around(program, faults or FaultMap.of(), chips, apart) if faults or apart else as_compiled(program)
+    if faults or apart:
+        placed_program, spots = _around(program, compiled, faults or FaultMap.of(), chips, apart)
+        if placed_program is not program:
+            goals = {layer.name: goals_of_program(placed_program, layer) for layer in placed_program.layers}
+        program = placed_program
+    else:
+        spots = as_compiled(program)
+    notes += made_anew
     about = {"notes": [*program.provenance.notes, *notes], "training": dict(training) if training else None}
     name = die if die is not None else faults.die if faults else ""
     seed = made.seed if made is not None else 0
     sections = build(program, goals, spots, faults=faults, source=source, seed=seed, die=name, about=about)
     return read_image(pack(sections, signer(key) if key is not None else None), "image")
+
+
+#: How much smaller arrays are taken to be, rows and columns, where segments of full size find no room around faults.
+_SMALLER = tuple((r, c) for share in (15 / 16, 7 / 8, 3 / 4, 1 / 2) for r, c in ((share, 1.0), (1.0, share), (share, share)))
+
+
+def _around(
+    program: Program, compiled: Callable[[Target], Program], faults: FaultMap, chips: int | None, own_references: bool
+) -> tuple[Program, Spots]:
+    """Places around faults, of the program as it is, or cut to smaller segments where those find no room."""
+    try:
+        return program, around(program, faults, chips, own_references)
+    except FitError as error:
+        target, array = program.target, program.target.array
+        for rows, columns in _SMALLER if array.rows and array.columns else ():
+            smaller = array.model_copy(
+                update={
+                    "rows": max(1, int((array.rows or 1) * rows)),
+                    "columns": max(target.planes, int((array.columns or 2) * columns)),
+                    "tiles_per_chip": None,
+                }
+            )
+            try:
+                cut = compiled(target.model_copy(update={"array": smaller})).model_copy(update={"target": target})
+                return cut, around(cut, faults, chips, own_references)
+            except FitError:
+                continue
+        raise error
 
 
 def _faults(given: str | Path | FaultMap | None) -> FaultMap | None:

@@ -65,7 +65,8 @@ def around(program: Program, faults: FaultMap, chips: int | None = None, own_ref
         what = "faults have places only in arrays of a known size"
         raise FitError(what, where=f"target {program.target.name}", fix="--set array.rows=... --set array.columns=...")
     compiled = as_compiled(program)
-    used = max((spot.chip for spots in compiled.values() for spot in spots), default=0) + 1
+    tiles = len({(spot.chip, spot.tile) for spots in compiled.values() for spot in spots})
+    used = max(1, -(-tiles // (array.tiles_per_chip or tiles or 1)))
     floor = _Floor(array.rows, array.columns, array.unit_column, array.tiles_per_chip, chips or used, faults, own_references)
     result: Spots = {}
     for name in sorted(compiled, key=lambda n: -max(len(s.rows) for s in compiled[n])):
@@ -82,12 +83,11 @@ def around(program: Program, faults: FaultMap, chips: int | None = None, own_ref
 
 def _no_room(program: Program, name: str, number: int, spot: Spot, floor: _Floor) -> FitError:
     tiles = floor.limit
-    fewer = len(spot.rows) - max(1, len(spot.rows) // 8)
     return FitError(
         f"segment {number} of {len(spot.rows)} word lines by {len(spot.columns)} bit lines finds no room in {tiles} tiles "
         f"around {floor.dead_cells()} dead cells",
         where=f"layer {name}, target {program.target.name}",
-        fix=f"--chips {floor.chips + 1}, or smaller segments: --set array.rows={fewer} (with mapping.split=rows)",
+        fix=f"--chips {floor.chips + 1}, --set mapping.split=rows, or a die with fewer faults",
     )
 
 
@@ -103,6 +103,7 @@ class _Floor:
     faults: FaultMap
     own_references: bool
     masks: dict[tuple[int, int], Mask] = field(default_factory=dict)
+    free: dict[tuple[int, int], int] = field(default_factory=dict)
 
     @property
     def limit(self) -> int:
@@ -127,7 +128,15 @@ class _Floor:
             if at in taken:
                 continue
             new = at not in self.masks
-            mask = self.masks.setdefault(at, self._alive(*at))
+            if new:
+                self.masks[at] = self._alive(*at)
+                self.free[at] = int(self.masks[at].sum())
+            fresh += new
+            if fresh > 64 and self.tiles_per_chip is None:  # untouched tiles are alike: more of them do not help
+                return None
+            if self.free[at] < height * width:
+                continue
+            mask = self.masks[at]
             # Copies may share a tile; a unit column has to be sound at every word line it measures.
             free = mask[:, : self.columns] & mask[:, self.columns :].all(axis=1, keepdims=True)
             lines = _clear(free, height, width)
@@ -136,10 +145,8 @@ class _Floor:
                 mask[np.ix_(rows, columns)] = False
                 if self.own_references:
                     mask[rows, self.columns :] = False
+                self.free[at] = int(mask.sum())
                 return Spot(*at, rows, columns)
-            fresh += new
-            if fresh > 64 and self.tiles_per_chip is None:  # untouched tiles are alike: more of them do not help
-                return None
         return None
 
 

@@ -63,11 +63,22 @@ def test_a_dead_row_and_column_are_left_out() -> None:
 
 def test_a_die_without_room_is_refused_with_levers() -> None:
     program = cimc.compile(network(), exact(array__tiles_per_chip=4))
-    faults = FaultMap.of(rows=[[0, t, r] for t in range(4) for r in range(0, 16, 2)])
+    faults = FaultMap.of(rows=[[0, t, r] for t in range(4) for r in range(14)])
     with pytest.raises(FitError, match="16 word lines by 12 bit lines finds no room in 4 tiles") as caught:
         cimc.export_image(program, fault_map=faults)
     assert "--chips 2" in str(caught.value)
-    assert "array.rows" in str(caught.value)
+
+
+def test_segments_are_cut_smaller_where_whole_ones_find_no_room() -> None:
+    target = exact(array__tiles_per_chip=4)
+    program = cimc.compile(network(), target, calibration=inputs())
+    faults = FaultMap.of(rows=[[0, t, r] for t in range(4) for r in range(0, 16, 2)])
+    image = cimc.export_image(program, fault_map=faults, calibration=inputs())
+    assert image.sections["SEGM"]["height"].max() <= 8
+    die = image.program(target=target, fault_map=faults, error_free=True)  # the platform is that of the whole array
+    expected = cimc.Chip(program).run(inputs(), 0)["y"]
+    assert np.corrcoef(die.run(inputs(), 0)["y"].ravel(), expected.ravel())[0, 1] > 0.98
+    assert any("input scales kept" in note for note in cimc.export_image(program, fault_map=faults).meta["notes"])
 
 
 def test_a_file_is_read(tmp_path: Path) -> None:

@@ -128,3 +128,15 @@ def test_the_c_reader_refuses_what_is_damaged(image: Any, reader: Path, tmp_path
     other[8] = 9
     path.write_bytes(other)
     assert "another format version" in run(reader, path).stderr
+
+
+@needs_gcc
+def test_the_c_reader_reads_signed_images(reader: Path, tmp_path: Path) -> None:
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    key = Ed25519PrivateKey.generate().private_bytes(pem, serialization.PrivateFormat.PKCS8, none)
+    (tmp_path / "key.pem").write_bytes(key)
+    cimc.export_image(cimc.compile(network(), exact()), key=tmp_path / "key.pem").save(tmp_path / "m.cimg")
+    assert run(reader, tmp_path / "m.cimg").returncode == 0

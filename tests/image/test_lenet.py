@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 import cimc
+from cimc.image.faults import FaultMap
 
 MODEL = Path(__file__).parents[2] / "examples" / "lenet_mnist" / "lenet.onnx"
 CUSTOM = {"device.g_min_us": 4.0, "device.g_max_us": 50.0, "device.levels": 32, "weights.rounded": True, "array.rows": 50}
@@ -67,3 +68,20 @@ def test_it_fits_the_four_tiles_of_the_chip(trained: dict[str, Any]) -> None:
     image = cimc.export_image(trained["program"])
     assert len(image.sections["TILE"]) == 3
     assert (image.sections["CELL"]["use"] == 1).sum() == 6440
+
+
+def test_it_fits_a_die_with_faults_in_every_tile(trained: dict[str, Any]) -> None:
+    random = np.random.default_rng(4)
+    faults = FaultMap.of(
+        rows=[[0, tile, tile * 9] for tile in range(4)],
+        columns=[[0, tile, 5 + tile] for tile in range(4)],
+        cells=[[0, tile, *random.integers(0, 64, 2)] for tile in range(4) for _ in range(3)],
+        die="lot 2, die 11",
+    )
+    image = cimc.export_image(trained["chip"], fault_map=faults, chips=1, calibration={"input": trained["x"]["input"][:64]})
+    assert image.die == "lot 2, die 11"
+    for k, tile in enumerate(image.sections["TILE"]):
+        dead = faults.dead(int(tile["chip"]), int(tile["tile"]), 64, 64)
+        np.testing.assert_array_equal(image.grid(k)["use"] == 3, dead)
+    y = image.program(seed=2, fault_map=faults).run(trained["x"])["logits"]
+    assert np.corrcoef(y.ravel(), trained["y"].ravel())[0, 1] > 0.9
