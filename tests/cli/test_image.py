@@ -56,6 +56,16 @@ def test_read_back_and_fault_map(made: Path, tmp_path: Path) -> None:
     assert "of die d7" in refused.err
 
 
+def test_training_settings_are_kept(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "s.json").write_text('{"epochs": 13, "lr": 0.004}')
+    done = cimc("export", made / "small.cim", "-o", tmp_path / "m.cimg", "--training", tmp_path / "s.json", "--json")
+    assert done.json["training"] == {"epochs": 13, "lr": 0.004}
+    for text in ("[1]", "{"):
+        (tmp_path / "s.json").write_text(text)
+        assert cimc("export", made / "small.cim", "--training", tmp_path / "s.json", "-o", tmp_path / "n.cimg").code == 2
+    assert not (tmp_path / "n.cimg").exists()
+
+
 def test_info_and_one_cell(image: Path) -> None:
     report = cimc("image", "info", image, "--json").json
     assert [layer["name"] for layer in report["layers"]] == ["conv", "dense"]
