@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.image.control import registers
 from cimc.image.faults import FaultMap, fault_map
 from cimc.image.goals import platform
@@ -133,9 +133,12 @@ def program_die(
 
     Raises:
         ArtifactError: Platform, fault map or registers are not those of the image.
+        CimcError: An unknown way of programming, or a seed out of range.
         TargetError: write_verify without a description of the pulses.
         RunError: The self-test fails.
     """
+    if programming not in ("auto", "write_verify", "gaussian"):
+        raise CimcError(f"no way of programming {programming}", where="programming", fix="auto, write_verify or gaussian")
     described = image.target if target is None else load_target(target)
     check_platform(image, described)
     check_faults(image, fault_map)

@@ -71,6 +71,8 @@ def export_image(
     """
     if source not in SOURCES:
         raise CimcError(f"no source {source}", where="source", fix=f"one of {', '.join(SOURCES)}")
+    if not isinstance(chip, Chip | Program):
+        raise CimcError(f"a {type(chip).__name__} is no chip and no program", where="export", fix="compile or load one")
     made = chip if isinstance(chip, Chip) else None
     if source == "readback" and made is None:
         raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
@@ -111,6 +113,8 @@ def export_image(
         spots = as_compiled(program)
     notes += made_anew
     about = {"notes": [*program.provenance.notes, *notes], "training": dict(training) if training else None}
+    if die is not None and len(die.encode()) > 64:
+        raise CimcError("the die's name is longer than 64 bytes", where="die")
     name = die if die is not None else faults.die if faults else ""
     seed = made.seed if made is not None else 0
     sections = build(program, goals, spots, faults=faults, source=source, seed=seed, die=name, about=about)

@@ -85,6 +85,7 @@ def _check_records(sections: dict[str, Array], program: Program, where: str) -> 
     for record, layer in zip(layers, program.layers, strict=True):
         shape = {"groups": layer.groups, "rows": layer.rows, "columns": layer.columns, "planes": program.target.planes}
         need(all(record[name] == size for name, size in shape.items()), f"layer {layer.name} has another shape")
+        need(record["segments"] == int(record["copies"]) * layer.crossbars, f"layer {layer.name} has other segments")
         need(record["name"] < len(sections["NAME"]), "a layer has no name")
     need((segments["layer"] < len(layers)).all() and (segments["tile_index"] < len(tiles)).all(), "a segment belongs nowhere")
     for at, count, tag in (("rows_at", "height", "LINE"), ("columns_at", "width", "LINE"), ("converters_at", "width", "CONV")):

@@ -99,6 +99,7 @@ def test_sections_are_aligned_and_little_endian(data: bytes) -> None:
         ("CELL", "code", 5, "the CRC-32 of tile 0"),
         ("NAME", "offset", 10**6, "a name lies outside"),
         ("INST", "opcode", 1000, "unknown instruction"),
+        ("LAYR", "copies", 10**9, "has other segments"),
         ("LAYR", "rows", 3, "has another shape"),
         ("STVE", "reads_at", 10**8, "self-test reads are missing"),
     ],

@@ -115,6 +115,12 @@ def test_what_cannot_fit_is_refused_with_levers(program: Any) -> None:
 def test_arguments_are_checked(program: Any) -> None:
     with pytest.raises(CimcError, match="no devices to read back"):
         cimc.export_image(program, source="readback")
+    with pytest.raises(CimcError, match="a str is no chip and no program"):
+        cimc.export_image("model.cim")  # type: ignore[arg-type]
+    with pytest.raises(CimcError, match="longer than 64 bytes"):
+        cimc.export_image(program, die="x" * 65)
+    with pytest.raises(CimcError, match="no way of programming pulses"):
+        cimc.export_image(program).program(programming="pulses")  # type: ignore[arg-type]
     with pytest.raises(CimcError, match="no source nothing"):
         cimc.export_image(program, source="nothing")  # type: ignore[arg-type]
 
