@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -81,8 +82,8 @@ def train(
     from cimc.training.trainer import Trainer
 
     for path in (output, onnx):
-        if path is not None and not path.parent.is_dir():
-            raise CimcError("no such folder", where=str(path.parent), fix="make it first")
+        if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise CimcError("no such folder, or none that may be written to", where=str(path.parent), fix="choose another")
     arrays = _Data(data)
     program = _program(model, target, settings, arrays)
     x, y = arrays.part("train", program)
