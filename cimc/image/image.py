@@ -121,7 +121,7 @@ class Image:
     def _compiled(self) -> Program:
         from safetensors.numpy import load
 
-        program = Program.model_validate(self.meta["program"])
+        program = self.outline
         tensors: dict[str, Array] = dict(load(self.sections["TENS"].tobytes()))
         for name, about in self.meta["weights"].items():
             tensors[f"initializer/{name}"] = np.zeros(about["shape"], about["dtype"])
@@ -152,14 +152,19 @@ class Image:
         return np.array(rows, np.int32).reshape(-1, len(BLOCK_FIELDS))
 
     @cached_property
+    def outline(self) -> Program:
+        """The program without its tensors."""
+        return Program.model_validate(self.meta["program"])
+
+    @property
     def target(self) -> Target:
         """The chip it is for."""
-        return Target.model_validate(self.meta["program"]["target"])
+        return self.outline.target
 
-    @cached_property
+    @property
     def layers(self) -> tuple[Layer, ...]:
         """Of the program, in the order of the ``LAYR`` records."""
-        return Program.model_validate(self.meta["program"]).layers
+        return self.outline.layers
 
     def grid(self, tile: int) -> Array:
         """Cells of the ``tile``-th tile in use, ``[rows, columns]``."""

@@ -105,9 +105,10 @@ def _check_records(sections: dict[str, Array], program: Program, where: str) -> 
 
 def _check_segment(sections: dict[str, Array], segment: np.void, program: Program, need: Any) -> None:
     layer, tile = program.layers[int(segment["layer"])], sections["TILE"][int(segment["tile_index"])]
-    lines, r, c = sections["LINE"], int(segment["rows_at"]), int(segment["columns_at"])
-    height, width, planes = int(segment["height"]), int(segment["width"]), program.target.planes
     here = f"a segment of layer {layer.name} "
+    lines, r, c = sections["LINE"], int(segment["rows_at"]), int(segment["columns_at"])
+    need(all(segment[name] == tile[name] < 1 << 31 for name in ("chip", "tile")), f"{here}is on another tile than it says")
+    height, width, planes = int(segment["height"]), int(segment["width"]), program.target.planes
     within = (lines[r : r + height] < tile["rows"]).all() and (lines[c : c + width] < tile["columns"]).all()
     need(within, f"{here}leaves its tile")
     need(segment["unit_column"] in (NONE, int(tile["columns"]) - 1), f"{here}has its unit column elsewhere")

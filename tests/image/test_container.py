@@ -92,6 +92,7 @@ def test_sections_are_aligned_and_little_endian(data: bytes) -> None:
     ("tag", "field", "value", "what"),
     [
         ("SEGM", "tile_index", 99, "a segment belongs nowhere"),
+        ("SEGM", "chip", 7, "is on another tile than it says"),
         ("SEGM", "rows_at", 10**6, "rows lie outside LINE"),
         ("SEGM", "first_column", 500, "no part of its matrix"),
         ("TILE", "first_cell", 10**9, "a tile lies outside the cells"),
