@@ -43,7 +43,7 @@ def sectors(data: bytes) -> bytes:
 def intel_hex(data: bytes) -> bytes:
     """Intel HEX with 32-bit addresses, from address 0."""
     try:
-        from intelhex import IntelHex  # type: ignore[import-untyped]
+        from intelhex import IntelHex
     except ImportError as error:
         raise CimcError("Intel HEX needs the package intelhex", where="--flash hex", fix="pip install 'cimc[flash]'") from error
     made: Any = IntelHex()
