@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 
 .PHONY: help demo test lint bench docs clean
 help:
-	@echo "make demo   compile a LeNet for the simulated chip and classify MNIST with it"
+	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make bench  speed, as JSON in benchmarks/results"
@@ -22,6 +22,7 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/python examples/lenet_mnist/demo.py
+	$(BIN)/python examples/lenet_mnist/train.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
