@@ -108,13 +108,14 @@ def _moments(a: Array) -> Any:
 
 @overload(_moments)
 def _overload_moments(a: Any) -> Any:
-    one = types.int64 if a.dtype == types.int16 else types.float64
+    whole = a.dtype == types.int16
+    one, factor = (types.int64, types.int32) if whole else (types.float64, types.float64)
 
     def moments(a: Any) -> Any:
         total, square = one(0), one(0)
         for r in range(a.size):
             total += one(a[r])
-            square += one(a[r]) * one(a[r])
+            square += one(factor(a[r]) * factor(a[r]))
         return np.float64(total), np.float64(square)
 
     return moments
