@@ -20,6 +20,7 @@ from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.segments import cut, to_model
 from cimc.passes.lowering.stages import is_own, node_stages, used_values
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
+from cimc.passes.lowering.types import complete_types
 
 
 class Lower(Pass):
@@ -28,6 +29,7 @@ class Lower(Pass):
     name = "lower"
 
     def call(self, state: Compilation) -> bool:
+        complete_types(state.model)
         graph_bytes, tensors = split(state.model)
         lowering = _Lowering(state, {f"initializer/{name}": array for name, array in tensors.items()})
         lowering.run()

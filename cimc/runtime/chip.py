@@ -15,7 +15,7 @@ from cimc.ir.program import InputCoding, Program, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
-from cimc.runtime.executor import Executor, Watch
+from cimc.runtime.executor import Executor, Watch, image_count
 
 
 class Chip:
@@ -78,7 +78,7 @@ class Chip:
         first = self._images if first_image is None else first_image
         outputs = self._executor.run(inputs, first, watch, keep)
         if first_image is None:
-            self._images += max((len(v) for v in inputs.values() if isinstance(v, np.ndarray) and v.ndim), default=1)
+            self._images += image_count(self.program.inputs, inputs)
         return outputs
 
     def multiply(self, step: str, x: NDArray[Any]) -> NDArray[Any]:

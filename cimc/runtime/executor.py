@@ -125,7 +125,7 @@ def _last_uses(program: Program) -> list[list[str]]:
 def image_count(specs: tuple[ValueSpec, ...], values: Mapping[str, Value]) -> int:
     """Images in a batch: the length of the first input that has a first axis; 1 if none has."""
     for spec in specs:
-        value = values[spec.name]
+        value = values.get(spec.name)
         if isinstance(value, np.ndarray) and value.ndim:
             return len(value)
     return 1

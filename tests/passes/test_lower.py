@@ -134,6 +134,24 @@ def test_what_a_loop_body_takes_from_outside_reaches_its_segment() -> None:
     np.testing.assert_allclose(Chip(program).run({"x": x})["y"], outputs(model, x=x)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_values_between_segments_are_typed_whoever_knows_their_type() -> None:
+    """ONNX's inference knows ReduceMean, only ONNX Runtime knows its own Gelu; both values cross to a later segment."""
+    model = weighted(
+        """<ir_version: 8, opset_import: ["" : 17, "com.microsoft" : 1]>
+        cross (float[n, 8] x, float[9, 8] table) => (float[n, 8] y) <float[8, 8] w, float[8, 8] v> {
+            t = ReduceMean <axes = [0]> (table)
+            h = MatMul (x, w)
+            g = com.microsoft.Gelu (h)
+            k = MatMul (g, v)
+            s = Add (k, g)
+            y = Add (s, t)
+        }"""
+    )
+    x, table = (RNG.standard_normal((n, 8)).astype(np.float32) for n in (3, 9))
+    found = Chip(compile_model(model, "ideal", verify=True).need_program()).run({"x": x, "table": table})
+    np.testing.assert_allclose(found["y"], outputs(model, x=x, table=table)[0], rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("source", ["w", "x"])
 def test_an_output_that_is_a_constant_or_an_input(source: str) -> None:
     model = weighted(

@@ -64,6 +64,25 @@ def test_images_are_counted_on_from_run_to_run(lenet: Program, digits: NDArray[n
     assert np.concatenate(parts).tobytes() == logits(Chip(lenet, 1), digits[:20], 0).tobytes()
 
 
+def test_images_are_those_of_the_first_input_that_has_an_axis() -> None:
+    """A table that goes in beside the images is no batch: the next image is number 3, not 10."""
+    model = parser.parse_model(
+        """<ir_version: 8, opset_import: ["" : 17]>
+        beside (float[n, 8] x, float[9, 4] table) => (float[n, 4] y) {
+            h = MatMul (x, w)
+            t = ReduceMean <axes = [0]> (table)
+            y = Add (h, t)
+        }"""
+    )
+    rng = np.random.default_rng(0)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(rng.standard_normal((8, 4)).astype(np.float32), "w"))
+    x, table = rng.random((5, 8)).astype(np.float32), rng.random((9, 4)).astype(np.float32)
+    program = compile_model(model, "bulk-rram", calibration={"x": x, "table": table}).need_program()
+    chip = Chip(program)
+    parts = [chip.run({"x": part, "table": table})["y"] for part in (x[:3], x[3:])]
+    assert np.concatenate(parts).tobytes() == Chip(program).run({"x": x, "table": table}, 0)["y"].tobytes()
+
+
 def test_another_seed_is_another_chip(digits: NDArray[np.float32]) -> None:
     program = compile_model(LENET, "bulk-rram", calibration={"input": digits}).need_program()
     one, other = Chip(program, 0), Chip(program, 1)

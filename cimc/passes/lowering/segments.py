@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 import onnx_ir as ir
 
+from cimc.errors import ModelError
 from cimc.passes.lowering.stages import bodies, used_values
 
 
@@ -70,6 +71,12 @@ def _tensor(value: ir.Value, outside: Container[str]) -> ir.TensorProtocol:
 
 def _typed(value: ir.Value) -> onnx.ValueInfoProto:
     """Name and type; dimensions only where the model's user declared them, as inferred ones may be too narrow."""
+    if value.type is None:
+        raise ModelError(
+            f"the type of value {value.name}, which goes from one segment to another, is not known",
+            where=f"node {getattr(value.producer(), 'name', '?')}",
+            fix="state its type in the model (value_info)",
+        )
     proto = ir.serde.serialize_value(value)
     if not value.is_graph_input() and proto.type.HasField("tensor_type"):
         for dimension in proto.type.tensor_type.shape.dim:
