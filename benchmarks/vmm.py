@@ -35,8 +35,9 @@ TARGET: dict[str, Any] = {
 }  # fmt: skip
 
 
-#: OpenBLAS's idle threads spin for some 30 ms after a product; whoever runs then has a core less.
-REST_S = 0.1
+#: OpenBLAS's idle threads spin for some 30 ms after a product; whoever runs then has a core less. After a rest, cores take
+#: some 50 ms to come back to speed, for either side.
+REST_S, WARM_S, TIMED_S = 0.1, 0.06, 0.12
 
 
 def crossbar(rows: int, columns: int) -> Crossbar:
@@ -55,7 +56,9 @@ def crossbar(rows: int, columns: int) -> Crossbar:
 
 def seconds(work: Callable[[], object], calls: int) -> float:
     time.sleep(REST_S)
-    work()
+    warm = time.perf_counter() + WARM_S
+    while time.perf_counter() < warm:
+        work()
     start = time.perf_counter()
     for _ in range(calls):
         work()
@@ -69,8 +72,8 @@ def measure(batch: int, rows: int, columns: int, repeats: int) -> dict[str, floa
     geometry = Dense(input_perm=(0, 1), kept=1, output_dims=(columns,), output_perm=(0, 1))
     devices = np.ascontiguousarray(chip.g_us.reshape(rows, -1))
     plain, cim = (lambda: x @ devices), (lambda: chip.multiply(x, geometry, 7))
-    calls = max(1, round(0.02 / seconds(plain, 3)))
-    cim_calls = max(1, round(0.02 / min(seconds(cim, 1) for _ in range(3))))
+    calls = max(1, round(TIMED_S / seconds(plain, 3)))
+    cim_calls = max(1, round(TIMED_S / seconds(cim, 3)))
     pairs = [(seconds(cim, cim_calls), seconds(plain, calls)) for _ in range(repeats)]
     macs = batch * devices.size
     return {
