@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from cimc.errors import DataError, VerifyError
+from cimc.ir.bodies import used_values
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.expand import expand
 from cimc.ir.geometry import Conv, Dense, Geometry
@@ -130,12 +131,7 @@ def _inputs_on_the_way(uses: list[_Use]) -> list[ir.Value]:
         seen[value] = None
         producer = value.producer()
         if producer is not None:
-            todo += [v for v in producer.inputs if v is not None]
-            bodies = [a for a in producer.attributes.values() if a.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)]
-            for body in bodies:
-                graphs = [body.as_graph()] if body.type == ir.AttributeType.GRAPH else body.as_graphs()
-                todo += [v for g in graphs for n in g.all_nodes() for v in n.inputs if v is not None]
-                todo += [v for g in graphs for v in g.outputs if v is not None]
+            todo += used_values(producer)
     real = [v for v in seen if v.is_graph_input() and v.dtype is not None and v.dtype.is_floating_point()]
     graph = uses[0].node.graph
     return sorted((v for v in real if v.graph is graph and not v.is_initializer()), key=lambda v: str(v.name))

@@ -18,10 +18,11 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import ModelError
+from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
-from cimc.passes.selection.placement import bodies, name_nodes, record
+from cimc.passes.selection.placement import name_nodes, record
 from cimc.passes.selection.registry import weight_slots
 from cimc.passes.selection.shapes import infer_missing_shapes
 

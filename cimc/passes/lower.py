@@ -10,6 +10,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import ModelError
+from cimc.ir.bodies import used_values
 from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import split
 from cimc.ir.program import DigitalStep, InputCoding, Layer, Program, Step, ValueSpec, VmmStep
@@ -18,7 +19,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.segments import cut, to_model
-from cimc.passes.lowering.stages import is_own, node_stages, used_values
+from cimc.passes.lowering.stages import is_own, node_stages
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
 from cimc.passes.lowering.types import complete_types
 

@@ -15,13 +15,14 @@ from typing import ClassVar
 import onnx_ir as ir
 
 from cimc.errors import ModelError, VerifyError
+from cimc.ir.bodies import bodies
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.finite import check_finite
 from cimc.passes.selection.operand import VIEW_OPS, resolve
-from cimc.passes.selection.placement import OWNER, bodies, body_placements, name_nodes, record
+from cimc.passes.selection.placement import OWNER, body_placements, name_nodes, record
 from cimc.passes.selection.registry import rules, weight_slots
 from cimc.passes.selection.shapes import infer_missing_shapes
 from cimc.passes.selection.site import Product, Site, StaysDigital

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import onnx
@@ -10,6 +10,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import ShapeInferencePass
 
 from cimc.errors import ModelError
+from cimc.ir.bodies import used_values
 from cimc.passes.gradients.tape import FLOATS
 from cimc.passes.gradients.term import dims_of
 
@@ -29,7 +30,7 @@ class Survey:
 
     def between(self, node: ir.Node) -> bool:
         """Whether a gradient flows through the node."""
-        return any(v in self.path for v in node.outputs) and any(v in self.path for v in _reads(node))
+        return any(v in self.path for v in node.outputs) and any(v in self.path for v in used_values(node))
 
 
 def survey(model: ir.Model, loss: str, wrt: Sequence[str]) -> Survey:
@@ -75,26 +76,11 @@ def _check_loss(value: ir.Value) -> None:
                          fix="reduce it with ReduceMean or ReduceSum")  # fmt: skip
 
 
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
-    """Inputs of a node, and what its subgraphs take from outside."""
-    yield from (v for v in node.inputs if v is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            subgraphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            subgraphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in subgraphs:
-            for inner in graph:
-                yield from _reads(inner)
-
-
 def _path(nodes: Sequence[ir.Node], loss: ir.Value, sources: set[ir.Value]) -> set[ir.Value]:
     """Real values, and codes that stand for such, that depend on a source and that the loss depends on."""
     reached = set(sources)
     for node in nodes:
-        if any(v in reached for v in _reads(node)):
+        if any(v in reached for v in used_values(node)):
             codes = {v.dtype for v in node.inputs if v is not None and v in reached}
             if node.op_type == "QuantizeLinear":
                 codes.add(node.outputs[0].dtype)
@@ -102,5 +88,5 @@ def _path(nodes: Sequence[ir.Node], loss: ir.Value, sources: set[ir.Value]) -> s
     wanted = {loss}
     for node in reversed(nodes):
         if any(v in wanted for v in node.outputs):
-            wanted.update(_reads(node))
+            wanted.update(used_values(node))
     return reached & wanted

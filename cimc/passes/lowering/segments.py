@@ -9,7 +9,7 @@ import onnx
 import onnx_ir as ir
 
 from cimc.errors import ModelError
-from cimc.passes.lowering.stages import bodies, used_values
+from cimc.ir.bodies import bodies, used_values
 
 
 @dataclass(frozen=True)

@@ -7,34 +7,17 @@ What is said of crossbars holds for every node that becomes a step by itself, ba
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import onnx_ir as ir
 
+from cimc.ir.bodies import used_values
 from cimc.ir.dialect import DOMAIN
-
-
-def bodies(node: ir.Node) -> Iterator[ir.Graph]:
-    """The subgraphs of a control flow node."""
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            yield attribute.as_graph()
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            yield from attribute.as_graphs()
 
 
 def is_own(node: ir.Node) -> bool:
     """Whether the node becomes a step by itself: all of the dialect's do."""
     return node.domain == DOMAIN
-
-
-def used_values(node: ir.Node) -> Iterator[ir.Value]:
-    """Values that a node reads: its inputs, and what the bodies of its control flow take from outside (or hold)."""
-    yield from (value for value in node.inputs if value is not None)
-    for body in bodies(node):
-        for inner in body:
-            yield from used_values(inner)
-        yield from body.outputs
 
 
 def node_stages(nodes: Sequence[ir.Node], products: Mapping[ir.Node, ir.Value], late: bool = False) -> list[int]:

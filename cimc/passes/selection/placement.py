@@ -7,6 +7,7 @@ from typing import Literal
 
 import onnx_ir as ir
 
+from cimc.ir.bodies import bodies
 from cimc.ir.program import Placement
 from cimc.passes.base import Compilation
 
@@ -45,17 +46,6 @@ def record(state: Compilation, node: ir.Node, where: Literal["analog", "digital"
     if known is None and node.metadata_props.get(OWNER, name) != name:
         return
     state.placements[name] = Placement(name=name, op_type=known.op_type if known else node.op_type, where=where, why=why)
-
-
-def bodies(node: ir.Node) -> list[ir.Graph]:
-    """The bodies of a Loop, If or Scan."""
-    found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
 
 
 def body_placements(state: Compilation) -> None:
