@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -118,3 +118,28 @@ def parse_copies(values: Sequence[str]) -> dict[str, int]:
             raise CimcError(f"--copies {value} is not LAYER=NUMBER", fix="for example --copies conv1=8")
         copies[name] = int(number)
     return copies
+
+
+def print_run(
+    output: Path, outputs: Mapping[str, Any], inputs: Mapping[str, Any], more: Mapping[str, Any], check: Path | None, json: bool
+) -> None:
+    """What a run wrote to ``output``, how far it lies from ONNX Runtime's on the model ``check``, and ``more`` for machines."""
+    described = [{"name": name, **_described(value)} for name, value in outputs.items()]
+    result: dict[str, Any] = {"output": str(output), "seed": more["seed"], "outputs": described, **more}
+    if check is not None:
+        from cimc.report.compare import compare_outputs, reference_values
+
+        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs))]
+    if json:
+        print_json(result)
+        return
+    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], o["shape"]) for o in described])
+    if check is not None:
+        rows = [(row["name"], decibels(row["sqnr_db"], row["largest_error"]), row["largest_error"]) for row in result["check"]]
+        print_table("against ONNX Runtime", ("output", "SQNR dB", "largest error"), rows)
+
+
+def _described(value: Any) -> dict[str, Any]:
+    """dtype and shape are null for what is no tensor."""
+    tensor = hasattr(value, "dtype")
+    return {"dtype": value.dtype.name if tensor else None, "shape": list(value.shape) if tensor else None}

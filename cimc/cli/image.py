@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, Seed, decibels, figure, print_json, print_table
+from cimc.cli.common import Json, Seed, figure, print_json, print_run, print_table
 
 app = typer.Typer(name="image", help="Inference-chip images: show, check, compare, program, run.", no_args_is_help=True)
 
@@ -163,23 +163,11 @@ def run(
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
     result: dict[str, Any] = {
-        "output": str(output),
         "seed": seed,
-        "outputs": [_described(name, value) for name, value in outputs.items()],
         "programming": die.programming.to_dict(),
         "stats": die.stats(),
     }
-    if check is not None:
-        from cimc.report.compare import compare_outputs, reference_values
-
-        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs))]
-    if json:
-        print_json(result)
-        return
-    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], o["shape"]) for o in result["outputs"]])
-    if check is not None:
-        rows = [(row["name"], decibels(row["sqnr_db"], row["largest_error"]), row["largest_error"]) for row in result["check"]]
-        print_table("against ONNX Runtime", ("output", "SQNR dB", "largest error"), rows)
+    print_run(output, outputs, inputs, result, check, json)
 
 
 def _die(
@@ -197,12 +185,6 @@ def _die(
     image = load_image(image_file)
     data = None if calibration is None else load_arrays(calibration, image.compiled.inputs)
     return image.program(seed, target=chip, fault_map=fault_map, calibration=data, programming=programming, error_free=error_free)
-
-
-def _described(name: str, value: Any) -> dict[str, Any]:
-    """dtype and shape are null for what is no tensor."""
-    tensor = hasattr(value, "dtype")
-    return {"name": name, "dtype": value.dtype.name if tensor else None, "shape": list(value.shape) if tensor else None}
 
 
 def _plain(value: object) -> object:

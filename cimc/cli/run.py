@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, decibels, print_json, print_table
+from cimc.cli.common import Compiled, Json, Seed, announce, print_run
 
 
 def run(
@@ -33,25 +33,7 @@ def run(
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)
     result: dict[str, Any] = {
-        "output": str(output),
         "seed": seed,
-        "outputs": [_described(name, value) for name, value in outputs.items()],
         "stats": chip.stats(),
     }
-    if check is not None:
-        from cimc.report.compare import compare_outputs, reference_values
-
-        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs))]
-    if json:
-        print_json(result)
-        return
-    print_table(str(output), ("output", "dtype", "shape"), [(o["name"], o["dtype"], o["shape"]) for o in result["outputs"]])
-    if check is not None:
-        rows = [(row["name"], decibels(row["sqnr_db"], row["largest_error"]), row["largest_error"]) for row in result["check"]]
-        print_table("against ONNX Runtime", ("output", "SQNR dB", "largest error"), rows)
-
-
-def _described(name: str, value: Any) -> dict[str, Any]:
-    """dtype and shape are null for what is no tensor."""
-    tensor = hasattr(value, "dtype")
-    return {"name": name, "dtype": value.dtype.name if tensor else None, "shape": list(value.shape) if tensor else None}
+    print_run(output, outputs, inputs, result, check, json)
