@@ -77,6 +77,13 @@ def figure(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def training_rows(training: Mapping[str, Any]) -> list[tuple[str, object]]:
+    """Settings of a training for a table; the figures of its target are for machines."""
+    rows = [(name.replace("_", " "), value) for name, value in training.items() if name not in ("target_figures", "continues")]
+    before = training_rows(training["continues"]) if training.get("continues") else []
+    return rows + [(f"before: {name}", value) for name, value in before]
+
+
 def decibels(sqnr_db: float | None, largest_error: float) -> float | str | None:
     """An SQNR for people; without one, either nothing differs or the reference is all zero."""
     return "exact" if sqnr_db is None and largest_error == 0 else sqnr_db

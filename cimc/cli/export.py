@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
@@ -32,9 +32,6 @@ def export(
     flash: Annotated[
         list[str] | None, typer.Option(metavar="bin|hex|c", help="Also write this form beside the image; may be repeated.")
     ] = None,
-    training: Annotated[
-        Path | None, typer.Option(metavar="SETTINGS.json", help="Settings of the training, to be kept in the image.")
-    ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Sign with this Ed25519 private key.")] = None,
     json: Json = False,
 ) -> None:
@@ -62,7 +59,6 @@ def export(
         calibration=calibration,
         chips=chips,
         die=die,
-        training=None if training is None else _settings(training),
         key=sign,
     )
     output = output or program_file.with_suffix(".cimg")
@@ -83,18 +79,3 @@ def export(
     typer.echo(f"  sha256 {report['sha256']}")
     for path in forms.values():
         typer.echo(f"  {path}")
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """A JSON object from a file."""
-    from json import loads
-
-    from cimc.errors import DataError
-
-    try:
-        value = loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise DataError(f"cannot be read as JSON: {error}", where=str(path)) from error
-    if not isinstance(value, dict):
-        raise DataError("the file holds no JSON object", where=str(path), fix='for example {"epochs": 13, "lr": 0.004}')
-    return value

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, Seed, figure, print_json, print_run, print_table
+from cimc.cli.common import Json, Seed, figure, print_json, print_run, print_table, training_rows
 
 app = typer.Typer(name="image", help="Inference-chip images: show, check, compare, program, run.", no_args_is_help=True)
 
@@ -56,6 +56,8 @@ def info(
     keys = ("name", "rows", "columns", "segments", "adc_range_ua")
     print_table("layers", columns, [(*(row[key] for key in keys), " ".join(row["places"][:4])) for row in report["layers"]])
     print_table("cells", ("use", "cells"), list(report["cells"].items()))
+    if report["training"]:
+        print_table("training", ("", "value"), training_rows(report["training"]))
     for text in report["notes"]:
         typer.echo(f"note: {text}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Compiled, Json, parse_copies, print_json, print_table
+from cimc.cli.common import Compiled, Json, parse_copies, print_json, print_table, training_rows
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ def inspect(
     print_table("cost of an image", ("", "value"), _cost_rows(report))
     if nodes:
         print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
+    if program.provenance.training:
+        print_table("training", ("", "value"), training_rows(program.provenance.training))
     for text in program.provenance.notes:
         typer.echo(f"note: {text}")
 

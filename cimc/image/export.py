@@ -62,7 +62,7 @@ def export_image(
         calibration: Input images by name, or the path of a data file.
         chips: As many chips as may be used; None: as many as it takes.
         die: Name of the die; None: that of the fault map.
-        training: Settings of the training, to be kept in the image.
+        training: Settings of a training elsewhere, to be kept in the image; None: those of the program's training.
         key: File of an Ed25519 private key in PEM, to sign with.
 
     Raises:
@@ -112,7 +112,10 @@ def export_image(
     else:
         spots = as_compiled(program)
     notes += made_anew
-    about = {"notes": [*program.provenance.notes, *notes], "training": dict(training) if training else None}
+    about = {
+        "notes": [*program.provenance.notes, *notes],
+        "training": dict(training) if training else program.provenance.training,
+    }
     if die is not None and len(die.encode()) > 64:
         raise CimcError("the die's name is longer than 64 bytes", where="die")
     name = die if die is not None else faults.die if faults else ""

@@ -236,6 +236,7 @@ class Provenance(_Record):
     model: str = Field("", description="File name of the model.")
     model_sha256: str = ""
     calibration: str = Field("", description="The data behind input scales and ADC ranges, in words.")
+    training: dict[str, Any] | None = Field(None, description="Settings of its training on a chip, by name; null: none.")
     notes: tuple[str, ...] = ()
 
 

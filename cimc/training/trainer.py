@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
+from pydantic_core import from_json, to_json
 
 from cimc.errors import CimcError
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
+from cimc.targets.description import figures_of
 from cimc.training import optimizers, schedules
 from cimc.training.cost import Count, training_cost
 from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
@@ -26,6 +28,7 @@ from cimc.training.scores import Scores
 from cimc.training.step import Step, StepResult, training_program
 
 Update = Literal["threshold", "residual", "naive"]
+Form = Literal["training", "inference"]
 
 
 class Trainer:
@@ -105,9 +108,12 @@ class Trainer:
         training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
         self._model_notes = len(self.notes)
-        self._calibrated = bool(chip.memory) and init is None  # then it brings ranges too
+        self._init: str = init or ("trained" if chip.memory else "weights")
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         self._step = step = Step(training, chip)
+        self._ranges_for: set[Form] = set()
+        if chip.memory and init is None:  # then it brings ranges too
+            self._ranges_for = {"inference"} if step.has_own_form else {"inference", "training"}
 
         def learner(start: Init | None) -> Learner:
             states = initial_states(chip, step.trained_layers, start, window, self.notes)
@@ -130,6 +136,7 @@ class Trainer:
             "trainable": list(trainable), "ste": ste, "threshold": threshold, "clip norm": clip_norm, "accumulate": accumulate,
             "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
+        self._told = False
 
     # Steps --------------------------------------------------------------------------------------------------------
 
@@ -146,19 +153,19 @@ class Trainer:
             RunError: The loss is not finite.
         """
         batch = self._feed.batch(x, y)
-        if not self._calibrated:
-            self._calibrate(batch[0])
+        self._suit("training", batch)
         return self._advance([batch], self._schedule.lr if lr is None else lr).loss
 
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
         """Gradient of the mean loss by initializer name, as one step on this batch would use it; nothing is changed."""
         batch = self._feed.batch(x, y)
-        if not self._calibrated:
-            self._calibrate(batch[0])
+        self._suit("training", batch)
         return self._step.run(*batch, self.images).gradients
 
     def _advance(self, batches: list[Batch], lr: float) -> StepResult:
         gradients: dict[str, NDArray[Any]] = {}
+        if not self._told:
+            self._tell({})
         before = self._stats()
         for inputs, labels in batches:
             result = self._step.run(inputs, labels, self.images)
@@ -189,9 +196,18 @@ class Trainer:
             "dac_clips": sum(s.dac_clips for s in stats.values()),
         }
 
-    def _calibrate(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        self.chip.calibrate(inputs)
-        self._calibrated = True
+    def _suit(self, form: Form, batch: Batch) -> None:
+        """Have input gains and ADC ranges that were chosen for a form of the model."""
+        if form not in self._ranges_for:
+            self._calibrate(form, batch)
+
+    def _calibrate(self, form: Form, batch: Batch) -> None:
+        if form == "training" and self._step.has_own_form:
+            self._step.calibrate(*batch, self.chip)
+            self._ranges_for = {"training"}
+        else:
+            self.chip.calibrate(batch[0])
+            self._ranges_for = {"inference"} if self._step.has_own_form else {"inference", "training"}
         self._since = self._stats()
 
     def _out_of_range(self) -> bool:
@@ -251,9 +267,10 @@ class Trainer:
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
         self._schedule, progress = self._schedule_of(), Progress()
-        self._calibrated = False
+        self._ranges_for = set()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
+        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()})
         run = Run(self, source, tests, epochs, progress, [*self.callbacks, *callbacks], checkpoint_steps)
         if checkpoint is not None:
             run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
@@ -270,7 +287,24 @@ class Trainer:
             "the model's weights do no better than guessing: W starts as read from the devices as they were born "
             "(init weights programs the model's)"
         )
-        self._learner = self._learner_from("devices")
+        self._learner, self._init = self._learner_from("devices"), "devices"
+
+    def _tell(self, run: Mapping[str, Any]) -> None:
+        """Let the chip's program say how it is trained; ``continues`` is the training that this one goes on from."""
+        program = self.chip.program
+        target, before = program.target, program.provenance.training
+        own = {name.replace(" ", "_"): value for name, value in self._settings.items() if name != "model"}
+        chosen = {
+            "target": target.name,
+            "target_figures": {path: value for path, value in figures_of(target).items() if path != "description"},
+            "update": own["update"] or target.update.rule,
+            "window": target.update.window_he if own["window"] is None else own["window"],
+            "init": self._init,
+        }
+        training = {**own, **chosen, **run, **({} if before is None else {"continues": before})}
+        text = to_json(training, inf_nan_mode="null", fallback=lambda value: getattr(value, "tolist", value.__str__)())
+        provenance = program.provenance.model_copy(update={"training": from_json(text)})
+        self.chip.program, self._told = program.model_copy(update={"provenance": provenance}), True
 
     def evaluate(self, x: Inputs, y: Any = None, batch: int = 256) -> dict[str, Any]:
         """Loss and accuracy on the chip in inference form; ``accuracy`` is null where the loss is no classification.
@@ -288,8 +322,7 @@ class Trainer:
         loss, right, scored, images = 0.0, 0, 0, 0
         for first in range(0, source.images - (source.images % size if self._feed.fixed_batch else 0), size):
             inputs, labels = source.taken(slice(first, first + size))
-            if not self._calibrated:
-                self._calibrate(inputs)
+            self._suit("inference", (inputs, labels))
             outputs = self.chip.run(inputs, first)
             count = len(next(iter(inputs.values())))
             loss += self._scores.loss(outputs, labels) * count

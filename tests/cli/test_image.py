@@ -56,14 +56,29 @@ def test_read_back_and_fault_map(made: Path, tmp_path: Path) -> None:
     assert "of die d7" in refused.err
 
 
-def test_training_settings_are_kept(made: Path, tmp_path: Path) -> None:
-    (tmp_path / "s.json").write_text('{"epochs": 13, "lr": 0.004}')
-    done = cimc("export", made / "small.cim", "-o", tmp_path / "m.cimg", "--training", tmp_path / "s.json", "--json")
-    assert done.json["training"] == {"epochs": 13, "lr": 0.004}
-    for text in ("[1]", "{"):
-        (tmp_path / "s.json").write_text(text)
-        assert cimc("export", made / "small.cim", "--training", tmp_path / "s.json", "-o", tmp_path / "n.cimg").code == 2
-    assert not (tmp_path / "n.cimg").exists()
+def test_an_image_of_a_trained_chip_says_how_it_was_trained(made: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(2)
+    np.savez(tmp_path / "d.npz", x=random.random((40, 6, 6), np.float32), y=random.integers(0, 4, 40))
+    options = ("--data", tmp_path / "d.npz", "--epochs", 2, "--batch", 8, "--lr", 0.01, "--update", "residual")
+    assert cimc("train", made / "small.cim", *options, "--clip-norm", "inf", "-o", tmp_path / "t.cim").code == 0
+    training = cimc("inspect", tmp_path / "t.cim", "--json").json["provenance"]["training"]
+    expected = {"target": "bulk-rram", "epochs": 2, "batch_size": 8, "learning_rate": 0.01, "optimizer": "adamw", "seed": 0}
+    expected |= {"update": "residual", "schedule": "cosine", "loss": "softmax_cross_entropy", "clip_norm": None}
+    assert training.items() >= expected.items()
+    assert training["window"] == training["target_figures"]["update.window_he"]
+    assert "40, 1, 6, 6" in training["data"]
+    assert "residual" in cimc("inspect", tmp_path / "t.cim").out
+    assert cimc("inspect", made / "small.cim", "--json").json["provenance"]["training"] is None
+
+    for chip in ("bulk-rram", "isaac"):
+        done = cimc("export", tmp_path / "t.cim", "-c", chip, "-o", tmp_path / "t.cimg", "--json")
+        assert done.json["training"] == training
+    assert cimc("image", "info", tmp_path / "t.cimg", "--json").json["training"] == training
+    assert "residual" in cimc("image", "info", tmp_path / "t.cimg").out
+
+    assert cimc("train", tmp_path / "t.cim", *options, "-o", tmp_path / "u.cim").code == 0
+    again = cimc("inspect", tmp_path / "u.cim", "--json").json["provenance"]["training"]
+    assert (again["init"], again["continues"]) == ("trained", training)
 
 
 def test_info_and_one_cell(image: Path) -> None:

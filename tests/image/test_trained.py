@@ -49,6 +49,14 @@ def test_read_back_is_the_same_from_the_chip_and_from_its_file(chip: cimc.Chip, 
         np.testing.assert_allclose(image.goals(number).g_us, chip.conductances(layer.name), atol=1e-4)
 
 
+def test_single_steps_leave_their_settings_too(chip: cimc.Chip) -> None:
+    training = chip.trained_program().provenance.training
+    assert training is not None
+    assert (training["learning_rate"], training["batch_size"], training["init"]) == (0.05, 16, "weights")
+    assert cimc.export_image(chip, "isaac").meta["training"] == training
+    assert cimc.export_image(chip, training={"lr": 1}).meta["training"] == {"lr": 1}
+
+
 def test_another_chip_takes_the_trained_weights(chip: cimc.Chip) -> None:
     image = cimc.export_image(chip, "isaac")
     program = chip.trained_program()
