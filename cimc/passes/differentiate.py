@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
-from cimc.errors import CimcError, ModelError, TargetError, VerifyError
+from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
 from cimc.ir.vmm import is_vmm
 from cimc.passes.base import Compilation, Pass
@@ -31,6 +31,7 @@ from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
 from cimc.passes.training.losses import add_loss
 from cimc.passes.training.pools import shorten_pools
+from cimc.targets.transposed import transposed_target
 
 
 @gradient("Vmm", domain=DOMAIN)
@@ -83,12 +84,8 @@ class Differentiate(Pass):
         for word, value, known in (("backward", self.backward, ("digital", "analog")), ("ste", self.ste, ("pass", "clipped"))):
             if value not in known:
                 raise CimcError(f"{word} is {value}", fix=f"it is one of: {', '.join(known)}")
-        if self.backward == "analog" and not getattr(state.target.array, "transposed", False):
-            raise TargetError(
-                "the chip has no transposed read, so no analog backward pass",
-                where=f"target {state.target.name}",
-                fix="use --backward digital",
-            )
+        if self.backward == "analog":
+            transposed_target(state.target)
         names = {name for names in _names(state.model.graph).values() for name in names}
         for pattern in (*self.trainable, *self.frozen):
             if not any(fnmatchcase(name, pattern) for name in names):

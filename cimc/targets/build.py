@@ -63,6 +63,7 @@ _MESSAGES = {
     "bool_type": "must be true or false",
     "string_type": "must be text",
     "tuple_type": "must be a list",
+    "model_type": "must be a section, {{}} or null",
     "string_too_long": "is too long",
     "string_pattern_mismatch": "may hold letters, digits, dot, dash and underline only",
     "greater_than_equal": "must be at least {ge}",

@@ -6,10 +6,10 @@ A duration is always ``_ns``, so that ``us`` never means two things.
 
 from __future__ import annotations
 
-from functools import cache, reduce
-from typing import Any, Literal, Self
+from functools import cache
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
 
@@ -17,6 +17,31 @@ class Section(BaseModel):
     """One part of a description; unknown fields are refused, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Transposed(Section):
+    """A read of the array the other way: bit lines are driven, word lines converted. A vector is driven at its own full
+    scale, in two phases (the codes of its positive and of its negative values), each converted once. null: as the forward read.
+    """
+
+    dac_bits: int | None = Field(None, ge=1, le=16, description="Bits of a code, sign not counted; null: as dac.bits.")
+    adc_bits: int | None = Field(None, ge=1, le=24, description="Bits of an output code; null: as adc.bits.")
+    range_ua: float | None = Field(
+        None,
+        gt=0,
+        le=1e12,
+        description="Full scale, from 0, of a conversion, in effective current as adc.range_ua; a vector whose lines could carry "
+        "more is driven at a lower scale. null: read voltage x g_max x the square root of the weight columns of a tile.",
+    )
+    sigma_lsb: float | None = Field(
+        None, ge=0, le=1e6, description="Noise of a conversion, in LSB of its range; null: as adc.sigma_lsb."
+    )
+    tile_op_ns: float | None = Field(
+        None, gt=0, le=1e12, description="Time of one phase of a transposed read of a tile; null: as timing.tile_op_ns."
+    )
+    tile_op_energy_nj: float | None = Field(
+        None, ge=0, le=1e12, description="Energy of the same; null: as timing.tile_op_energy_nj."
+    )
 
 
 class Array(Section):
@@ -35,6 +60,17 @@ class Array(Section):
         False,
         description="A further bit line whose devices all hold g_min and one level step: it measures the sum of the inputs.",
     )
+    transposed: Transposed | None = Field(
+        None, description="The transposed read, as an analog backward pass needs it; {}: all as the forward read; null: none."
+    )
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A chip without a transposed read is written as it was before there was the field: hashes of it stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.transposed is None:
+            del written["transposed"]
+        return written
 
 
 class Programming(Section):
@@ -333,6 +369,10 @@ class Target(Section):
             raise ValueError(f"array.columns {self.array.columns} cannot hold the {planes} device columns of one weight column")
         if self.weights.cells > 1 and self.device.levels is None:
             raise ValueError("weights.cells above 1 needs device.levels")
+        if self.array.transposed is not None and (self.weights.cells > 1 or self.adc.flipped):
+            raise ValueError(
+                "array.transposed needs weights.cells=1 and adc.flipped=false: a word line adds up columns of equal weight only"
+            )
         return self
 
     @property
@@ -343,9 +383,10 @@ class Target(Section):
     @property
     def is_ideal(self) -> bool:
         """No quantisation, clipping, noise, error or fault anywhere: products are exact in the model's own precision."""
-        d = self.device
+        d, t = self.device, self.array.transposed
         return (
-            self.dac.bits is None
+            (t is None or (t.dac_bits is None and t.adc_bits is None))
+            and self.dac.bits is None
             and self.adc.bits is None
             and d.levels is None
             and self.weights.bits is None
@@ -357,15 +398,19 @@ class Target(Section):
 
 @cache
 def field_table() -> dict[str, FieldInfo]:
-    """Every figure of a description by its dotted path, in the order of the sections; ``sources`` is none."""
+    """Every figure of a description by its dotted path, in the order of the sections; ``sources`` is none.
+
+    A section that a chip may lack stands before its figures: it is a figure too, of value null or {}.
+    """
 
     def walk(section: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
         table: dict[str, FieldInfo] = {}
         for name, info in section.model_fields.items():
-            if isinstance(info.annotation, type) and issubclass(info.annotation, Section):
-                table |= walk(info.annotation, f"{prefix}{name}.")
-            else:
+            inner, optional = _section_of(info)
+            if inner is None or optional:
                 table[f"{prefix}{name}"] = info
+            if inner is not None:
+                table |= walk(inner, f"{prefix}{name}.")
         return table
 
     table = walk(Target, "")
@@ -373,9 +418,35 @@ def field_table() -> dict[str, FieldInfo]:
     return table
 
 
+@cache
+def optional_sections() -> frozenset[str]:
+    """Dotted paths of the sections that a chip may lack."""
+    return frozenset(path for path, info in field_table().items() if _section_of(info)[0] is not None)
+
+
+def _section_of(info: FieldInfo) -> tuple[type[Section] | None, bool]:
+    """The section that a field is, and whether it may be null; None: a plain figure."""
+    kinds = get_args(info.annotation) or (info.annotation,)
+    sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
+    return (sections[0] if sections else None), len(kinds) > 1
+
+
 def figures_of(target: Target) -> dict[str, Any]:
-    """Every figure of a target by its dotted path."""
-    return {path: reduce(getattr, path.split("."), target) for path in field_table()}
+    """Every figure of a target by its dotted path; none of sections that it lacks."""
+
+    def walk(section: Section, prefix: str) -> dict[str, Any]:
+        figures: dict[str, Any] = {}
+        for name, info in type(section).model_fields.items():
+            value = getattr(section, name)
+            if isinstance(value, Section):
+                figures |= walk(value, f"{prefix}{name}.")
+            elif _section_of(info)[0] is None:
+                figures[f"{prefix}{name}"] = value
+        return figures
+
+    figures = walk(target, "")
+    del figures["sources"]
+    return figures
 
 
 _UNITS = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cimc.errors import TargetError
-from cimc.targets.description import field_table
+from cimc.targets.description import field_table, optional_sections
 from cimc.targets.yaml_file import Lines
 
 #: Source of a figure that a setting changed.
@@ -51,10 +51,25 @@ def flatten(document: Mapping[str, Any], origin: str, lines: Lines | None = None
     return figures
 
 
+def laid_over(base: Figures, new: Figures) -> Figures:
+    """``base`` with the figures of ``new`` instead of its own.
+
+    A section given as a whole ({} or null) takes the place of its figures, and a figure that of its section given as a whole.
+    """
+
+    def replaced(path: str) -> bool:
+        return any(other.startswith(f"{path}.") or path.startswith(f"{other}.") for other in new)
+
+    around = tuple(f"{section}." for section in optional_sections())
+    touched = any(path in optional_sections() or path.startswith(around) for path in new)
+    kept = {path: figure for path, figure in base.items() if not replaced(path)} if touched else base
+    return kept | new
+
+
 def _leaves(node: Mapping[str, Any], path: tuple[str, ...], origin: str) -> Iterator[tuple[tuple[str, ...], Any, str | None]]:
     for key, value in node.items():
         here = (*path, str(key))
-        if not isinstance(value, Mapping):
+        if not isinstance(value, Mapping) or (not value and ".".join(here) in optional_sections()):
             yield here, value, None
         elif "value" not in value and "source" not in value:
             yield from _leaves(value, here, origin)

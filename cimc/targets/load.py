@@ -13,7 +13,7 @@ from typing import Any
 from cimc.errors import TargetError
 from cimc.targets.build import build
 from cimc.targets.description import Target
-from cimc.targets.figures import Figure, Figures, flatten
+from cimc.targets.figures import Figure, Figures, flatten, laid_over
 from cimc.targets.settings import parse_settings
 from cimc.targets.yaml_file import Lines, read_yaml
 
@@ -37,7 +37,7 @@ def load_target(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence
     """
     origin = f"target {ref.name}" if isinstance(ref, Target) else str(ref)
     figures = _figures(ref, Path(), ())
-    return build(figures | parse_settings(settings or {}), origin)
+    return build(laid_over(figures, parse_settings(settings or {})), origin)
 
 
 def available_targets() -> dict[str, str]:
@@ -89,7 +89,7 @@ def _extended(
     if "extends" in document:
         base = _figures(document["extends"], folder, chain)
     inherited = {path: figure for path, figure in base.items() if path not in _OWN}
-    return {"name": Figure(name, None, origin)} | inherited | flatten(own, origin, lines)
+    return laid_over({"name": Figure(name, None, origin)} | inherited, flatten(own, origin, lines))
 
 
 def _entry_point(name: str, chain: tuple[str, ...]) -> Any:

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cimc.errors import TargetError
-from cimc.targets.description import field_table
-from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_path
+from cimc.targets.description import field_table, optional_sections
+from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_path, laid_over
 from cimc.targets.yaml_file import parse_yaml
 
 
@@ -20,11 +20,15 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
     if isinstance(settings, str):
         settings = [settings]
     pairs = _pairs(settings) if isinstance(settings, Mapping) else (_split(text) for text in settings)
-    figures = {}
+    figures: Figures = {}
     for path, value in pairs:
         where = f"--set {path}={value}"
         check_path(path, where)
-        figures[path] = Figure(_typed(path, value, where) if isinstance(value, str) else value, SET_BY_USER, where)
+        typed = _typed(path, value, where) if isinstance(value, str) else value
+        whole = path in optional_sections() and isinstance(typed, Mapping) and typed
+        for inner, given in _pairs(typed, f"{path}.") if whole else [(path, typed)]:
+            check_path(inner, where)
+            figures = laid_over(figures, {inner: Figure(given, SET_BY_USER, where)})
     return figures
 
 
@@ -38,7 +42,7 @@ def _split(text: str) -> tuple[str, str]:
 def _pairs(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for key, value in settings.items():
         path = f"{prefix}{key}"
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and (value or path not in optional_sections()):
             yield from _pairs(value, f"{path}.")
         else:
             yield path, value
@@ -51,6 +55,6 @@ def _typed(path: str, text: str, where: str) -> Any:
         return text
     if not text:
         raise TargetError("no value given", where=where, fix=f"--set {path}=null, where nothing is meant")
-    if "," in text and not text.startswith("["):
+    if "," in text and not text.startswith(("[", "{")):
         text = f"[{text}]"
     return parse_yaml(text, where)[0]
