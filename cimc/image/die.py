@@ -236,23 +236,7 @@ def _program(target: Target, goal_us: Array, key: int) -> tuple[Array, Array | N
         writes = made.write(which, goals)
         return g_us, None, None, writes
     done = made.verify(which, goals)
-    pulses, reads, v = int(done.pulses.sum()), int(done.reads.sum()), target.device.write_verify
-
-    def total(a_pulse: float | None, a_read: float | None) -> float | None:
-        return None if a_pulse is None or a_read is None else pulses * a_pulse + reads * a_read
-
-    writes = Writes(
-        updates=0,
-        devices=which.size,
-        pulses=pulses,
-        trials=int(done.trials.sum()),
-        reads=reads,
-        failed=int((~done.success).sum()),
-        worn=done.worn,
-        time_ns=total(v.pulse_ns, v.verify_ns),
-        energy_nj=total(v.pulse_energy_nj, v.verify_energy_nj),
-    )
-    return g_us, done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape), writes
+    return g_us, done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape), done.writes(target.device.write_verify)
 
 
 def _self_test(image: Image, target: Target, held: Mapping[str, Devices], seed: int, quiet: bool) -> tuple[int, int]:

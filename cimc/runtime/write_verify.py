@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from cimc.errors import TargetError
 from cimc.runtime import rng
 from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
-from cimc.targets.description import Target
+from cimc.targets.description import Target, WriteVerify
 
 _F0, _F1 = np.float32(0), np.float32(1)
 
@@ -89,6 +89,24 @@ class Verified:
     """The last verify read lay in tolerance."""
     worn: int
 
+    def writes(self, figures: WriteVerify) -> Writes:
+        """Totals; time and energy by the target's figures, None where one is missing."""
+        pulses, reads = int(self.pulses.sum()), int(self.reads.sum())
+
+        def total(a_pulse: float | None, a_read: float | None) -> float | None:
+            return None if a_pulse is None or a_read is None else pulses * a_pulse + reads * a_read
+
+        return Writes(
+            devices=self.success.size,
+            pulses=pulses,
+            trials=int(self.trials.sum()),
+            reads=reads,
+            failed=int((~self.success).sum()),
+            worn=self.worn,
+            time_ns=total(figures.pulse_ns, figures.verify_ns),
+            energy_nj=total(figures.pulse_energy_nj, figures.verify_energy_nj),
+        )
+
 
 class VerifyWriter(DeviceState):
     """Writes pulse by pulse; arguments as of `DeviceState`.
@@ -132,19 +150,4 @@ class VerifyWriter(DeviceState):
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
-        done, v = self.verify(devices, goal_us), self.device.write_verify
-        pulses, reads = int(done.pulses.sum()), int(done.reads.sum())
-
-        def total(a_pulse: float | None, a_read: float | None) -> float | None:
-            return None if a_pulse is None or a_read is None else pulses * a_pulse + reads * a_read
-
-        return Writes(
-            devices=devices.size,
-            pulses=pulses,
-            trials=int(done.trials.sum()),
-            reads=reads,
-            failed=int((~done.success).sum()),
-            worn=done.worn,
-            time_ns=total(v.pulse_ns, v.verify_ns),
-            energy_nj=total(v.pulse_energy_nj, v.verify_energy_nj),
-        )
+        return self.verify(devices, goal_us).writes(self.device.write_verify)
