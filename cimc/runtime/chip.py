@@ -96,6 +96,10 @@ class Chip:
         Raises:
             DataError: Inputs do not suit the model.
         """
+        self._run(inputs, 0, self.calibrator(), ())
+
+    def calibrator(self) -> Watch:
+        """What chooses each layer's input gain and ADC range at the first read that it watches."""
         ready: set[str] = set()
 
         def watch(step: VmmStep, x: NDArray[Any]) -> None:
@@ -103,7 +107,7 @@ class Chip:
                 ready.add(step.layer)
                 self._calibrate_layer(step, x)
 
-        self._run(inputs, 0, watch, ())
+        return watch
 
     def _calibrate_layer(self, step: VmmStep, x: NDArray[Any]) -> None:
         crossbar = self._crossbars[step.layer]

@@ -15,7 +15,7 @@ from cimc.training.data import Arrays, Batch, Stream
 from cimc.training.history import TIMING, Callback, Metrics, Row
 
 if TYPE_CHECKING:
-    from cimc.training.trainer import Trainer
+    from cimc.training.trainer import Form, Trainer
 
 
 class DivergedError(RunError):
@@ -116,8 +116,8 @@ class Run:
 
     def _step(self, batches: list[Batch], per_epoch: int | None) -> None:
         trainer, at = self.trainer, self.at
-        if not trainer._calibrated:
-            self._calibrate(batches)
+        if "training" not in trainer._ranges_for:
+            self._calibrate("training", batches)
         lr = self._rate(per_epoch)
         try:
             result = trainer._advance(batches, lr)
@@ -132,23 +132,23 @@ class Run:
         at.step, at.images, at.losses = at.step + 1, at.images + images, at.losses + result.loss * images
         at.right, at.scored, at.lr = at.right + right, at.scored + scored, lr
         if trainer._out_of_range():
-            self._calibrate(batches)
+            self._calibrate("training", batches)
             at.recalibrations += 1
         row = {"epoch": at.epoch + 1, "step": trainer.steps, "lr": lr, "loss": result.loss, "images": images}
         for callback in self.callbacks:
             callback.on_step(trainer, row)
 
-    def _calibrate(self, batches: list[Batch]) -> None:
+    def _calibrate(self, form: Form, batches: list[Batch]) -> None:
         trainer = self.trainer
         size = trainer._feed.fixed_batch
         if isinstance(self.source, Arrays) and size is None:
-            trainer._calibrate(self.source.some(trainer._calibration_images)[0])
+            trainer._calibrate(form, self.source.some(trainer._calibration_images))
         else:
-            trainer._calibrate(batches[-1][0])
+            trainer._calibrate(form, batches[-1])
 
     def _calibrate_after_epoch(self) -> None:
         if isinstance(self.source, Arrays) and self.trainer._feed.fixed_batch is None:
-            self._calibrate([])
+            self._calibrate("inference", [])
 
     def _row(self, count: Count, seconds: float, images: int) -> Row:
         trainer, at = self.trainer, self.at
@@ -196,7 +196,7 @@ class Run:
             "progress": vars(self.at),
             "steps": trainer.steps,
             "images": trainer.images,
-            "calibrated": trainer._calibrated,
+            "calibrated": sorted(trainer._ranges_for),
             "since": {name: value - trainer._since[name] for name, value in trainer._stats().items()},
             "count": trainer._count.to_dict(),
             "ranges": ranges,
@@ -209,6 +209,6 @@ class Run:
         trainer._learner.restore(found.arrays, record["ranges"])
         trainer._schedule.restore(found.part("schedule"))
         self.at = Progress(**record["progress"])
-        trainer.steps, trainer.images, trainer._calibrated = record["steps"], record["images"], record["calibrated"]
+        trainer.steps, trainer.images, trainer._ranges_for = record["steps"], record["images"], set(record["calibrated"])
         trainer._count = Count.of(record["count"])
         trainer._since = {name: value - record["since"][name] for name, value in trainer._stats().items()}

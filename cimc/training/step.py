@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
-from cimc.ir.program import Layer, Program, UpdateStep, weight_matrix
-from cimc.runtime.executor import Executor
+from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
+from cimc.runtime.executor import Executor, Watch
 from cimc.runtime.learn import Learning
 
 if TYPE_CHECKING:
@@ -156,6 +156,11 @@ class Step:
         }
 
     @property
+    def has_own_form(self) -> bool:
+        """Whether activations differ from those of inference, by batch statistics or dropout."""
+        return any(isinstance(s, MaskStep) or (isinstance(s, UpdateStep) and s.action == "assign") for s in self.program.steps)
+
+    @property
     def trained_layers(self) -> tuple[str, ...]:
         """Layers that get a gradient."""
         return tuple(s.layer for s in self.program.steps if isinstance(s, UpdateStep) and s.layer is not None)
@@ -177,12 +182,25 @@ class Step:
         Raises:
             DataError: Inputs or labels do not suit the model.
         """
+        outputs, learning = self._run(inputs, labels, first_image)
+        loss = float(np.asarray(outputs[self._loss]).reshape(()))
+        return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
+
+    def calibrate(self, inputs: Mapping[str, Any], labels: Array | None, chip: Chip) -> None:
+        """Choose the chip's input gains and ADC ranges for the training form: batch statistics, dropout.
+
+        Raises:
+            DataError: Inputs or labels do not suit the model.
+        """
+        self._run(inputs, labels, 0, chip.calibrator())
+
+    def _run(
+        self, inputs: Mapping[str, Any], labels: Array | None, first_image: int, watch: Watch | None = None
+    ) -> tuple[dict[str, Any], Learning]:
         feeds = dict(inputs)
         if labels is not None and self.program.labels is not None:
             feeds[self.program.labels] = labels
         learning = Learning(self.weights, self.parameters)
         # Kernels have threads of their own; a second pool beside them would cost more than it gives.
         with self._blas.limit(limits=1, user_api="blas"):
-            outputs = self._executor.run(feeds, first_image, learning=learning)
-        loss = float(np.asarray(outputs[self._loss]).reshape(()))
-        return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
+            return self._executor.run(feeds, first_image, watch, learning=learning), learning
