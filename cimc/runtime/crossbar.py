@@ -77,6 +77,7 @@ class Crossbar:
         self.device_columns = target.planes * self.columns + (tiles if target.array.unit_column else 0)
         self._devices: Devices | None = None
         self._plan: Plan | None = None
+        self._stale = False
         self.recode(layer if self.adc_range_ua is None else layer.model_copy(update={"adc_range_ua": self.adc_range_ua}))
         leak = leak_steps(target) * max(end - begin for begin, end in pairwise(self.row_cuts))
         if self._coding.per_bit and leak >= 0.5:
@@ -120,8 +121,8 @@ class Crossbar:
         self._plan = None
 
     def written(self) -> None:
-        """Conductances were changed in place: what is derived from them is made again at the next product."""
-        self._plan = None
+        """Conductances were changed in place: what is derived from them is brought up to date at the next product."""
+        self._stale = True
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
@@ -142,6 +143,10 @@ class Crossbar:
         return self._devices
 
     def _planned(self, positions: int) -> Plan:
+        if self._plan is not None and self._stale:
+            held = (self.matrix,) if self.target.is_ideal else (self.g_us, self.unit_g_us)
+            self._plan = self._plan if self._plan.refresh(*held) else None
+        self._stale = False
         if self._plan is not None:
             return self._plan
         if self.target.is_ideal:

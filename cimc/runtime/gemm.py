@@ -135,7 +135,7 @@ def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any
     Args:
         a: ``[rows, steps * rows of a step]``, contiguous; rows beyond ``count``, up to the next multiple of `TALL`, may be read.
         count: Rows.
-        panels: ``[panels, steps, columns of a panel, rows of a step]``, contiguous, from `pack_panels`; of a's dtype.
+        panels: ``[panels, steps, columns of a panel, rows of a step]``, contiguous, see `layout.Places`; of a's dtype.
         out: ``[rows, columns of all panels]``, contiguous; the same rows beyond ``count`` may be written.
     """
     steps = panels.shape[1]
@@ -187,16 +187,3 @@ def moments_across(words: NDArray[Any], steps: int, wide: int, out: NDArray[Any]
     stride, out_stride = words.shape[1] * 4, out.shape[1] * 4
     for p in range(wide // 16):
         _micro_moments(words, 0, 0, words, p * 64, stride, steps, out, p * 64, out_stride)
-
-
-@njit(nogil=True, cache=True)
-def pack_panels(matrix: NDArray[Any], out: NDArray[Any]) -> None:
-    """``[rows, columns]`` into ``[panels, steps, columns of a panel, rows of a step]``; what is beyond the matrix is 0."""
-    rows, columns = matrix.shape
-    zero = matrix.dtype.type(0)
-    for p in range(out.shape[0]):
-        for k in range(out.shape[1]):
-            for j in range(out.shape[2]):
-                for part in range(out.shape[3]):
-                    r, c = k * out.shape[3] + part, p * out.shape[2] + j
-                    out[p, k, j, part] = matrix[r, c] if r < rows and c < columns else zero

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from math import prod
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm
+from cimc.runtime.rng import Scalar
 from cimc.targets.description import Device, Target
 
 Array = NDArray[Any]
+Index = NDArray[np.int64]
 
 #: Grid steps over the conductance window, about.
 GRID_STEPS = 256
@@ -57,50 +59,67 @@ def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) 
     return np.array([(c0, c1, t0, t1) for (c0, c1), (t0, t1) in zip(pairwise(cuts), pairwise(tiles), strict=True)])
 
 
-def places(row_cuts: tuple[int, ...], blocks: NDArray[np.int64], planes: int, dtype: Any) -> tuple[NDArray[np.int64], int]:
-    """Where each row slice and block of columns starts in a group's packed matrix, ``[slices, blocks]``, and its size."""
-    talls = np.diff(row_cuts)
-    widths = planes * (blocks[:, 1] - blocks[:, 0]) + blocks[:, 3] - blocks[:, 2]
-    panel, per_step = gemm.panel_shape(dtype)
-    sizes = np.outer(-(-talls // per_step) * per_step, -(-widths // panel) * panel)
-    ends = np.cumsum(sizes)
-    return (ends - sizes.reshape(-1)).reshape(sizes.shape), int(ends[-1])
+@dataclass(frozen=True)
+class Places:
+    """Where a group's devices stand in the flat matrix that the kernels read: ``row_at[row] + column_at[row slice, column]``.
+
+    Device columns come first, then unit columns. What is left between them stays 0.
+    """
+
+    starts: Index
+    """``[row slices, blocks]``, or ``[row slices]`` of a narrow layer: where each part starts."""
+    shape: tuple[int, ...]
+    """Of one group's matrix."""
+    row_at: Index
+    column_at: Index
+
+    @classmethod
+    def panels(cls, row_cuts: Index, blocks: Index, planes: int, dtype: Any) -> Places:
+        """As `kernels.read` takes it: panels of `gemm`, one row slice and block of columns after the other."""
+        talls, columns = np.diff(row_cuts), blocks[-1, 1]
+        widths = planes * (blocks[:, 1] - blocks[:, 0]) + blocks[:, 3] - blocks[:, 2]
+        panel, per_step = gemm.panel_shape(dtype)
+        padded = -(-talls // per_step) * per_step
+        sizes = np.outer(padded, -(-widths // panel) * panel)
+        ends = np.cumsum(sizes)
+        starts = (ends - sizes.reshape(-1)).reshape(sizes.shape)
+        # Of each column: its block, and its number there.
+        block, number = np.empty((2, planes * columns + blocks[-1, 3]), np.int64)
+        for b, (c0, c1, u0, u1) in enumerate(blocks):
+            lines = [p * columns + np.arange(c0, c1) for p in range(planes)]
+            inside = np.concatenate([*lines, planes * columns + np.arange(u0, u1)])
+            block[inside], number[inside] = b, np.arange(inside.size)
+        column_at = starts[:, block] + number // panel * panel * padded[:, None] + number % panel * per_step
+        row = np.arange(row_cuts[-1]) - np.repeat(row_cuts[:-1], talls)
+        return cls(starts, (int(ends[-1]),), row // per_step * panel * per_step + row % per_step, column_at)
+
+    @classmethod
+    def across(cls, row_cuts: Index, columns: int) -> Places:
+        """As `narrow.read` takes it: ``[device columns and more, rows]``; an odd number of rows of a slice gets a row of 0."""
+        talls = np.diff(row_cuts)
+        starts = np.cumsum([0, *(-(-talls // 2) * 2)])
+        row_at = np.arange(row_cuts[-1]) + np.repeat(starts[:-1] - row_cuts[:-1], talls)
+        column_at = np.broadcast_to(np.arange(columns) * starts[-1], (talls.size, columns))
+        return cls(starts[:-1], (columns + gemm.TALL, int(starts[-1])), row_at, np.ascontiguousarray(column_at))
 
 
-def pack(devices: Array, units: Array, row_slice: int, blocks: NDArray[np.int64], starts: NDArray[np.int64], out: Array) -> None:
-    """Copy one row slice of one group's devices into its packed matrix.
+@njit(cache=True, nogil=True)
+def put(values: Array, middle: Scalar, per_unit: Scalar, whole: Scalar, row_at: Index, column_at: Index, out: Array) -> None:
+    """``(values - middle) * per_unit`` to their places, rounded where they are whole.
 
     Args:
-        devices: ``[rows, planes, columns]``, values of the grid.
-        units: ``[rows, column tiles]``; no columns without unit columns.
-        row_slice: Number of the slice.
-        blocks: From `column_blocks`.
-        starts: From `places`.
-        out: One group's packed matrix.
+        values: ``[rows, columns]``.
+        middle: In their unit and dtype.
+        per_unit: Grid steps of a unit, in the same dtype.
+        whole: Whether there is a grid.
+        row_at: Of `Places`, these rows.
+        column_at: Of `Places`, these columns.
+        out: One group's matrix, flat.
     """
-    tall = devices.shape[0]
-    for (c0, c1, u0, u1), start in zip(blocks, starts[row_slice], strict=True):
-        part = np.concatenate([devices[:, :, c0:c1].reshape(tall, -1), units[:, u0:u1]], axis=1)
-        panel, per_step = gemm.panel_shape(out.dtype)
-        shape = (-(-part.shape[1] // panel), -(-tall // per_step), panel, per_step)
-        gemm.pack_panels(part, out[start : start + prod(shape)].reshape(shape))
-
-
-def pack_across(groups: list[tuple[Array, Array]], row_cuts: tuple[int, ...]) -> tuple[Array, NDArray[np.int64]]:
-    """The devices of a narrow layer, int16 ``[groups, device columns and more, rows]``, and where each row slice starts in it.
-
-    Args:
-        groups: Devices ``[rows, planes, columns]`` and units ``[rows, column tiles]`` of each group.
-        row_cuts: Row slices; one of an odd number of rows gets a row of 0.
-    """
-    tall, columns = len(groups[0][0]), groups[0][0][0].size
-    starts = np.cumsum([0, *(-(-n // 2) * 2 for n in np.diff(row_cuts))])
-    where = np.arange(tall) + np.repeat(starts[:-1] - row_cuts[:-1], np.diff(row_cuts))
-    out = np.zeros((len(groups), columns + groups[0][1].shape[1] + gemm.TALL, starts[-1]), np.int16)
-    for matrix, (devices, units) in zip(out, groups, strict=True):
-        matrix[:columns, where] = devices.reshape(tall, -1).T
-        matrix[columns : -gemm.TALL, where] = units.T
-    return out, starts[:-1]
+    for r in range(values.shape[0]):
+        for c in range(values.shape[1]):
+            value = (values[r, c] - middle) * per_unit
+            out[row_at[r] + column_at[c]] = np.rint(value) if whole else value
 
 
 def leak_steps(target: Target) -> float:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,16 +16,17 @@ from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
-from cimc.runtime.layout import Grid, column_blocks, pack, pack_across, places
+from cimc.runtime.layout import Grid, Places, column_blocks, put
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
 
 F64 = NDArray[np.float64]
 Array = NDArray[Any]
+Index = NDArray[np.int64]
 
-#: float32 holds every integer up to here; int32 sums stay below the other.
-_EXACT_FLOAT, _EXACT_INT = 2**24, 2**31
+#: float32 holds every integer up to that power of 2; int32 sums stay below the other.
+_EXACT_FLOAT, _EXACT_INT = 24, 31
 #: Rows of a block, at most.
 _HEIGHT = 96
 #: Device columns up to which vectors run along positions, of layers of one position an image and of others: gathering the
@@ -41,8 +44,28 @@ _NOISE = 32
 _IDEAL_ROWS = 512
 
 
-#: Group and rows to the values that devices ``[rows, planes, columns]`` and unit columns ``[rows, column tiles]`` multiply by.
-Held = Callable[[int, slice], tuple[Array, Array]]
+@dataclass(frozen=True)
+class Scale:
+    """From the unit of devices (µS) to what the matrix holds: ``(value - middle) * per_unit``, rounded where it is whole."""
+
+    middle: Any
+    per_unit: Any
+    whole: bool
+
+    @property
+    def numbers(self) -> tuple[Any, Any, bool]:
+        return self.middle, self.per_unit, self.whole
+
+    def largest(self, values: Array) -> float:
+        """Size of the largest step."""
+        ends = np.array([values.min(), values.max()]) if values.size else np.full(2, self.middle)
+        return float(np.abs(np.rint((ends - self.middle) * self.per_unit)).max())
+
+    def largest_sum(self, values: Array, row_cuts: Index) -> float:
+        """Largest sum of steps' sizes down a device column of a row slice."""
+        parts = (part[a:b] for part in values for a, b in pairwise(row_cuts))
+        steps = (np.abs(np.rint((part - self.middle) * self.per_unit)) for part in parts)
+        return max(float(step.sum(axis=0, dtype=np.float64).max(initial=0)) for step in steps)
 
 
 @dataclass(frozen=True)
@@ -51,7 +74,7 @@ class Plan:
 
     matrix: Array
     """Of a narrow layer as `narrow.read` takes it, of three dimensions."""
-    places: NDArray[np.int64]
+    places: Places
     row_cuts: NDArray[np.int64]
     blocks: NDArray[np.int64]
     alpha: Array
@@ -61,6 +84,10 @@ class Plan:
     constants: F64
     factor: F64
     """``[groups * columns]``: of the digital sum, for weights times inputs."""
+    scale: Scale
+    """From devices to the matrix."""
+    limit: float
+    """Size of a step from which on the matrix may need another dtype."""
 
     @classmethod
     def of(
@@ -85,66 +112,68 @@ class Plan:
         one_step = volt_step / coding.full if adc.bits is None else volt_step
         lsb = one_step if adc.bits is None or adc_range_ua is None else adc_range_ua / top
         volt = device.read_voltage_v / coding.full / lsb
-        whole = coding.bits is not None
-
-        def held(g: int, rows: slice) -> tuple[Array, Array]:
-            """Grid steps from the middle, or µS from it; of devices and of unit columns."""
-            both = devices.g_us[g, rows] - np.float32(grid.middle_us), devices.unit_g_us[g, rows] - np.float32(grid.middle_us)
-            for values in both if whole else ():
-                np.multiply(values, np.float32(1 / grid.step_us), out=values)
-                np.rint(values, out=values)
-            return both
-
-        dtype: Any = np.float32
-        if whole:
-            dtype = _dtype(*_largest(held, len(devices.g_us), row_cuts, coding.largest, devices.g_us.size), coding.largest)
+        whole, cuts = coding.bits is not None, np.array(row_cuts)
+        scale = Scale(np.float32(grid.middle_us), np.float32(1 / grid.step_us if whole else 1), whole)
+        dtype, limit = _dtype(devices, scale, cuts, coding.largest) if whole else (np.dtype(np.float32), inf)
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
         constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
         device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
         narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
         # Codes are bytes there, and the sum of their squares is an int32.
-        fits = coding.largest < 256 and int(np.diff(row_cuts).max()) * coding.largest**2 < _EXACT_INT
+        fits = coding.largest < 256 and int(np.diff(row_cuts).max()) * coding.largest**2 < 2**_EXACT_INT
         across = bool(narrow_enough and dtype == np.int16 and fits)
         unit = np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
         factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
-        return cls._packed(held, row_cuts, column_cuts, dtype, c.alpha, unit, coding.weights, np.array(constants), factor, across)
+        blocks = column_blocks(column_cuts, target.planes, unit.shape[2] > 0)
+        places = Places.across(cuts, device_columns) if across else Places.panels(cuts, blocks, c.alpha.shape[2], dtype)
+        plan = cls(
+            np.zeros((len(devices.g_us), *places.shape), dtype), places, cuts, blocks, c.alpha, unit,
+            tile_of_column(column_cuts), coding.weights, np.array(constants), factor, scale, limit,
+        )  # fmt: skip
+        plan._pack(devices.g_us, devices.unit_g_us)
+        return plan
 
     @classmethod
     def ideal(cls, matrix: Array) -> Plan:
         """The plan of the weights themselves, in float64 where they are, else float32."""
         groups, rows, columns = matrix.shape
-        dtype = np.float64 if matrix.dtype == np.float64 else np.float32
-        cuts = (*range(0, rows, _IDEAL_ROWS), rows)
-
-        def held(g: int, rows: slice) -> tuple[Array, Array]:
-            values = matrix[g, rows].astype(dtype)
-            return values[:, None], np.zeros((len(values), 0), dtype)
-
+        dtype = np.dtype(np.float64 if matrix.dtype == np.float64 else np.float32)
+        cuts, blocks = np.array([*range(0, rows, _IDEAL_ROWS), rows]), column_blocks((0, columns), 1, False)
+        places = Places.panels(cuts, blocks, 1, dtype)
         alpha = np.ones((groups, len(cuts) - 1, 1, columns))
-        constants = np.array([0.0, 1.0, 0.0, 0.0, -1.0])
-        unit, one = np.zeros((*alpha.shape[:2], 0)), np.ones(groups * columns)
-        return cls._packed(held, cuts, (0, columns), dtype, alpha, unit, np.ones(1), constants, one)
+        plan = cls(
+            np.zeros((groups, *places.shape), dtype), places, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
+            np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]), np.ones(groups * columns),
+            Scale(dtype.type(0), dtype.type(1), False), inf,
+        )  # fmt: skip
+        plan.refresh(matrix)
+        return plan
 
-    @classmethod
-    def _packed(
-        cls, held: Held, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], dtype: Any, alpha: Array, unit: Array,
-        phase_weight: F64, constants: F64, factor: F64, across: bool = False,
-    ) -> Plan:  # fmt: skip
-        groups, slices, planes, _ = alpha.shape
-        blocks = column_blocks(column_cuts, planes, unit.shape[2] > 0)
-        starts, size = places(row_cuts, blocks, planes, dtype)
-        if across:
-            matrix, starts = pack_across([held(g, slice(None)) for g in range(groups)], row_cuts)
-        else:
-            matrix = np.empty((groups, size), dtype)
+    def refresh(self, values: Array, units: Array | None = None) -> bool:
+        """Take in what was written; False, and nothing taken in, where it reaches further than the matrix's dtype allows.
 
-            def slice_of(number: int) -> None:
-                g, s = divmod(number, slices)
-                pack(*held(g, slice(row_cuts[s], row_cuts[s + 1])), s, blocks, starts, matrix[g])
+        Args:
+            values: Conductances in µS, ``[groups, rows, planes, columns]``; of the ideal plan the weights.
+            units: Of unit columns, ``[groups, rows, column tiles]``.
+        """
+        values = values.astype(self.scale.middle.dtype, copy=False)
+        if self.limit < inf and self.scale.largest(values) >= self.limit:
+            return False
+        self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype) if units is None else units)
+        return True
 
-            parallel(slice_of, groups * slices, _threads_for(matrix.size))
-        tiles = tile_of_column(column_cuts)
-        return cls(matrix, starts, np.array(row_cuts), blocks, alpha, unit, tiles, phase_weight, constants, factor)
+    def _pack(self, values: Array, units: Array) -> None:
+        groups, slices, columns = len(values), len(self.row_cuts) - 1, values[0, 0].size
+
+        def slice_of(number: int) -> None:
+            g, s = divmod(number, slices)
+            rows = slice(self.row_cuts[s], self.row_cuts[s + 1])
+            row_at, at, flat = self.places.row_at[rows], self.places.column_at[s], self.matrix[g].reshape(-1)
+            put(values[g, rows].reshape(-1, columns), *self.scale.numbers, row_at, at[:columns], flat)
+            if units.shape[2]:
+                put(units[g, rows], *self.scale.numbers, row_at, at[columns:], flat)
+
+        parallel(slice_of, groups * slices, _threads_for(values.size))
 
     @cached_property
     def _scratch(self) -> tuple[int, int]:
@@ -179,7 +208,7 @@ class Plan:
             a = np.empty(height * tallest, self.matrix.dtype)
             sums = np.empty(height * widest, gemm.sums_dtype(self.matrix.dtype))
             saturated: int = kernels.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places.starts,
                 self.row_cuts, self.blocks, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
                 np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides, a, sums,
             )  # fmt: skip
@@ -201,7 +230,7 @@ class Plan:
 
         def part(begin: int, end: int) -> int:
             saturated: int = narrow.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places,
+                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places.starts,
                 self.row_cuts, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
                 np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides,
                 *narrow.scratch(height, tallest, columns, planes * columns, units),
@@ -218,30 +247,19 @@ def _spread(part: Callable[[int, int], int], tasks: int, number: int) -> int:
     return sum(parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number))
 
 
-def _dtype(largest_step: float, largest_sum: float, largest_code: int) -> Any:
-    """The dtype of grid steps that keeps every product exact."""
-    product = largest_sum * largest_code
-    if max(largest_step, largest_code) < 2**15 and product < _EXACT_INT and gemm.has_avx2():
-        return np.int16
-    return np.float32 if product < _EXACT_FLOAT else np.float64
+def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:
+    """The dtype of grid steps that keeps every product exact; and up to which size of a step it surely does."""
+    tallest = int(np.diff(row_cuts).max())
+    whole, part = (2.0**power / (tallest * largest_code) for power in (_EXACT_INT, _EXACT_FLOAT))
+    step = max(scale.largest(devices.g_us), scale.largest(devices.unit_g_us))
+    total = step * tallest
+    if step >= (whole if gemm.has_avx2() else part):
+        total = max(scale.largest_sum(devices.g_us, row_cuts), scale.largest_sum(devices.unit_g_us, row_cuts))
+    if max(step, largest_code) < 2**15 and total * largest_code < 2**_EXACT_INT and gemm.has_avx2():
+        return np.dtype(np.int16), min(2.0**15, whole)
+    return (np.dtype(np.float32), part) if total * largest_code < 2**_EXACT_FLOAT else (np.dtype(np.float64), inf)
 
 
 def _threads_for(devices: int) -> int:
     """Waking a thread costs as much as a pass over many devices; training plans small layers anew at each step."""
     return 1 if devices < _FEW else threads()
-
-
-def _largest(held: Held, groups: int, row_cuts: tuple[int, ...], code: int, devices: int) -> tuple[float, float]:
-    """The largest size of a value, and the largest sum of sizes down a device column of a slice, or a bound that will do."""
-
-    def of_slice(number: int) -> tuple[float, float]:
-        g, s = divmod(number, len(row_cuts) - 1)
-        both = held(g, slice(row_cuts[s], row_cuts[s + 1]))
-        value = max(max(float(values.max(initial=0)), -float(values.min(initial=0))) for values in both)
-        bound = value * (row_cuts[s + 1] - row_cuts[s])
-        if bound * code < (_EXACT_INT if gemm.has_avx2() else _EXACT_FLOAT):
-            return value, bound
-        return value, max(float(np.abs(values).sum(axis=0, dtype=np.float64).max(initial=0)) for values in both)
-
-    found = parallel(of_slice, groups * (len(row_cuts) - 1), _threads_for(devices))
-    return max(value for value, _ in found), max(total for _, total in found)

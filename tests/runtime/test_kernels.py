@@ -26,8 +26,10 @@ def test_product_of_whole_numbers_is_exact(dtype: type, count: int, rows: int, c
     steps, panels = -(-rows // rows_of_step), -(-columns // columns_of_panel)
     padded = np.zeros((count + gemm.TALL, steps * rows_of_step), dtype)
     padded[:count, :rows] = codes
-    packed = np.empty((panels, steps, columns_of_panel, rows_of_step), dtype)
-    gemm.pack_panels(matrix, packed)
+    places = layout.Places.panels(np.array([0, rows]), layout.column_blocks((0, columns), 1, False), 1, dtype)
+    flat = np.zeros(places.shape, dtype)
+    layout.put(matrix.astype(np.float32), np.float32(0), np.float32(1), True, places.row_at, places.column_at[0], flat)
+    packed = flat.reshape(panels, steps, columns_of_panel, rows_of_step)
     out = np.zeros((count + gemm.TALL, panels * columns_of_panel), gemm.sums_dtype(dtype))
     gemm.multiply(padded, count, packed, out)
     assert (out[:count, :columns] == codes @ matrix).all()
@@ -41,9 +43,13 @@ def test_products_across_and_moments_are_exact(columns: int, slices: list[int], 
     cuts = tuple(np.cumsum([0, *slices]).tolist())
     devices = random.integers(-1000, 1000, (cuts[-1], 1, columns)).astype(np.float32)
     units = random.integers(-1000, 1000, (cuts[-1], 2)).astype(np.float32)
-    matrix, starts = layout.pack_across([(devices, units)], cuts)
+    places = layout.Places.across(np.array(cuts), columns + 2)
+    matrix = np.zeros((1, *places.shape), np.int16)
+    together = np.concatenate([devices[:, 0], units], axis=1)
+    for (begin, end), at in zip(pairwise(cuts), places.column_at, strict=True):
+        layout.put(together[begin:end], np.float32(0), np.float32(1), True, places.row_at[begin:end], at, matrix[0].reshape(-1))
     wide = 16 * vectors
-    for start, (begin, end) in zip(starts, pairwise(cuts), strict=True):
+    for start, (begin, end) in zip(places.starts, pairwise(cuts), strict=True):
         codes = random.integers(0, 256, (end - begin, wide)).astype(np.int16)
         steps = (end - begin + 1) // 2
         words = random.integers(0, 256, (steps, wide + 16, 2)).astype(np.int16)
