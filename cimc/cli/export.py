@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cimc.cli.common import Compiled, Json, note, print_json
+from cimc.cli.common import Compiled, Json, note, parse_copies, print_json
 
 
 def export(
@@ -27,6 +27,9 @@ def export(
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
     ] = None,
     chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
+    copies: Annotated[
+        list[str] | None, typer.Option(metavar="LAYER=N", help="Copies of a layer that work at once; default: the program's.")
+    ] = None,
     fault_map: Annotated[Path | None, typer.Option(metavar="F.npz", help="Dead rows, columns and cells to step around.")] = None,
     die: Annotated[str | None, typer.Option(help="Name of the die it is for.")] = None,
     flash: Annotated[
@@ -58,6 +61,7 @@ def export(
         settings=settings,
         calibration=calibration,
         chips=chips,
+        copies=parse_copies(copies) if copies else None,
         die=die,
         key=sign,
     )

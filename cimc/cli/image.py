@@ -52,8 +52,8 @@ def info(
         return
     shown = ("target", "die", "source", "seed", "model", "compiler", "tiles", "chips", "bytes", "sha256", "signed_by")
     print_table(str(image_file), ("", "value"), [(key, _plain(report[key])) for key in shown])
-    columns = ("layer", "rows", "columns", "segments", "ADC µA", "places")
-    keys = ("name", "rows", "columns", "segments", "adc_range_ua")
+    columns = ("layer", "rows", "columns", "copies", "segments", "ADC µA", "places")
+    keys = ("name", "rows", "columns", "copies", "segments", "adc_range_ua")
     print_table("layers", columns, [(*(row[key] for key in keys), " ".join(row["places"][:4])) for row in report["layers"]])
     print_table("cells", ("use", "cells"), list(report["cells"].items()))
     if report["training"]:
@@ -132,8 +132,8 @@ def program(
     if json:
         print_json({"image": str(image_file), "seed": seed, "output": None if output is None else str(output), **report})
         return
-    columns = ("layer", "devices", "success", "pulses", "reads", "time ns", "energy nJ")
-    keys = ("devices", "success", "pulses", "reads", "time_ns", "energy_nj")
+    columns = ("layer", "copies", "devices", "success", "pulses", "reads", "time ns", "energy nJ")
+    keys = ("copies", "devices", "success", "pulses", "reads", "time_ns", "energy_nj")
     print_table(
         f"{image_file}, die {seed}, {report['method']}",
         columns,

@@ -1,14 +1,15 @@
 """Writing an image into a die: its own faults, its own devices, its own errors.
 
 The order is that of a bring-up: hash (when the image is read), platform, fault map, registers, program, calibrate, self-test.
-What does not fit is refused by name. Of copies of a layer, the first is simulated. As in the compiled simulation, each layer
-has reference cells of its own, also where the image lets two layers share a word line of a unit column.
+What does not fit is refused by name. Every copy of a layer is written, has errors and faults of its own, and takes its share
+of the positions (`cimc.runtime.copies`); calibration looks at the first. As in the compiled simulation, each layer has
+reference cells of its own, also where the image lets two layers share a word line of a unit column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ from cimc.image.selftest import check, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.chip import Chip
+from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.write import Writes, born_on, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
@@ -46,6 +48,13 @@ class LayerReport:
     """None where errors are drawn without pulses."""
     writes: Writes
     """Totals, unit columns included."""
+    copies: tuple[LayerReport, ...] = ()
+    """The same of the layer's further copies."""
+
+    @property
+    def all(self) -> tuple[LayerReport, ...]:
+        """Of the layer's copies, one each."""
+        return self, *self.copies
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,18 @@ class ProgrammingReport:
 
     @property
     def writes(self) -> Writes:
-        """Totals over all layers; None stands for what is not modelled."""
-        return sum((report.writes for report in self.layers.values()), Writes())
+        """Totals over all layers and copies; None stands for what is not modelled."""
+        return sum((_total(report) for report in self.layers.values()), Writes())
 
     def to_dict(self) -> dict[str, Any]:
         """Totals and figures by layer, without the arrays."""
         layers = {
-            name: {"cells": r.success.size, "success": int(r.success.sum()), **asdict(r.writes)}
+            name: {
+                "copies": len(r.all),
+                "cells": sum(copy.success.size for copy in r.all),
+                "success": sum(int(copy.success.sum()) for copy in r.all),
+                **asdict(_total(r)),
+            }
             for name, r in self.layers.items()
         }
         return {
@@ -81,12 +95,14 @@ class ProgrammingReport:
         }
 
     def arrays(self) -> dict[str, Array]:
-        """Success masks, read-back and pulses by name, as for an npz."""
+        """Success masks, read-back and pulses by name, as for an npz; copy k from 1 on as ``LAYER/copy k/...``."""
         found: dict[str, Array] = {}
-        for name, report in self.layers.items():
-            found[f"{name}/success"], found[f"{name}/readback_us"] = report.success, report.readback_us
-            if report.pulses is not None:
-                found[f"{name}/pulses"] = report.pulses
+        for layer, first in self.layers.items():
+            for copy, report in enumerate(first.all):
+                name = f"{layer}/copy {copy}" if copy else layer
+                found[f"{name}/success"], found[f"{name}/readback_us"] = report.success, report.readback_us
+                if report.pulses is not None:
+                    found[f"{name}/pulses"] = report.pulses
         return found
 
 
@@ -95,15 +111,13 @@ class Die(Chip):
 
     programming: ProgrammingReport
 
-    def hold(self, held: Mapping[str, Devices]) -> None:
-        """Let the devices of each layer hold these conductances."""
+    def hold(self, held: Mapping[str, Sequence[Devices]]) -> None:
+        """Let the copies of each layer hold these conductances."""
         for name, devices in held.items():
-            self._crossbars[name]._devices = devices
-            self._crossbars[name].written()
-
-    def held(self, layer: str) -> Devices:
-        """What the devices of a layer hold."""
-        return self._crossbars[layer]._programmed()
+            old = self._crossbars[name]
+            crossbar = CopiedCrossbar(old.layer, old.matrix, old.weight_max, old.target, self.seed)
+            crossbar.hold(devices)
+            self._crossbars[name] = crossbar
 
 
 def program_die(
@@ -146,9 +160,13 @@ def program_die(
     program = image.compiled.model_copy(update={"target": described})
     die = Die(program, seed)
     method = _method(described, programming, error_free)
-    reports, held = {}, {}
+    reports: dict[str, LayerReport] = {}
+    held: dict[str, tuple[Devices, ...]] = {}
     for number, layer in enumerate(image.layers):
-        held[layer.name], reports[layer.name] = _write(image, number, layer.name, described, seed, method)
+        written = [_write(image, number, copy, described, seed, method) for copy in range(image.copies(number))]
+        held[layer.name] = tuple(devices for devices, _ in written)
+        first, *others = (report for _, report in written)
+        reports[layer.name] = replace(first, copies=tuple(others))
     die.hold(held)
     if calibration is not None:
         die.calibrate(calibration)
@@ -203,21 +221,23 @@ def _method(target: Target, wanted: Programming, error_free: bool) -> str:
     return "gaussian" if None in described else "write_verify"
 
 
-def _write(image: Image, number: int, name: str, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
-    goals = image.goals(number)
+def _write(image: Image, number: int, copy: int, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
+    """One copy of a layer, on devices of its own."""
+    goals, name = image.goals(number, copy), image.layers[number].name
     if method == "none":
         success = np.ones(goals.g_us.shape, np.bool_)
         return goals, LayerReport(success, goals.g_us.copy(), None, _free(goals.g_us.size))
     # What is written pulse by pulse is that of the update settings; here it is chosen for the transfer.
     setting: Any = method
     target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
-    key = device_seed(seed, name)
+    key, own = device_seed(seed, name), (copy,) if copy else ()
+    key = rng.key(key, "copy", copy) if copy else key
     g_us, pulses, verified, writes = _program(target, goals.g_us, key)
     unit_g_us, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"))
-    noise = keyed("read-back", seed, name).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
+    noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
     readback = np.maximum(g_us + noise, np.float32(0))
     if verified is None:
-        low, high = image.windows(number)
+        low, high = image.windows(number, copy)
         verified = (readback >= low) & (readback <= high)
     return Devices(g_us, unit_g_us, goals.coefficients), LayerReport(verified, readback, pulses, writes + more)
 
@@ -239,23 +259,31 @@ def _program(target: Target, goal_us: Array, key: int) -> tuple[Array, Array | N
     return g_us, done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape), done.writes(target.device.write_verify)
 
 
-def _self_test(image: Image, target: Target, held: Mapping[str, Devices], seed: int, quiet: bool) -> tuple[int, int]:
-    """Reads and those outside their bands; raises RunError where more than one in a hundred is."""
+def _self_test(image: Image, target: Target, held: Mapping[str, tuple[Devices, ...]], seed: int, quiet: bool) -> tuple[int, int]:
+    """Reads of all copies and those outside their bands; raises RunError where more than one in a hundred is."""
     reads = outside = 0
     for number, layer in enumerate(image.layers):
         for k, (drive, expected) in enumerate(tests_of(image.sections, number, layer)):
-            noise = keyed("self-test", seed, layer.name, k).standard_normal(expected.shape) * (not quiet)
-            found = check(target, layer, drive, expected, held[layer.name], noise)
-            reads, outside = reads + found.reads, outside + found.outside
-            if found.outside > max(1, found.reads // 100):
-                raise RunError(
-                    f"the self-test finds {found.outside} of {found.reads} reads outside their bands; the first is {found.first}",
-                    where=f"layer {layer.name}, self-test",
-                    fix="map the die's faults and export with --fault-map, or take another die",
-                )
+            for copy, devices in enumerate(held[layer.name]):
+                own = (copy,) if copy else ()
+                noise = keyed("self-test", seed, layer.name, k, *own).standard_normal(expected.shape) * (not quiet)
+                found = check(target, layer, drive, expected, devices, noise)
+                reads, outside = reads + found.reads, outside + found.outside
+                if found.outside > max(1, found.reads // 100):
+                    raise RunError(
+                        f"the self-test finds {found.outside} of {found.reads} reads outside their bands; "
+                        f"the first is {found.first}",
+                        where=f"layer {layer.name}{f', copy {copy}' if copy else ''}, self-test",
+                        fix="map the die's faults and export with --fault-map, or take another die",
+                    )
     return reads, outside
 
 
+def _total(report: LayerReport) -> Writes:
+    return sum((copy.writes for copy in report.all), Writes())
+
+
 def _share(layers: Mapping[str, LayerReport]) -> float | None:
-    total = sum(report.success.size for report in layers.values())
-    return sum(int(report.success.sum()) for report in layers.values()) / total if total else None
+    masks = [copy.success for report in layers.values() for copy in report.all]
+    total = sum(mask.size for mask in masks)
+    return sum(int(mask.sum()) for mask in masks) / total if total else None

@@ -20,6 +20,9 @@ from cimc.image.placement import Spots, around, as_compiled
 from cimc.image.portable import portable
 from cimc.image.reader import read_image
 from cimc.image.sign import signer
+from cimc.ir.blocks import check_copies
+from cimc.ir.occupancy import placed_copies
+from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, Program
 from cimc.ir.ranging import input_coding
 from cimc.runtime.chip import Chip
@@ -42,6 +45,7 @@ def export_image(
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     calibration: str | Path | Mapping[str, Array] | None = None,
     chips: int | None = None,
+    copies: Mapping[str, int] | None = None,
     die: str | None = None,
     training: Mapping[str, Any] | None = None,
     key: str | Path | None = None,
@@ -61,6 +65,7 @@ def export_image(
         settings: Changes to the target.
         calibration: Input images by name, or the path of a data file.
         chips: As many chips as may be used; None: as many as it takes.
+        copies: Copies of a layer that work at once, by name; None: those of the program.
         die: Name of the die; None: that of the fault map.
         training: Settings of a training elsewhere, to be kept in the image; None: those of the program's training.
         key: File of an Ed25519 private key in PEM, to sign with.
@@ -87,11 +92,14 @@ def export_image(
     def compiled(wanted: Target) -> Program:
         made_anew.clear()
         held = made.weights() if made and source == "readback" else {}
-        return _compile_again(original, wanted, held, calibration, chips, made_anew)
+        return _compile_again(original, wanted, held, calibration, chips, copied, made_anew)
 
+    copied = {name: count for name, count in placed_copies(program).items() if count > 1} if copies is None else copies
+    check_copies(copied, program)
     original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and target_sha256(described) == target_sha256(program.target):
+        program = program if copies is None else _placed_again(program, copied)
         _within(program, chips)
         goals = {
             layer.name: goals_of_chip(made, layer) if made and source == "readback" else goals_of_program(program, layer)
@@ -156,6 +164,17 @@ def _faults(given: str | Path | FaultMap | None) -> FaultMap | None:
     return fault_map(given)
 
 
+def _placed_again(program: Program, copies: Mapping[str, int]) -> Program:
+    """The program with other copies of its layers."""
+    from cimc.passes.base import Compilation
+    from cimc.passes.place import Place
+
+    model = join(program.tensors["graph"].tobytes(), program.initializers())
+    state = Compilation(model, program.target, program, copies=copies)
+    Place().call(state)
+    return state.need_program()
+
+
 def _within(program: Program, chips: int | None) -> None:
     used = max((spot.chip for spots in as_compiled(program).values() for spot in spots), default=-1) + 1
     if chips is not None and used > chips:
@@ -170,6 +189,7 @@ def _compile_again(
     held: Mapping[str, Array],
     calibration: str | Path | Mapping[str, Array] | None,
     chips: int | None,
+    copies: Mapping[str, int],
     notes: list[str],
 ) -> Program:
     """The program's graph, with other weights if ``held`` has some, for another target."""
@@ -178,13 +198,22 @@ def _compile_again(
     if target.input.range is None:
         target = target.model_copy(update={"input": source.target.input})
     keep = _Scales(source, notes)
+
+    def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
+        if name != "lower":
+            return
+        layers = [layer.name for layer in state.need_program().layers]
+        state.copies = {layer: count for layer, count in copies.items() if layer in layers}
+        if calibration is None:
+            keep(state)
+
     state = compile_model(
         portable(source, held),
         target,
         calibration=calibration,
         chips=chips,
         preprocessing=source.preprocessing,
-        on_pass=keep if calibration is None else None,
+        on_pass=on_pass,
     )
     program = state.need_program()
     provenance = source.provenance.model_copy(
@@ -207,9 +236,7 @@ class _Scales:
         self.source, self.notes = source.layers, notes
         self.kept: list[str] = []
 
-    def __call__(self, name: str, seconds: float, changed: bool, state: Compilation) -> None:
-        if name != "lower":
-            return
+    def __call__(self, state: Compilation) -> None:
         program = state.need_program()
         layers, fresh = [], []
         for layer, old in zip(program.layers, self._matching(program.layers), strict=True):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -144,7 +144,7 @@ class Image:
         """The layer's block table, of all its copies; None where a segment's lines have gaps, which a table cannot say."""
         rows: list[tuple[int, ...]] = []
         names = ("group", "row_slice", "column_tile", "chip", "tile")
-        for copy in range(int(self.sections["LAYR"][layer]["copies"])):
+        for copy in range(self.copies(layer)):
             for record, word, bit in self.segments(layer, copy):
                 if (np.diff(word.astype(np.int64)) != 1).any() or (np.diff(bit.astype(np.int64)) != 1).any():
                     return None
@@ -177,11 +177,9 @@ class Image:
         found = []
         head = self.sections["LAYR"][layer]
         first = int(head["first_segment"])
-        for record in self.sections["SEGM"][first : first + int(head["segments"])]:
-            if record["copy"] != copy:
-                continue
+        records, lines = self.sections["SEGM"][first : first + int(head["segments"])], self.sections["LINE"]
+        for record in records[records["copy"] == copy]:
             r, c = int(record["rows_at"]), int(record["columns_at"])
-            lines = self.sections["LINE"]
             found.append((record, lines[r : r + int(record["height"])], lines[c : c + int(record["width"])]))
         return found
 
@@ -199,36 +197,26 @@ class Image:
                 return _cell(cell, float(record["base_s"]) * 1e6, float(record["step_s"]) * 1e6)
         raise ArtifactError(f"no cell at chip {chip}, tile {tile}, row {row}, column {column}", where=self.name)
 
-    def goals(self, layer: int) -> Devices:
-        """What the devices of a layer (its first copy) are to hold, and how the digital side combines them."""
-        about = self.layers[layer]
-        g_us, low, high, unit, coefficients = self._layer(layer, about)
-        del low, high
-        return Devices(g_us, unit, coefficients)
+    def copies(self, layer: int) -> int:
+        """Copies of a layer that work at once."""
+        return int(self.sections["LAYR"][layer]["copies"])
 
-    def windows(self, layer: int) -> tuple[Array, Array]:
-        """Acceptance window of each device, µS, ``[groups, rows, planes, columns]``; infinite where it has no end."""
-        _, low, high, _, _ = self._layer(layer, self.layers[layer])
-        return low, high
-
-    def _layer(self, number: int, layer: Layer) -> tuple[Array, Array, Array, Array, Coefficients]:
-        planes, slices, tiles = self.target.planes, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1
-        shape = (layer.groups, layer.rows, planes, layer.columns)
-        g_us, low, high = (np.zeros(shape, np.float32) for _ in range(3))
+    def goals(self, layer: int, copy: int = 0) -> Devices:
+        """What the devices of one copy of a layer are to hold, and how the digital side combines them."""
+        about, planes = self.layers[layer], self.target.planes
+        slices, tiles = len(about.row_cuts) - 1, len(about.column_cuts) - 1
+        g_us = np.zeros((about.groups, about.rows, planes, about.columns), np.float32)
         has_unit = self.target.array.unit_column
-        unit_g_us = np.zeros((layer.groups, layer.rows, tiles if has_unit else 0), np.float32)
-        alpha = np.zeros((layer.groups, slices, planes, layer.columns))
-        unit = np.zeros((layer.groups, slices, layer.columns)) if has_unit else None
-        step = np.zeros((layer.groups, layer.columns))
-        for record, rows, columns in self.segments(number):
+        unit_g_us = np.zeros((about.groups, about.rows, tiles if has_unit else 0), np.float32)
+        alpha = np.zeros((about.groups, slices, planes, about.columns))
+        unit = np.zeros((about.groups, slices, about.columns)) if has_unit else None
+        step = np.zeros((about.groups, about.columns))
+        for record, grid, rows, columns in self._parts(layer, copy):
             g, s = int(record["group"]), int(record["row_slice"])
             r, c = matrix_part(record, planes)
             width = c.stop - c.start
             tile = self.sections["TILE"][record["tile_index"]]
-            grid = self.grid(int(record["tile_index"]))
-            cells = grid[np.ix_(rows, columns)].reshape(len(rows), width, planes).transpose(0, 2, 1)
-            g_us[g, r, :, c] = microsiemens(cells["code"], tile)
-            low[g, r, :, c], high[g, r, :, c] = _ends(cells, tile)
+            g_us[g, r, :, c] = microsiemens(_of_matrix(grid["code"], rows, columns, planes), tile)
             first = int(record["converters_at"])
             converters = self.sections["CONV"][first : first + width * planes].reshape(width, planes)
             alpha[g, s, :, c] = (converters["gain"] * converters["sign"]).T
@@ -236,7 +224,30 @@ class Image:
             if unit is not None and record["unit_column"] != NONE:
                 unit[g, s, c] = converters["unit_gain"][:, 0]
                 unit_g_us[g, r, int(record["column_tile"])] = microsiemens(grid[rows, int(record["unit_column"])]["code"], tile)
-        return g_us, low, high, unit_g_us, Coefficients(alpha, unit, step.reshape(-1))
+        return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
+
+    def windows(self, layer: int, copy: int = 0) -> tuple[Array, Array]:
+        """Acceptance window of each device, µS, ``[groups, rows, planes, columns]``; infinite where it has no end."""
+        about, planes = self.layers[layer], self.target.planes
+        low, high = (np.zeros((about.groups, about.rows, planes, about.columns), np.float32) for _ in range(2))
+        for record, grid, rows, columns in self._parts(layer, copy):
+            r, c = matrix_part(record, planes)
+            tile = self.sections["TILE"][record["tile_index"]]
+            for name, ends, none, infinite in (("low", low, NO_LOW, -np.inf), ("high", high, NO_HIGH, np.inf)):
+                codes = _of_matrix(grid[name], rows, columns, planes)
+                ends[int(record["group"]), r, :, c] = np.where(codes == none, np.float32(infinite), microsiemens(codes, tile))
+        return low, high
+
+    def _parts(self, layer: int, copy: int) -> Iterator[tuple[np.void, Array, Array, Array]]:
+        """The segments of one copy: record, the cells of its tile, word lines, bit lines."""
+        for record, rows, columns in self.segments(layer, copy):
+            yield record, self.grid(int(record["tile_index"])), rows, columns
+
+
+def _of_matrix(grid: Array, rows: Array, columns: Array, planes: int) -> Array:
+    """Values of a segment's cells as a part of the matrix, ``[rows, planes, columns]``."""
+    part: Array = grid[np.ix_(rows, columns)].reshape(len(rows), -1, planes).transpose(0, 2, 1)
+    return part
 
 
 def microsiemens(code: Array, tile: np.void) -> NDArray[np.float32]:
@@ -262,9 +273,3 @@ def _cell(cell: np.void, base_us: float, step_us: float) -> dict[str, Any]:
 def text_of(field: Array) -> str:
     """A zero-padded text field."""
     return field.tobytes().rstrip(b"\0").decode(errors="replace")
-
-
-def _ends(cells: Array, tile: np.void) -> tuple[Array, Array]:
-    low, high = (microsiemens(cells[name], tile) for name in ("low", "high"))
-    low[cells["low"] == NO_LOW], high[cells["high"] == NO_HIGH] = -np.inf, np.inf
-    return low, high

@@ -47,12 +47,13 @@ def describe(image: Image) -> dict[str, Any]:
 
 def _layer(image: Image, number: int) -> dict[str, Any]:
     layer = image.layers[number]
-    segments = image.segments(number)
+    segments = [part for copy in range(image.copies(number)) for part in image.segments(number, copy)]
     return {
         "name": layer.name,
         "groups": layer.groups,
         "rows": layer.rows,
         "columns": layer.columns,
+        "copies": image.copies(number),
         "segments": len(segments),
         "input_gain": layer.coding.gain,
         "adc_range_ua": layer.adc_range_ua,
