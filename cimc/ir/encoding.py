@@ -79,7 +79,7 @@ def steps_of_full_weight(target: Target) -> float:
     return float(2 ** (w.bits - 1) - 1)
 
 
-def _shift(target: Target) -> float:
+def storage_shift(target: Target) -> float:
     """Level steps added to a weight before it is stored: none for a pair."""
     if target.weights.representation == "differential_pair":
         return 0.0
@@ -99,7 +99,7 @@ def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) ->
     span = span.reshape(-1) if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
     steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * full
     discrete = target.weights.rounded and (target.device.levels or target.weights.bits)
-    shift = _shift(target)
+    shift = storage_shift(target)
     return np.rint(steps + shift) - shift if discrete else steps
 
 
@@ -119,7 +119,7 @@ def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int,
     base, cells = target.device.levels or 2, target.weights.cells
     steps = quantise(weights, weight_max, target)
     pair = target.weights.representation == "differential_pair"
-    shift = _shift(target)
+    shift = storage_shift(target)
     polarities = (np.maximum(steps, 0.0), np.maximum(-steps, 0.0)) if pair else (steps + shift,)
     digits = np.stack([d for part in polarities for d in _digits(part, base, cells)], axis=2)
 

@@ -43,6 +43,10 @@ class Stats:
     adc_saturations: int = 0
     dac_inputs: int = 0
     dac_clips: int = 0
+    transposed_reads: int = 0
+    """Tile operations of transposed reads, two a position and tile."""
+    transposed_conversions: int = 0
+    transposed_saturations: int = 0
 
 
 @dataclass

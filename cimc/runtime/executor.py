@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmStep
+from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmBackwardStep, VmmStep
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import DigitalUnit, Value
@@ -84,7 +84,7 @@ class Executor:
                 # Only training wants these modules, and SciPy with them.
                 from cimc.runtime.learn import learn
 
-                learn(step, values, self._crossbars, self._seed, first_image, learning)
+                learn(step, values, self._crossbars, self._seed, images, first_image, learning)
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
@@ -92,9 +92,7 @@ class Executor:
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""
-        rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
-        # A batch that was flattened into rows (tokens, patches) has several of them an image.
-        first_row = first_image * (rows // images if images and rows % images == 0 else 1)
+        first_row = first_row_of(step, x, images, first_image)
         noise = rng.key("read", self._seed, step.name)
         scale, offset = self._affine(step)
         return self._crossbars[step.layer].multiply(x, step.geometry, noise, first_row, scale, offset)
@@ -108,6 +106,12 @@ class Executor:
 
     def _output(self, name: str, values: Mapping[str, Value]) -> Value:
         return values[name] if name in values else self._program.tensors[f"initializer/{name}"]
+
+
+def first_row_of(step: VmmStep | VmmBackwardStep, x: NDArray[Any], images: int, first_image: int) -> int:
+    """Number of the first row: a batch that was flattened into rows (tokens, patches) has several of them an image."""
+    rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
+    return first_image * (rows // images if images and rows % images == 0 else 1)
 
 
 def _last_uses(program: Program) -> list[list[str]]:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from cimc.errors import RunError, TargetError
+from cimc.errors import RunError
 from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, UpdateStep, VmmBackwardStep
-from cimc.runtime import backward, pools
+from cimc.runtime import backward, pools, rng, transposed
 from cimc.runtime.coding import Coding
+from cimc.runtime.executor import first_row_of
 
 if TYPE_CHECKING:
     from cimc.runtime.crossbar import Crossbar
@@ -56,6 +57,7 @@ def learn(
     values: MutableMapping[str, Any],
     crossbars: Mapping[str, Crossbar],
     seed: int,
+    images: int,
     first_image: int,
     learning: Learning | None,
 ) -> None:
@@ -65,13 +67,14 @@ def learn(
         step: Of a training program.
         values: By name.
         crossbars: By layer name.
-        seed: Of the chip; keys dropout.
+        seed: Of the chip; keys dropout and the noise of transposed reads.
+        images: Of the batch.
         first_image: Number of the batch's first image.
         learning: W and what becomes of gradients.
 
     Raises:
         RunError: There is no ``learning``.
-        TargetError: The step wants a transposed read.
+        TargetError: The step wants a transposed read, which the chip does not have.
     """
     match step:
         case MaskStep():
@@ -93,12 +96,17 @@ def learn(
             x, dy = values[step.input], values[step.gradient]
             values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
         case VmmBackwardStep():
-            values[step.output] = _back(step, values, crossbars[step.layer], learning.weights[step.layer])
+            first_row = first_row_of(step, values[step.activation], images, first_image)
+            key = rng.key("backward", seed, step.name)
+            values[step.output] = _back(step, values, crossbars[step.layer], learning.weights[step.layer], key, first_row)
 
 
-def _back(step: VmmBackwardStep, values: Mapping[str, Any], crossbar: Crossbar, weights: Array) -> Array:
+def _back(
+    step: VmmBackwardStep, values: Mapping[str, Any], crossbar: Crossbar, weights: Array, noise_key: int, first_row: int
+) -> Array:
+    x, dy = values[step.activation], values[step.input]
     if step.mode == "analog":
-        raise TargetError("reading the transposed array is not simulated", where=f"step {step.name}", fix="backward=digital")
-    x = values[step.activation]
-    dx = backward.activation_gradient(values[step.input], weights, x.shape, step.geometry, step.alpha)
+        dx = transposed.activation_gradient(dy, crossbar, x.shape, step.geometry, noise_key, first_row, step.alpha)
+    else:
+        dx = backward.activation_gradient(dy, weights, x.shape, step.geometry, step.alpha)
     return dx if step.ste == "pass" else backward.clip_gradient(dx, x, Coding.of(crossbar.target, crossbar.layer))

@@ -1,0 +1,186 @@
+"""Gradients of activations on the array itself: bit lines are driven with the outputs' gradient, word lines are converted.
+
+A position's vector δ becomes codes at a full scale of its own. A read has two phases, both unipolar as drivers and ADC are::
+
+    phase    + lines of pairs    - lines of pairs    current of word line r
+    one      max(δ, 0)           max(-δ, 0)          I1 = Σ max(δ, 0) g+ + max(-δ, 0) g-
+    two      max(-δ, 0)          max(δ, 0)           I2 = Σ max(-δ, 0) g+ + max(δ, 0) g-
+                                                     I1 - I2 = Σ δ (g+ - g-)
+
+Both phases carry the same offset ``g_min Σ |δ|``, which the digital subtraction takes off. Offset weights have one line
+each: there ``I1 - I2 = Σ δ g``, and the digital side, which knows the codes, takes ``Σ δ`` times the shift off; the unit
+column rests. Column tiles add up digitally, row slices lie one behind the other, and what is left is col2im.
+
+So a transposed read is a read of an array whose word lines are the bit lines here, and `Plan` computes it: each conversion
+has the read noise of every driven device, and the ADC's noise, keyed by image, position, phase, column tile and row.
+
+The range of a conversion needs no calibration, hence no state. It is the chip's ``array.transposed.range_ua``, or the
+current of √n devices at g_max, n the columns of the widest tile: half-way, in bits, between one driven line and all of them,
+so that neither a sparse vector (of few codes, but full ones) nor a full one loses more than half of log2 n bits. A vector that
+could carry more is driven at a lower scale: a device at most at g_max never saturates a conversion.
+"""
+
+from __future__ import annotations
+
+from math import sqrt
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
+from cimc.runtime import backward, kernels, narrow
+from cimc.runtime.coding import Coding
+from cimc.runtime.fabricate import Devices
+from cimc.runtime.plan import Plan
+from cimc.runtime.unfold import Unfolding
+from cimc.runtime.vectors import image_axis, input_gradient, output_vectors
+from cimc.targets.description import Target
+from cimc.targets.transposed import transposed_target
+
+if TYPE_CHECKING:
+    from cimc.runtime.crossbar import Crossbar
+
+Array = NDArray[Any]
+
+
+def activation_gradient(
+    dy: Array,
+    crossbar: Crossbar,
+    x_shape: Shape,
+    geometry: Dense | Conv | ConvTranspose,
+    noise_key: int,
+    first_image: int = 0,
+    alpha: float = 1.0,
+) -> Array:
+    """``dX = dY @ G^T * alpha`` with what the devices hold, in the activation's shape and the gradient's dtype.
+
+    Args:
+        dy: Gradient of the product, in its shape. A vector that is not finite gives a gradient that is not.
+        crossbar: Of the layer; its stats count the read.
+        x_shape: Of the activation.
+        geometry: Of the step.
+        noise_key: Of chip, step and direction, from `rng.key`.
+        first_image: Number of the first image (row of a dense product's first axis), which keys the noise too.
+        alpha: Digital factor of the step.
+
+    Raises:
+        TargetError: The chip has no transposed read.
+    """
+    read = transposed_target(crossbar.target)
+    _count(crossbar, image_axis(geometry, x_shape) * geometry.positions(x_shape), read)
+    if crossbar.target.is_ideal:
+        return backward.activation_gradient(dy, crossbar.matrix, x_shape, geometry, alpha)
+    kind: Any = np.float64 if dy.dtype == np.float64 else np.float32
+    delta = output_vectors(dy.astype(kind, copy=False), geometry, x_shape, crossbar.groups, crossbar.columns)
+    delta = delta * (alpha * crossbar.coefficients.weight_step).reshape(crossbar.groups, -1, 1).astype(kind)
+    vectors = multiply(delta, crossbar, read, noise_key, first_image)
+    dx: Array = np.ascontiguousarray(input_gradient(vectors, geometry, x_shape)).astype(dy.dtype, copy=False)
+    return dx
+
+
+def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, first_image: int) -> Array:
+    """Vectors through the transposed array: ``sum over c of delta[c] * digit[r, c]``, a weight's digits in level steps.
+
+    Args:
+        delta: ``[images, groups, columns, positions]``, float32 or float64.
+        crossbar: Its devices; its stats take the saturated conversions.
+        read: From `transposed_target`.
+        noise_key: As `activation_gradient`.
+        first_image: Likewise.
+
+    Returns:
+        ``[images, groups * rows, positions]``.
+    """
+    images, groups, columns, positions = delta.shape
+    rows, planes = crossbar.rows, crossbar.target.planes
+    if not delta.size:
+        return np.zeros((images, groups * rows, positions), delta.dtype)
+    coding, range_ua = coding_of(read), conversion_range_ua(read, crossbar.column_cuts)
+    scale = full_scale(delta, crossbar.column_cuts, read, coding, range_ua)
+    # Nothing drives a vector of zeros; one that is not finite has no codes, and its scale spoils the result as it must.
+    usable = (scale > 0) & np.isfinite(scale)
+    drive = np.where(usable, delta, 0) / np.where(usable, scale, 1)
+    codes, _ = coding.apply(drive.reshape(images, -1))
+    lines = _lines(codes, planes, positions)
+    plan = _plan(crossbar, read, coding, range_ua, positions)
+    y = np.empty(images * groups * rows * positions, delta.dtype)
+    where = _unfolding(groups, columns * planes, positions)
+    constant, strides = np.zeros(groups * rows), (groups * rows * positions, 1, positions)
+    crossbar.stats.transposed_saturations += plan.read(lines, where, noise_key, first_image, plan.factor, constant, y, strides)
+    result: Array = y.reshape(images, groups, rows, positions)
+    if planes == 1:
+        device = crossbar.target.device
+        shift = storage_shift(crossbar.target) + device.g_min_us / level_step_us(crossbar.target)
+        driven = codes.astype(delta.dtype).reshape(2, images, groups, columns, positions).sum(axis=3)
+        result -= ((driven[0] - driven[1]) * (shift / coding.gain))[:, :, None]
+    result *= scale
+    return result.reshape(images, groups * rows, positions)
+
+
+def coding_of(read: Target) -> Coding:
+    """Codes of a vector whose full scale is 1."""
+    bits = read.dac.bits
+    top, full = (1.0, 1.0) if bits is None else (2.0**bits - 1, 2.0**bits)
+    return Coding(top, kernels.TWO_PHASE, -top, top, bits, False, np.array([1.0, -1.0]), full, int(top), 0.0)
+
+
+def conversion_range_ua(read: Target, column_cuts: tuple[int, ...]) -> float | None:
+    """Full scale of a conversion; None without an ADC."""
+    if read.adc.bits is None or read.adc.range_ua is not None:
+        return None if read.adc.bits is None else read.adc.range_ua
+    return read.device.read_voltage_v * read.device.g_max_us * sqrt(int(np.diff(column_cuts).max()))
+
+
+def full_scale(delta: Array, column_cuts: tuple[int, ...], read: Target, coding: Coding, range_ua: float | None) -> Array:
+    """Full scale of each vector, ``[images, groups, 1, positions]``: its largest value, or more where the range wants it."""
+    size = np.abs(delta)
+    largest: Array = size.max(axis=2, keepdims=True)
+    if range_ua is None:
+        return largest
+    of_tile = np.add.reduceat(size, np.asarray(column_cuts[:-1]), axis=2).max(axis=2, keepdims=True)
+    most = read.device.read_voltage_v * read.device.g_max_us * coding.gain / coding.full
+    scale: Array = np.maximum(largest, of_tile * of_tile.dtype.type(most / range_ua))
+    return scale
+
+
+def _lines(codes: Array, planes: int, positions: int) -> Array:
+    """What the bit lines are driven with, ``[phases, images, groups * columns * planes * positions]``.
+
+    Of a pair, the second line has the first one's other phase.
+    """
+    phases, images, size = codes.shape
+    # `narrow.read` gathers beyond the end.
+    whole = np.empty(phases * images * planes * size + narrow.LANES, codes.dtype)
+    out = whole[: whole.size - narrow.LANES].reshape(phases, images, size // positions, planes, positions)
+    out[:, :, :, 0] = codes.reshape(phases, images, -1, positions)
+    if planes == 2:
+        out[:, :, :, 1] = out[::-1, :, :, 0]
+    return out.reshape(phases, images, planes * size)
+
+
+def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:
+    """Where `_lines` holds the bit lines of a group at each position."""
+    size = lines * positions
+    every = (slice(None),)
+    return Unfolding(None, every, (groups * size,), np.arange(positions), np.arange(lines) * positions, size)
+
+
+def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Plan:
+    """The devices as the transposed read sees them: word lines for bit lines, column tiles for row slices."""
+    g_us = crossbar.g_us
+    groups, rows, planes, columns = g_us.shape
+    turned = np.ascontiguousarray(g_us.transpose(0, 3, 2, 1)).reshape(groups, columns * planes, 1, rows)
+    cuts = tuple(planes * cut for cut in crossbar.column_cuts)
+    alpha = np.ones((groups, len(cuts) - 1, 1, rows))
+    no_units = np.empty((groups, columns * planes, 0), np.float32)
+    devices = Devices(turned, no_units, Coefficients(alpha, None, np.ones(groups * rows)))
+    return Plan.of(devices, coding, cuts, (0, rows), read, range_ua, positions)
+
+
+def _count(crossbar: Crossbar, positions: int, read: Target) -> None:
+    tiles = crossbar.groups * (len(crossbar.column_cuts) - 1)
+    crossbar.stats.transposed_reads += 2 * positions * tiles * (len(crossbar.row_cuts) - 1)
+    if read.adc.bits is not None:
+        crossbar.stats.transposed_conversions += 2 * positions * tiles * crossbar.rows
