@@ -64,8 +64,7 @@ class CopiedCrossbar(Crossbar):
 
     def hold(self, held: Sequence[Devices]) -> None:
         """Let the copies hold these conductances."""
-        self._held, self._devices = tuple(held), held[0]
-        self.written()
+        self._held, self._devices, self._plan = tuple(held), held[0], None
 
     @property
     def held(self) -> tuple[Devices, ...]:
