@@ -66,6 +66,7 @@ def train(
     window: Annotated[
         float | None, typer.Option(help="Weight that spans the window, in units of sqrt(2 / fan-in); default: the target's.")
     ] = None,
+    w_max: Annotated[float | None, typer.Option(help="The weight that does, the same in every layer, instead.")] = None,
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers or initializers that stay as they are.")
     ] = None,
@@ -101,6 +102,7 @@ def train(
         schedule=schedule,
         init=init,
         window=window,
+        w_max=w_max,
         freeze=freeze or (),
         threshold=threshold,
         clip_norm=clip_norm,

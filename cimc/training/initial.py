@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import sqrt
 from typing import Any, Literal
 
@@ -22,8 +23,29 @@ Init = Literal["weights", "devices"]
 _NO_END = 1e6
 
 
+@dataclass(frozen=True)
+class Window:
+    """Which weight spans the conductance window; nothing given: the target's ``update.window_he``, else the program's scale.
+
+    Raises:
+        CimcError: Both are given, or one is out of range.
+    """
+
+    he: float | None = None
+    """In units of the larger of ``sqrt(2 / fan_in)`` and, where weights are programmed, the layer's RMS weight."""
+    w_max: float | None = None
+    """The weight itself, the same in every layer."""
+
+    def __post_init__(self) -> None:
+        if self.he is not None and self.w_max is not None:
+            raise CimcError("both window and w_max say which weight spans the window", fix="give one of them")
+        for name, value in (("window", self.he), ("w_max", self.w_max)):
+            if value is not None:
+                within(name, value, 1e-6, 1e6)
+
+
 def initial_states(
-    chip: Chip, layers: Sequence[str], init: Init | None, window: float | None, notes: list[str]
+    chip: Chip, layers: Sequence[str], init: Init | None, window: Window, notes: list[str]
 ) -> dict[str, LayerState]:
     """Bring the layers of a chip to the initial state of training; what a trained chip brings is taken as it is.
 
@@ -32,8 +54,7 @@ def initial_states(
         layers: Names of those that train.
         init: ``weights``: the model's weights are programmed; ``devices``: W is read once from the devices as born, and none
             is written (Wu et al., arXiv 2305.14547). None: ``weights``, or a trained chip's own state.
-        window: Weight that spans the conductance window, in units of the larger of ``sqrt(2 / fan_in)`` and, with ``weights``,
-            the layer's RMS weight. None: the target's ``update.window_he``, else the program's own scale.
+        window: Which weight spans the conductance window.
         notes: Takes what the user should know.
 
     Returns:
@@ -45,8 +66,6 @@ def initial_states(
     """
     if init not in (None, "weights", "devices"):
         raise CimcError(f"init is {init!r}", fix="weights or devices")
-    if window is not None:
-        within("window", window, 1e-6, 1e6)
     states = {}
     for name in layers:
         if init is None and f"{name}/weights" in chip.memory:
@@ -59,7 +78,7 @@ def initial_states(
     return states
 
 
-def window_of(program: Program, layer: Layer, window: float | None, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
+def span_of(program: Program, layer: Layer, window: Window, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
     """The weight that spans the window, ``[1]`` or one a column.
 
     Args:
@@ -68,9 +87,12 @@ def window_of(program: Program, layer: Layer, window: float | None, weights: NDA
         window: See `initial_states`.
         weights: What it must hold; None: nothing yet.
     """
-    target, factor = program.target, program.target.update.window_he if window is None else window
+    target = program.target
     if target.is_ideal:
         return np.full(1, _NO_END, np.float32)
+    if window.w_max is not None:
+        return np.full(1, window.w_max, np.float32)
+    factor = target.update.window_he if window.he is None else window.he
     if factor is None:
         return np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
     unit = sqrt(2 / layer.weight.shape[1])
@@ -79,22 +101,22 @@ def window_of(program: Program, layer: Layer, window: float | None, weights: NDA
     return np.full(1, factor * unit, np.float32)
 
 
-def _born(chip: Chip, name: str, window: float | None) -> LayerState:
+def _born(chip: Chip, name: str, window: Window) -> LayerState:
     target, layer = chip.program.target, chip.program.layer(name)
     if target.is_ideal:
         raise CimcError("the ideal target has no devices to start from", fix="init weights")
     g_us = born_on(target.device, device_seed(chip.seed, name), (layer.groups, layer.rows, target.planes, layer.columns))
-    span = window_of(chip.program, layer, window, None)
+    span = span_of(chip.program, layer, window, None)
     state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span)
     state.weights *= _inside(layer)
     chip.remap(name, state.weights, span, np.ascontiguousarray(g_us))
     return state
 
 
-def _programmed(chip: Chip, name: str, window: float | None, notes: list[str]) -> LayerState:
+def _programmed(chip: Chip, name: str, window: Window, notes: list[str]) -> LayerState:
     program, target, layer = chip.program, chip.program.target, chip.program.layer(name)
     weights = weight_matrix(program, layer).astype(np.float32)
-    span = window_of(program, layer, window, program.tensors[f"initializer/{layer.weight.tensor}"][layer.weight.index])
+    span = span_of(program, layer, window, program.tensors[f"initializer/{layer.weight.tensor}"][layer.weight.index])
     limit = span if span.size == 1 else span.reshape(layer.groups, 1, layer.columns)
     clipped = float((np.abs(weights) > limit).mean())
     if clipped:

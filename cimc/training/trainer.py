@@ -19,7 +19,7 @@ from cimc.training import optimizers, schedules
 from cimc.training.cost import Count, training_cost
 from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
 from cimc.training.history import Callback, History
-from cimc.training.initial import Init, initial_states
+from cimc.training.initial import Init, Window, initial_states
 from cimc.training.learner import Learner
 from cimc.training.registry import within
 from cimc.training.rules import registry as rules
@@ -50,6 +50,8 @@ class Trainer:
             target that says how devices are born). Layers that do not train are always programmed.
         window: Weight that spans the conductance window, in units of ``sqrt(2 / fan_in)`` (or the weights' RMS, if larger);
             None: the target's ``update.window_he``.
+        w_max: Instead of it, the weight itself, the same in every layer: what the paper's scale factor behind the sum amounts to
+            where a normalisation follows.
         freeze: Patterns of initializers or layers that do not train.
         trainable: Patterns of those that do; none: all that may.
         ste: ``pass`` or ``clipped``: gradients where the DAC saturates.
@@ -81,6 +83,7 @@ class Trainer:
         schedule: str = "cosine",
         init: Init | None = None,
         window: float | None = None,
+        w_max: float | None = None,
         freeze: Sequence[str] = (),
         trainable: Sequence[str] = (),
         ste: Literal["pass", "clipped"] = "pass",
@@ -109,6 +112,7 @@ class Trainer:
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
         self._model_notes = len(self.notes)
         self._init: str = init or ("trained" if chip.memory else "weights")
+        span = Window(window, w_max)
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         self._step = step = Step(training, chip)
         self._ranges_for: set[Form] = set()
@@ -116,7 +120,7 @@ class Trainer:
             self._ranges_for = {"inference"} if step.has_own_form else {"inference", "training"}
 
         def learner(start: Init | None) -> Learner:
-            states = initial_states(chip, step.trained_layers, start, window, self.notes)
+            states = initial_states(chip, step.trained_layers, start, span, self.notes)
             own = optimizers.create(optimizer, **(optimizer_options or {}))
             return Learner(chip, step, states, rule, own, clip_norm)
 
@@ -132,9 +136,9 @@ class Trainer:
             "model": program.provenance.model_sha256, "target": program.target.model_dump(mode="json"), "chip seed": chip.seed,
             "loss": loss, "optimizer": optimizer, "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
             "batch size": batch_size, "update": update, "backward": backward, "seed": seed, "schedule": schedule,
-            "schedule options": dict(schedule_options or {}), "init": init, "window": window, "freeze": list(freeze),
-            "trainable": list(trainable), "ste": ste, "threshold": threshold, "clip norm": clip_norm, "accumulate": accumulate,
-            "recalibrate": recalibrate, "calibration images": calibration_images,
+            "schedule options": dict(schedule_options or {}), "init": init, "window": window, "w_max": w_max,
+            "freeze": list(freeze), "trainable": list(trainable), "ste": ste, "threshold": threshold, "clip norm": clip_norm,
+            "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
         self._told = False
 
@@ -298,7 +302,7 @@ class Trainer:
             "target": target.name,
             "target_figures": {path: value for path, value in figures_of(target).items() if path != "description"},
             "update": own["update"] or target.update.rule,
-            "window": target.update.window_he if own["window"] is None else own["window"],
+            "window": target.update.window_he if own["window"] is own["w_max"] is None else own["window"],
             "init": self._init,
         }
         training = {**own, **chosen, **run, **({} if before is None else {"continues": before})}

@@ -318,3 +318,30 @@ def test_the_weights_given_by_name_stay_even_if_they_know_nothing() -> None:
     before = t.weights()["w2"]
     t.fit(*data(32), epochs=1)
     np.testing.assert_allclose(t.weights()["w2"], before, atol=1e-4)
+
+
+def test_ranges_are_chosen_for_the_form_that_runs() -> None:
+    """After one step the running variance is a tenth of the batch's: outputs of the norm are about 3 times larger in inference."""
+    text = NORMED.replace("r = Constant <value_float = 0.25> ()  d = Dropout (c, r)  f = Flatten (d)", "f = Flatten (c)")
+    t = trainer(chip(text=text, **{"adc.range_ua": 70.0}), w_max=100.0, init="devices")
+    x, y = data()
+    t.step(x[:64], y[:64])
+
+    def scale() -> float:
+        return t.chip.program.layers[1].coding.full_scale
+
+    # Normalised over the batch, no output lies beyond sqrt(n - 1) deviations.
+    assert scale() < sqrt(64 * 16)
+    training = scale()
+    t.evaluate(x[64:128], y[64:128])
+    assert scale() > 2.5 * training
+    t.step(x[128:], y[128:])
+    assert scale() < 1.5 * training
+
+
+def test_one_weight_may_span_the_window_of_every_layer() -> None:
+    t = trainer(chip(), w_max=0.75, init="devices")
+    assert {float(t.chip.program.tensors[f"weight_max/{layer.name}"].max()) for layer in t.program().layers} <= {0.75}
+    assert all((array == 0.75).all() for name, array in t.chip.memory.items() if name.endswith("/w_max"))
+    with pytest.raises(cimc.CimcError, match="both window and w_max"):
+        trainer(chip(), w_max=0.75, window=2.0)
