@@ -37,13 +37,15 @@ def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:
     Args:
         seed: Of the chip and of the order of the images.
         schedule: The paper's rate is constant.
-        options: ``target``, ``init``, ``update``, ``lr``, ``epochs`` and whatever else `Trainer` takes.
+        options: ``target``, ``changes`` of it (``["array.transposed={}"]``), ``init``, ``update``, ``lr``, ``epochs`` and
+            whatever else `Trainer` takes.
     """
     target, epochs = options.pop("target", "bulk-rram"), options.pop("epochs", EPOCHS)
+    changes = options.pop("changes", [])
     data = mnist()
     x_train, x_test = (data[key][:, None].astype(np.float32) / np.float32(255) for key in ("x_train", "x_test"))
     begin = time.perf_counter()
-    program = cimc.compile(MODEL, target=target, calibration={"input": x_train[:512]})
+    program = cimc.compile(MODEL, target=target, calibration={"input": x_train[:512]}, settings=changes)
     settings = {"init": "weights" if target == "ideal" else "devices", "lr": RATE, **options}
     trainer = cimc.Trainer(
         cimc.Chip(program, seed), batch_size=BATCH, schedule=schedule, seed=seed, callbacks=[Lines()], **settings
@@ -56,6 +58,7 @@ def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:
         "seed": seed,
         "schedule": schedule,
         "target": target,
+        "changes": changes,
         **{name: value for name, value in settings.items() if name != "callbacks"},
         "epochs": epochs,
         "accuracy": last["validation_accuracy"],
@@ -96,10 +99,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of chip and data order")
     parser.add_argument("--schedule", default="cosine", help="of the learning rate; the paper's is constant")
     parser.add_argument("--init", choices=("devices", "weights"), default="devices", help="initial state")
+    parser.add_argument("--backward", choices=("digital", "analog"), default="digital", help="analog: on the transposed array")
+    parser.add_argument("--set", action="append", default=[], metavar="PATH=VALUE", help="change a figure of the target")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     options = parser.parse_args()
-    found = run(options.seed, options.schedule, init=options.init, epochs=options.epochs)
+    settings = {"init": options.init, "backward": options.backward, "changes": options.set, "epochs": options.epochs}
+    found = run(options.seed, options.schedule, **settings)
     if options.json:
         print(json.dumps(found, indent=2))
     else:
