@@ -93,3 +93,12 @@ def test_gradients_are_finite_differences(name: str) -> None:
         # float32: a few hundred roundings of the largest terms.
         bound = 1e-5 * float(np.abs(gradient * direction).sum() + 1e-2)
         assert abs(float((gradient * direction).sum()) - numeric) < bound, weight
+
+
+def test_a_cells_gradients_need_no_shapes_at_run_time() -> None:
+    """The symbolic batch is known to be one size in every step, so nothing asks what was broadcast."""
+    trainer = trainer_of(NETWORKS["LSTM-forward"].model())
+    program = trainer._step.program
+    segments = [program.tensors[f"segment/{step.name}"].tobytes() for step in program.steps if step.kind == "digital"]
+    operators = {node.op_type for segment in segments for node in onnx.ModelProto.FromString(segment).graph.node}
+    assert "NonZero" not in operators

@@ -10,6 +10,8 @@ import onnx_ir as ir
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
 
 Dims = tuple[int | None, ...]
+#: With the names of symbolic sizes.
+NamedDims = tuple[int | str | None, ...]
 
 
 def infer_missing_shapes(model: ir.Model, values: Iterable[ir.Value | None]) -> None:
@@ -27,13 +29,21 @@ def infer_missing_shapes(model: ir.Model, values: Iterable[ir.Value | None]) -> 
         log.setLevel(level)
 
 
-def output_dims(geometry: Dense | Conv | ConvTranspose, dims: Dims, view: WeightView) -> Dims | None:
-    """Sizes of a product's output, None where dynamic; None altogether where spatial sizes are."""
+def named_dims(shape: ir.Shape) -> NamedDims:
+    """Sizes of a shape: a number, the name of a symbolic size, or None."""
+    return tuple(d if isinstance(d, int) else d.value for d in shape)
+
+
+def output_dims(geometry: Dense | Conv | ConvTranspose, dims: NamedDims, view: WeightView) -> NamedDims | None:
+    """Sizes of a product's output, by name or None where dynamic; None altogether where spatial sizes are.
+
+    Names matter in training: gradients know from them that nothing was broadcast.
+    """
     groups, _, columns = view.shape
     if isinstance(geometry, Dense):
         full = tuple(dims[a] for a in geometry.input_perm[: geometry.kept]) + geometry.output_dims
         return tuple(full[a] for a in geometry.output_perm)
-    spatial = [d for d in dims[2:] if d is not None]
+    spatial = [d for d in dims[2:] if isinstance(d, int)]
     if len(spatial) != len(geometry.kernel_shape):
         return None
     shape = (0, 0, *spatial)

@@ -15,7 +15,7 @@ from cimc.passes.selection.nodes import fresh, typed_attributes
 from cimc.passes.selection.operand import Operand, is_constant, resolve
 from cimc.passes.selection.packing import group_packing
 from cimc.passes.selection.placement import OWNER, all_nodes
-from cimc.passes.selection.shapes import Dims, output_dims
+from cimc.passes.selection.shapes import Dims, named_dims, output_dims
 from cimc.targets.description import Target
 
 LayerKey = tuple[WeightView, int, int]
@@ -177,7 +177,7 @@ class Site:
         y.name = self.name(name)
         y.type = ir.TensorType(operand.initializer.const_value.dtype)  # type: ignore[union-attr]
         if x.shape is not None:
-            dims = output_dims(geometry, tuple(d if isinstance(d, int) else None for d in x.shape), view)
+            dims = output_dims(geometry, named_dims(x.shape), view)
             y.shape = None if dims is None else ir.Shape(dims)
         self.nodes.append(node)
         self.products.append(Product(node, operand.initializer, (view, channel_rows, packing), layer or self.owner))
