@@ -1,8 +1,8 @@
 """What training costs on the chip, from the steps that ran: tile operations, time, energy, writes.
 
-Forward reads are those that the crossbars counted; an analog backward product takes two phases on every tile of its layer.
-Time is that of the paper's figures: layers one after the other, tiles of a layer together. What the target does not give is
-null, and digital work is counted in multiply-accumulates alone.
+Forward reads are those that the crossbars counted; an analog backward product takes two phases on every tile of its layer,
+at the time and energy of a transposed read. Time is that of the paper's figures: layers one after the other, tiles of a layer
+together. What the target does not give is null, and digital work is counted in multiply-accumulates alone.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Any
 
 from cimc.ir.program import OuterStep, Program, VmmBackwardStep
 from cimc.runtime.write import Writes
+from cimc.targets.transposed import transposed_target
 
 
 @dataclass
@@ -24,6 +25,9 @@ class Count:
     forward_tile_ops: int = 0
     adc_conversions: int = 0
     adc_saturations: int = 0
+    backward_conversions: int = 0
+    """Of transposed reads, as the next."""
+    backward_saturations: int = 0
     writes: Writes = field(default_factory=Writes)
 
     def to_dict(self) -> dict[str, Any]:
@@ -58,7 +62,12 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
         else:
             _, rows, columns = layer.weight.shape
             macs = _plus(macs, _times(step.positions, images * layer.weight.shape[0] * rows * columns))
-    ops, tile_ops = _plus(count.forward_ops, backward_ops), _plus(count.forward_tile_ops, backward_tile_ops)
+    back = transposed_target(program.target).timing if backward_tile_ops != 0 else timing
+    latency = _scaled(count.forward_ops, timing.tile_op_ns, 1e-6), _scaled(backward_ops, back.tile_op_ns, 1e-6)
+    energy = (
+        _scaled(count.forward_tile_ops, timing.tile_op_energy_nj, 1e-6),
+        _scaled(backward_tile_ops, back.tile_op_energy_nj, 1e-6),
+    )
     w = count.writes
     return {
         "images": images,
@@ -68,10 +77,8 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
             "weight_updates": w.updates, "device_writes": w.devices, "pulses": w.pulses, "trials": w.trials,
             "verify_reads": w.reads, "failed": w.failed, "worn": w.worn,
         },
-        "latency_ms": {"analog": _scaled(ops, timing.tile_op_ns, 1e-6), "writes": _scaled(1, w.time_ns, 1e-6), "digital": None},
-        "energy_mj": {
-            "analog": _scaled(tile_ops, timing.tile_op_energy_nj, 1e-6), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None,
-        },
+        "latency_ms": {"analog": _plus(*latency), "writes": _scaled(1, w.time_ns, 1e-6), "digital": None},
+        "energy_mj": {"analog": _plus(*energy), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None},
     }  # fmt: skip
 
 

@@ -25,7 +25,8 @@ class History:
     A row has ``epoch`` (from 1), ``step`` (steps so far), ``lr``, ``loss``, ``accuracy`` (null where the loss is no
     classification), ``validation_loss``, ``validation_accuracy``, ``updates`` and ``device_writes`` of the epoch,
     ``updates_per_weight`` and ``device_writes_per_device`` of all epochs so far (means), ``most_updates`` of one weight,
-    ``adc_saturation_share``, ``recalibrations``, ``total`` (sums over all epochs so far), ``seconds``, ``images_per_second``.
+    ``adc_saturation_share``, ``backward_saturation_share`` (of transposed reads), ``recalibrations``, ``total`` (sums over all
+    epochs so far), ``seconds``, ``images_per_second``.
     """
 
     rows: list[Row] = field(default_factory=list)

@@ -154,12 +154,14 @@ class Run:
         trainer, at = self.trainer, self.at
         states = trainer._learner.states.values()
         weights, devices = sum(s.updates.size for s in states), sum(s.writes.size for s in states)
-        before = at.rows[-1]["total"] if at.rows else {"updates": 0, "device_writes": 0, "conversions": 0, "saturations": 0}
         total = {
             "updates": count.writes.updates, "device_writes": count.writes.devices,
             "conversions": count.adc_conversions, "saturations": count.adc_saturations,
+            "backward_conversions": count.backward_conversions, "backward_saturations": count.backward_saturations,
         }  # fmt: skip
+        before = dict.fromkeys(total, 0) | (at.rows[-1]["total"] if at.rows else {})
         conversions = total["conversions"] - before["conversions"]
+        backward = total["backward_conversions"] - before["backward_conversions"]
         found = None if self.tests is None else trainer._evaluate(self.tests)
         loss = at.losses / max(1, at.images)
         trainer._schedule.observe(loss if found is None else found["loss"])
@@ -177,6 +179,7 @@ class Run:
             "most_updates": max((int(s.updates.max(initial=0)) for s in states), default=0),
             "device_writes_per_device": total["device_writes"] / max(1, devices),
             "adc_saturation_share": (total["saturations"] - before["saturations"]) / max(1, conversions),
+            "backward_saturation_share": (total["backward_saturations"] - before["backward_saturations"]) / max(1, backward),
             "recalibrations": at.recalibrations,
             "total": total,
             "seconds": seconds,
@@ -211,4 +214,4 @@ class Run:
         self.at = Progress(**record["progress"])
         trainer.steps, trainer.images, trainer._ranges_for = record["steps"], record["images"], set(record["calibrated"])
         trainer._count = Count.of(record["count"])
-        trainer._since = {name: value - record["since"][name] for name, value in trainer._stats().items()}
+        trainer._since = {name: value - record["since"].get(name, 0) for name, value in trainer._stats().items()}

@@ -182,7 +182,7 @@ class Trainer:
             self.images += len(next(iter(inputs.values())))
             self._count.images += len(next(iter(inputs.values())))
         after = self._stats()
-        for name in ("forward_ops", "forward_tile_ops", "adc_conversions", "adc_saturations"):
+        for name in after.keys() & vars(self._count).keys():
             setattr(self._count, name, getattr(self._count, name) + after[name] - before[name])
         self._count.writes += self._learner.update(gradients, lr)
         self.steps += 1
@@ -198,6 +198,8 @@ class Trainer:
             "adc_saturations": sum(s.adc_saturations for s in stats.values()),
             "dac_inputs": sum(s.dac_inputs for s in stats.values()),
             "dac_clips": sum(s.dac_clips for s in stats.values()),
+            "backward_conversions": sum(s.transposed_conversions for s in stats.values()),
+            "backward_saturations": sum(s.transposed_saturations for s in stats.values()),
         }
 
     def _suit(self, form: Form, batch: Batch) -> None:
