@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
-from numpy.typing import NDArray
 
 import cimc
 from cimc.errors import CimcError
-from cimc.training.trained import into_model
 
 from .networks import Network
 from .test_step import in_double
@@ -47,7 +44,8 @@ ATTENTION = Network(
         kt = Transpose <perm = [0, 1, 3, 2]> (k)  l = MatMul (q, kt)  ls = Mul (l, root)  a = Softmax <axis = -1> (ls)
         m = MatMul (a, v)  mt = Transpose <perm = [0, 2, 1, 3]> (m)  mf = Reshape (mt, flat)
         o = MatMul (mf, wo)  ob = Add (o, bo)  r1 = Add (e, ob)  n2 = LayerNormalization <axis = -1> (r1, n2_scale, n2_bias)
-        u = MatMul (n2, wu)  ub = Add (u, bu)  g = Gelu <approximate = "tanh"> (ub)  d = MatMul (g, wd)  db = Add (d, bd)  r2 = Add (r1, db)
+        u = MatMul (n2, wu)  ub = Add (u, bu)
+        g = Gelu <approximate = "tanh"> (ub)  d = MatMul (g, wd)  db = Add (d, bd)  r2 = Add (r1, db)
         pooled = ReduceMean <keepdims = 0> (r2, one)  y = Gemm <transB = 1> (pooled, wh, bh)
     }""",
     {
@@ -102,3 +100,55 @@ def test_a_cells_gradients_need_no_shapes_at_run_time() -> None:
     segments = [program.tensors[f"segment/{step.name}"].tobytes() for step in program.steps if step.kind == "digital"]
     operators = {node.op_type for segment in segments for node in onnx.ModelProto.FromString(segment).graph.node}
     assert "NonZero" not in operators
+
+
+RECURRENT = """net (float[N, {steps}, 3] x) => (float[N, 4] y) {{
+    rows = Transpose <perm = [1, 0, 2]> (x)  s, h = GRU <hidden_size = 5> (rows, w, r, b)
+    zero = Constant <value_ints = [0]> ()  f = Squeeze (h, zero)  y = Gemm (f, v)
+}}"""
+GRU_WEIGHTS = {"w": (1, 15, 3), "r": (1, 15, 5), "b": (1, 30), "v": (5, 4)}
+LOOP = """net (float[N, 3] x) => (float[N, 3] y) {
+    count = Constant <value = int64 {3}> ()  yes = Constant <value = bool {1}> ()
+    s = MatMul (x, w)
+    turned = Loop (count, yes, s) <body = turn (int64 i, bool go, float[N, 3] a) => (bool on, float[N, 3] b) {
+        on = Identity (go)  b = Tanh (a)
+    }>
+    shape = Constant <value_ints = [-1, 3]> ()  f = Reshape (turned, shape)  y = MatMul (f, v)
+}"""
+
+
+def network(text: str, weights: dict[str, tuple[int, ...]]) -> onnx.ModelProto:
+    return Network(text, weights, {}, ()).model()
+
+
+@pytest.mark.parametrize("steps", ["T", "40"])
+def test_a_recurrent_node_that_stayed_digital_names_itself_and_the_way_out(steps: str) -> None:
+    model = network(RECURRENT.format(steps=steps), GRU_WEIGHTS)
+    with pytest.raises(CimcError) as refused:
+        trainer_of(model)
+    text = str(refused.value)
+    assert "(GRU)" in text
+    assert ("fixed length" if steps == "T" else "mapping.max_unroll=40") in text
+    assert "freeze" in text
+    trainer = trainer_of(model, freeze=["w", "r", "b"])  # the one way out that the text tells of
+    assert trainer.weights().keys() == {"v"}
+    if steps == "40":  # and the other
+        program = cimc.compile(model, target="ideal", settings={"mapping.max_unroll": 40})
+        assert cimc.Trainer(cimc.Chip(program)).weights().keys() == set(GRU_WEIGHTS)
+
+
+def test_lengths_of_its_own_keep_a_node_from_training() -> None:
+    text = (
+        RECURRENT.format(steps=6)
+        .replace("float[N, 6, 3] x)", "float[N, 6, 3] x, int32[N] lengths)")
+        .replace("b)", "b, lengths)", 1)
+    )
+    with pytest.raises(CimcError, match=r"(?s)lengths 'lengths' are known only at run time.*without lengths"):
+        trainer_of(network(text, GRU_WEIGHTS))
+
+
+def test_a_loop_names_itself_and_the_way_out() -> None:
+    model = network(LOOP, {"w": (3, 3), "v": (3, 3)})
+    with pytest.raises(CimcError, match=r"(?s)Loop.*any number of times.*written out"):
+        trainer_of(model)
+    assert trainer_of(model, freeze=["w"]).weights().keys() == {"v"}

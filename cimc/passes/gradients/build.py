@@ -25,6 +25,7 @@ from cimc.passes.gradients import (
     scatter,
 )
 from cimc.passes.gradients.expand import write_out
+from cimc.passes.gradients.loops import refuse_loops
 from cimc.passes.gradients.registry import rule_for
 from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.survey import survey
@@ -96,11 +97,13 @@ def add_backward(model: ir.Model, loss: str, wrt: Sequence[str]) -> Backward:
     through a ``cimc::Vmm``, and some rules want the rank of what follows it.
 
     Raises:
-        ModelError: another opset than `survey.OPSET`, an unknown name, a loss that is no scalar, an operator without a rule.
+        ModelError: another opset than `survey.OPSET`, an unknown name, a loss that is no scalar, an operator without a rule,
+            a loop or branch.
     """
     found = survey(model, loss, wrt)
     if write_out(model, [n for n in found.nodes if found.between(n)]):
         found = survey(model, loss, wrt)
+    refuse_loops(node for node in found.nodes if found.between(node))
     graph = model.graph
     tape = Tape(graph)
     grads: dict[ir.Value, list[ir.Value]] = {}
