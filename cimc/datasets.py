@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,21 @@ MNIST_SHA256 = {
     "y_test": "ddeff807876a9661a1110d45c266c86239a3a1b7d37da0c3716a7a683c852ff5",
 }
 
+#: Where Debian's package dataset-fashion-mnist puts its files; each is a header and then the array.
+FASHION_MNIST_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION_MNIST_FILES = {
+    "x_train": "train-images-idx3-ubyte.gz",
+    "y_train": "train-labels-idx1-ubyte.gz",
+    "x_test": "t10k-images-idx3-ubyte.gz",
+    "y_test": "t10k-labels-idx1-ubyte.gz",
+}
+FASHION_MNIST_SHA256 = {
+    "x_train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
+    "y_train": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
+    "x_test": "c867c93ff95360594e8ec3287995350b824dd110b11595c0e13d5423f621867a",
+    "y_test": "3d0e6c6ea990b53b6f8f500a41cac93881d981b315f84578b7d915342ade01e9",
+}
+
 
 def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     """The MNIST database of handwritten digits (LeCun, Cortes, Burges; CC BY-SA 3.0).
@@ -38,11 +56,43 @@ def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     """
     bundled = Path(__file__).parents[1] / "examples" / "data" / "mnist.npz"
     source = Path(path) if path is not None else bundled if bundled.is_file() else _fetch(MNIST_URL, MNIST_FILE_SHA256)
-    return _checked(source, MNIST_SHA256)
+    return _checked(read_npz(source), source, MNIST_SHA256)
 
 
-def _checked(path: Path, sha256: dict[str, str]) -> dict[str, NDArray[Any]]:
-    arrays = read_npz(path)
+def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> dict[str, NDArray[Any]]:
+    """Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv 1708.07747; MIT licence): articles of clothing, in the shapes of MNIST.
+
+    Args:
+        folder: Holds its four IDX files.
+
+    Returns:
+        As `mnist`.
+
+    Raises:
+        DataError: A file is missing or is not the published one.
+    """
+    arrays = {}
+    for name, file in FASHION_MNIST_FILES.items():
+        path = Path(folder) / file
+        if not path.is_file():
+            raise DataError(
+                "no such file", where=str(path), fix="apt-get install dataset-fashion-mnist, or give a folder"
+            )
+        try:
+            arrays[name] = _idx(gzip.decompress(path.read_bytes()))
+        except (OSError, EOFError, zlib.error, struct.error, ValueError, IndexError) as error:
+            raise DataError(f"no IDX file packed with gzip: {error}", where=str(path), fix="fetch it again") from error
+    return _checked(arrays, Path(folder), FASHION_MNIST_SHA256)
+
+
+def _idx(content: bytes) -> NDArray[np.uint8]:
+    """An array of bytes: two zeros, type, rank, a big-endian size for each axis, values."""
+    rank = content[3]
+    shape = struct.unpack(f">{rank}I", content[4 : 4 * (rank + 1)])
+    return np.frombuffer(content, np.uint8, offset=4 * (rank + 1)).reshape(shape)
+
+
+def _checked(arrays: dict[str, NDArray[Any]], path: Path, sha256: dict[str, str]) -> dict[str, NDArray[Any]]:
     result = {}
     for name, expected in sha256.items():
         if name not in arrays:

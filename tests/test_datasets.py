@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -75,3 +76,48 @@ def test_a_download_is_kept_only_with_the_right_hash(host: str, tmp_path: Path, 
     assert not list(cache.glob("*data.npz"))
     fetched = datasets._fetch(f"{host}/data.npz", hashlib.sha256(b"digits").hexdigest())
     assert fetched.read_bytes() == b"digits"
+
+
+def fashion_files(folder: Path, images: int = 2) -> None:
+    """Small IDX files of the right names."""
+    for name, file in datasets.FASHION_MNIST_FILES.items():
+        shape = (images, 28, 28) if name.startswith("x") else (images,)
+        header = struct.pack(f">{1 + len(shape)}I", 0x800 + len(shape), *shape)
+        (folder / file).write_bytes(gzip.compress(header + bytes(int(np.prod(shape)))))
+
+
+@pytest.mark.skipif(not datasets.FASHION_MNIST_FOLDER.is_dir(), reason="dataset-fashion-mnist is not installed")
+def test_the_package_of_fashion_mnist_is_the_published_one() -> None:
+    arrays = datasets.fashion_mnist()
+    assert {name: array.shape for name, array in arrays.items()} == {
+        "x_train": (60000, 28, 28), "y_train": (60000,), "x_test": (10000, 28, 28), "y_test": (10000,),
+    }  # fmt: skip
+    assert (np.bincount(arrays["y_train"]) == 6000).all()
+
+
+def test_other_images_are_not_fashion_mnist(tmp_path: Path) -> None:
+    fashion_files(tmp_path)
+    with pytest.raises(DataError, match="x_train is not the published one"):
+        datasets.fashion_mnist(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:-9],
+        lambda content: b"no gzip",
+        lambda content: gzip.compress(b"\0\0"),
+        lambda content: gzip.compress(gzip.decompress(content)[:-1]),
+    ],
+)
+def test_a_damaged_file_of_fashion_mnist_is_named(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    fashion_files(tmp_path)
+    path = tmp_path / datasets.FASHION_MNIST_FILES["y_test"]
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(DataError, match=r"t10k-labels-idx1-ubyte\.gz: no IDX file"):
+        datasets.fashion_mnist(tmp_path)
+
+
+def test_a_missing_file_of_fashion_mnist_says_where_to_get_it(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
+        datasets.fashion_mnist(tmp_path)
