@@ -115,7 +115,8 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
         shift = storage_shift(crossbar.target) + device.g_min_us / level_step_us(crossbar.target)
         driven = codes.astype(delta.dtype).reshape(2, images, groups, columns, positions).sum(axis=3)
         result -= ((driven[0] - driven[1]) * (shift / coding.gain))[:, :, None]
-    result *= scale
+    with np.errstate(invalid="ignore"):
+        result *= scale
     return result.reshape(images, groups * rows, positions)
 
 
