@@ -19,14 +19,14 @@ import transfer
 from kinds import MODEL
 from make_model import forward
 
-LENGTH = transfer.Length(1, 100)
+LENGTH = transfer.Length(1, 200)
 CUSTOM = {"device.g_min_us": 4.0, "device.g_max_us": 50.0, "device.levels": 32, "weights.rounded": True, "array.rows": 50}
 
 
 @pytest.fixture(scope="module")
 def data() -> Any:
     every = transfer.Data.load()
-    return replace(every, x_test=every.x_test[:2000], y_test=every.y_test[:2000])
+    return replace(every, x_test=every.x_test[::5], y_test=every.y_test[::5])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_other_dice_do_nearly_as_well_as_the_chip_that_was_trained(work: Path) -
     """Published: within about 2 % after transfer (Wu et al., arXiv 2305.14547); beside it three deviations of 2,000 images."""
     found = transfer.summary(transfer.Results(work / "results.jsonl"))["kinds"]["mixed"]
     (own,) = found["where_trained"]
-    assert own > 0.8
+    assert own > 0.8  # it has learnt
     assert len(set(found["on_dice"][0])) == found["dice"] == 2  # each die is another
     assert found["least"] > 0.98 * own - 3 * (own * (1 - own) / 2000) ** 0.5
 
@@ -69,7 +69,7 @@ def test_a_run_goes_on_where_it_was_stopped(work: Path, data: Any, monkeypatch: 
     assert (work / "mixed-0.cimg").read_bytes() == image
     assert sorted(path.name for path in work.iterdir()) == ["mixed-0.cimg", "results.jsonl"]
     with pytest.raises(cimc.CimcError, match="another length"):
-        transfer.run(["mixed"], 1, 3, transfer.Length(2, 100), work, data)
+        transfer.run(["mixed"], 1, 3, transfer.Length(2, 200), work, data)
 
 
 def test_read_back_gives_the_training_chips_own_outputs_up_to_read_noise(chip: cimc.Chip, data: Any) -> None:
