@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from cimc.errors import TargetError
 from cimc.ir.encoding import level_step_us
-from cimc.ir.program import weight_matrix
+from cimc.ir.program import VmmBackwardStep, weight_matrix
 from cimc.runtime import backward, serial, transposed
 from cimc.runtime.crossbar import Crossbar
+from cimc.runtime.learn import Learning, learn
 from cimc.targets.transposed import transposed_target
 from tests.runtime.crossbars import PAIR, crossbar, dense, target
 from tests.runtime.test_backward import PRODUCTS, compiled
@@ -281,6 +282,31 @@ def test_the_same_bytes_for_any_threads_and_any_split_of_the_batch(name: str) ->
     assert (read(0, len(x), 4) != whole).any()
     twice = transposed.activation_gradient(dy, bar, x.shape, step.geometry, 3, 41)
     assert (twice != whole).any()
+
+
+def test_rows_of_a_flattened_batch_are_numbered_on_from_batch_to_batch() -> None:
+    """Two rows an image: image 5 begins with row 10, so that no later batch draws the noise of an earlier one."""
+    rng = np.random.default_rng(9)
+    x, w = rng.standard_normal((6, 4)).astype(np.float32), rng.standard_normal((3, 4)).astype(np.float32)
+    program, forward, _ = compiled("Gemm <transB = 1> (x, w)", x, w)
+    common = {"layer": forward.layer, "geometry": forward.geometry, "nodes": ("dx",)}
+    step = VmmBackwardStep(name="dx", input="dy", activation="x", output="dx", mode="analog", **common)
+    (layer,) = program.layers
+    chip = target(PAIR, device={"read_sigma_us": 2.0}, array={"transposed": {}})
+    bars = {layer.name: Crossbar(layer, weight_matrix(program, layer), np.abs(w).max().reshape(1), chip)}
+    dy, learning = np.ones((6, 3), np.float32), Learning({layer.name: bars[layer.name].matrix}, {})
+
+    def run(rows: slice, images: int, first_image: int) -> Array:
+        values: dict[str, Any] = {"x": x[rows], "dy": dy[rows]}
+        learn(step, values, bars, 7, images, first_image, learning)
+        gradient: Array = values["dx"]
+        return gradient
+
+    whole = run(slice(0, 6), 3, 5)
+    assert (np.concatenate([run(slice(0, 2), 1, 5), run(slice(2, 6), 2, 6)]) == whole).all()
+    assert len({row.tobytes() for row in whole}) == 6
+    later = {row.tobytes() for row in run(slice(0, 6), 3, 8)}
+    assert not later & {row.tobytes() for row in whole}
 
 
 def test_a_chip_without_one_is_refused() -> None:
