@@ -78,6 +78,11 @@ class Optimizer(ABC):
         self.steps = 0
         self._kept: dict[str, tuple[F32, ...]] = {}
 
+    @property
+    def stateless(self) -> bool:
+        """Whether a step depends on its own gradient alone, so that nothing of a parameter is kept from step to step."""
+        return not self.slots
+
     def step(self, gradients: Mapping[str, NDArray[Any]], weights: Mapping[str, NDArray[Any]], lr: float) -> dict[str, F32]:
         """Change of each parameter that has a gradient.
 
@@ -159,6 +164,10 @@ class Momentum(Optimizer):
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 
+    @property
+    def stateless(self) -> bool:
+        return not self.momentum
+
     def _scalars(self, lr: float) -> tuple[float, ...]:
         return lr, self.momentum, self.nesterov, self.weight_decay
 
@@ -177,6 +186,10 @@ class Adam(Optimizer):
         within("epsilon", epsilon, 0, inf, open_high=True)
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.beta1, self.beta2, self.epsilon, self.weight_decay = beta1, beta2, epsilon, weight_decay
+
+    @property
+    def stateless(self) -> bool:
+        return not (self.beta1 or self.beta2)
 
     def _scalars(self, lr: float) -> tuple[float, ...]:
         rate, root = lr / (1 - self.beta1**self.steps), 1 / sqrt(1 - self.beta2**self.steps)

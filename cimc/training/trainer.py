@@ -120,8 +120,9 @@ class Trainer:
             self._ranges_for = {"inference"} if step.has_own_form else {"inference", "training"}
 
         def learner(start: Init | None) -> Learner:
-            states = initial_states(chip, step.trained_layers, start, span, self.notes)
             own = optimizers.create(optimizer, **(optimizer_options or {}))
+            rules.check(rule, own)
+            states = initial_states(chip, step.trained_layers, start, span, self.notes)
             return Learner(chip, step, states, rule, own, clip_norm)
 
         self._learner, self._learner_from = learner(init), learner

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cimc.errors import CimcError
 from tests.training.layers import EXACT, Layer, changes, span_of_each
+from tests.training.small import chip, trainer
 
 ALL = np.zeros((2, 4, 3))
 
@@ -74,3 +76,20 @@ def test_continuous_devices_lose_nothing(levels):
     for _ in range(10):
         layer.apply(0.01 * span_of_each() + ALL)
     np.testing.assert_allclose(layer.state.weights, 0.1 * span_of_each() + ALL, rtol=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["momentum", "adam", "adamw"])
+def test_an_optimizer_that_sums_gradients_is_refused_and_the_chip_left_alone(optimizer):
+    c = chip()
+    before = {layer.name: c.conductances(layer.name).copy() for layer in c.program.layers}
+    with pytest.raises(CimcError, match=f"{optimizer} sums gradients in FP32"):
+        trainer(c, update="naive", optimizer=optimizer)
+    for name, g_us in before.items():
+        np.testing.assert_array_equal(c.conductances(name), g_us)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "options"), [("sgd", {}), ("momentum", {"momentum": 0.0}), ("adamw", {"beta1": 0.0, "beta2": 0.0})]
+)
+def test_an_optimizer_that_keeps_nothing_is_taken(optimizer, options):
+    assert trainer(chip(), update="naive", optimizer=optimizer, optimizer_options=options).notes is not None

@@ -133,3 +133,16 @@ def test_clipping_scales_to_the_norm_and_keeps_directions():
 def test_clipping_reports_a_norm_that_is_not_finite():
     _, norm = optimizers.clip_gradients({"w": np.float32([1, np.nan])}, 1.0)
     assert np.isnan(norm)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [*CASES, ("momentum", {"momentum": 0.0}), ("adamw", {"beta1": 0.0, "beta2": 0.0}), ("adam", {"beta1": 0.0, "beta2": 0.9})],
+)
+def test_a_stateless_optimizer_forgets_what_came_before(kind, options):
+    optimizer, weights = optimizers.create(kind, **options), arrays(0)
+    fresh = optimizers.create(kind, **options)
+    optimizer.step(arrays(1), weights, LR)
+    after, first = optimizer.step(arrays(2), weights, LR), fresh.step(arrays(2), weights, LR)
+    same = all(np.allclose(after[name], first[name], rtol=1e-5, atol=0) for name in SHAPES)
+    assert optimizer.stateless == same

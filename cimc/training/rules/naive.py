@@ -1,11 +1,13 @@
-"""Naive updates: no state of higher precision than the devices.
+"""Naive updates: nothing of higher precision than a device's level is kept of a weight from one step to the next.
 
-W is the level that the devices were last read at. A step is added and snapped to the nearest level (within the window): less
-than half a level from it is lost. Else the devices whose level differs are written and read back once, with read noise; the
-level nearest to that read is the new W. Devices without levels take every step.
+W is the level that the devices were last read at: a number of as few bits as the devices hold. A step is added and snapped to
+the nearest level, within the window: less than half a level is lost, since W stands on a level itself. (Were the step added to
+an unsnapped read, read noise would round it at random, and small steps would come through on average.) Where another level
+comes out, the devices whose level differs are written, with the programming error, and read back once, with read noise: the
+level nearest to that read is the new W, right or wrong, until the next write. Devices without levels take every step.
 
-The rule keeps nothing between steps, but an optimizer with moments does: Adam's are sums of gradients in FP32, and at a high
-rate its steps exceed half a level where gradients agree. With plain SGD no state of higher precision is left anywhere.
+Moments are what the rule does without: a sum of the weight's gradients in FP32, in which steps too small for a level add up.
+Optimizers that keep such sums are refused.
 """
 
 from __future__ import annotations
@@ -60,6 +62,8 @@ def _snap_weights(weights: F32, w_max: F32, full: float, shift: float) -> None:
 
 class Naive:
     """The update rule of one target."""
+
+    stateless = True
 
     def __init__(self, target: Target) -> None:
         self.target, self.code = target, WeightCode.of(target)

@@ -1,7 +1,10 @@
 """Residual updates by blind pulses, after Nandakumar et al. 2020 (Front. Neurosci. 14:406).
 
 ``χ += change; n = trunc(χ / ε); χ -= n ε``; n pulses go to the devices, with no verify: each is non-linear, asymmetric and
-noisy. In a pair, pulses first take down the device that a weight of the other sign stands in, then raise the other one.
+noisy. Of a pair each device gets half of them, of opposite sign; a coin says which gets the odd one. So a weight and its
+negative respond alike, and pulses that cancel leave a weight near 0, at any asymmetry. (Were the device that holds a weight
+pulsed alone, from the foot of its window, such pulses would carry it to where up and down steps are equal: to half the largest
+weight, of whichever sign it had.)
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from cimc.runtime import rng
 from cimc.runtime.pulses import PulseWriter, pulse_steps
-from cimc.runtime.write import Writes
+from cimc.runtime.write import Writes, device_key
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked
 from cimc.training.rules.reading import read_back
@@ -26,7 +29,7 @@ I32 = NDArray[np.int32]
 @njit(cache=True, nogil=True, error_model="numpy")
 def _count(
     change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
-    touched: I64, devices: I64, pulses: I32,
+    seed: int, touched: I64, devices: I64, pulses: I32,
 ) -> tuple[int, int]:  # fmt: skip
     groups, rows, columns = weights.shape
     k = n = 0
@@ -43,22 +46,18 @@ def _count(
                 sign = 1 if total > 0 else -1
                 residual[g, r, c] = total - sign * count * step
                 touched[k] = (g * rows + r) * columns + c
+                coin = np.int64(device_key(seed, touched[k], updates[g, r, c]) & np.uint64(1))
                 k += 1
                 updates[g, r, c] += np.uint32(1)
                 w = np.float64(weights[g, r, c])
                 weights[g, r, c] = min(max(w + sign * count * step, -span), span)
-                first = ((g * rows + r) * planes) * columns + c
-                if planes == 1:
-                    devices[n], pulses[n] = first, sign * count
+                first = (g * rows + r) * planes * columns + c
+                minus = 0 if planes == 1 else (count + coin) // 2
+                if count > minus:
+                    devices[n], pulses[n] = first, sign * (count - minus)
                     n += 1
-                    continue
-                down = int(min(np.float64(count), np.ceil(max(-sign * w, 0.0) / step)))
-                plus, minus = (count - down, -down) if sign > 0 else (-down, count - down)
-                if plus != 0:
-                    devices[n], pulses[n] = first, plus
-                    n += 1
-                if minus != 0:
-                    devices[n], pulses[n] = first + columns, minus
+                if minus > 0:
+                    devices[n], pulses[n] = first + columns, -sign * minus
                     n += 1
     return k, n
 
@@ -76,6 +75,8 @@ class Residual:
     Raises:
         TargetError: The target does not describe blind pulses.
     """
+
+    stateless = False
 
     def __init__(self, target: Target, threshold_share: float | None = None, copy: Literal["read", "believed"] = "read") -> None:
         self.target, self.code, self.copy = target, WeightCode.of(target), copy
@@ -101,7 +102,7 @@ class Residual:
         share, most = self.threshold_share, ceil(2 / self.threshold_share)
         k, n = _count(
             checked(change, state), state.weights, state.delta, state.updates, state.w_max, share, most, planes,
-            touched, devices, pulses,
+            np.uint64(rng.key(writer.device_seed, "odd pulse")), touched, devices, pulses,
         )  # fmt: skip
         done = Writes(updates=k) + writer.pulse(devices[:n], pulses[:n])
         if self.copy == "read":

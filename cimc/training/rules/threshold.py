@@ -59,6 +59,8 @@ class Threshold:
         threshold_share: θ in parts of the largest weight; None: ``update.threshold_share``, else one level step.
     """
 
+    stateless = False
+
     def __init__(self, target: Target, threshold_share: float | None = None) -> None:
         self.target, self.code = target, WeightCode.of(target)
         share = target.update.threshold_share if threshold_share is None else threshold_share
