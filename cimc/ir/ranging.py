@@ -44,17 +44,18 @@ class Samples:
     extent: Extent | None = None
 
     @classmethod
-    def of(cls, x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, layer: Layer) -> Samples:
-        """A sample of one activation.
+    def of(cls, x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, layer: Layer, before: Samples | None = None) -> Samples:
+        """A sample of one activation, and of what came ``before`` it, which is used up.
 
         Raises:
             DataError: It holds NaN or Inf.
         """
         groups, rows = layer.groups, layer.rows
-        extent = Extent(count=True)
+        extent = before.extent if before is not None and before.extent is not None else Extent(count=True)
         if not extent.add(x):
             raise DataError("the inputs hold NaN or Inf", where=f"layer {layer.name}", fix="look at the calibration data")
-        return cls(row_vectors(x, geometry, groups, rows, wanted_vectors(groups, rows), layer.name), extent)
+        vectors = row_vectors(x, geometry, groups, rows, wanted_vectors(groups, rows), layer.name)
+        return cls(vectors if before is None else np.concatenate([before.vectors, vectors]), extent)
 
 
 Devices = Callable[[int, int], F32]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -16,6 +17,9 @@ from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.executor import Executor, Watch, image_count
+
+#: An input this much larger than all before asks for other ranges.
+_BEYOND = 1.05
 
 
 class Chip:
@@ -99,19 +103,29 @@ class Chip:
         self._run(inputs, 0, self.calibrator(), ())
 
     def calibrator(self) -> Watch:
-        """What chooses each layer's input gain and ADC range at the first read that it watches."""
-        ready: set[str] = set()
+        """What chooses each layer's input gain and ADC range before the reads that it watches.
+
+        A layer that many steps read (a recurrent one) has its ranges chosen before the first and the last of them, and before
+        any whose inputs reach well beyond those before: the first state of a sequence is a small one. Each choice rests on
+        all inputs so far.
+        """
+        left = Counter(step.layer for step in self.program.vmm_steps)
+        seen: dict[str, Samples] = {}
+        reach: dict[str, float] = {}
 
         def watch(step: VmmStep, x: NDArray[Any]) -> None:
-            if step.layer not in ready:
-                ready.add(step.layer)
-                self._calibrate_layer(step, x)
+            name = step.layer
+            samples = seen[name] = Samples.of(x, step.geometry, self._crossbars[name].layer, seen.get(name))
+            left[name] -= 1
+            largest = samples.extent.largest if samples.extent is not None else 0.0
+            if name not in reach or largest > _BEYOND * reach[name] or left[name] == 0:
+                reach[name] = largest
+                self._calibrate_layer(name, samples)
 
         return watch
 
-    def _calibrate_layer(self, step: VmmStep, x: NDArray[Any]) -> None:
-        crossbar = self._crossbars[step.layer]
-        samples = Samples.of(x, step.geometry, crossbar.layer)
+    def _calibrate_layer(self, name: str, samples: Samples) -> None:
+        crossbar = self._crossbars[name]
         layer = choose_ranges(crossbar.layer, samples, crossbar.devices, self.program.target)
         crossbar.recode(layer)
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
