@@ -1,4 +1,4 @@
-"""The paper's LeNet experiment over several seeds: constant and cosine rate, naive updates, FP32.
+"""The paper's LeNet experiment over several seeds: constant and cosine rate, backward on the array, naive updates, FP32.
 
 Prints JSON: every run, and for each setting median, least and most accuracy of the last epoch on all 10,000 test images. A run
 takes about a minute and a half on two free cores. Runs that the output file holds already are not made again.
@@ -21,6 +21,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "constant": {"schedule": "constant"},
     "cosine": {"schedule": "cosine"},
     "cosine, from the model's weights": {"schedule": "cosine", "init": "weights"},
+    "analog backward": {"schedule": "cosine", "backward": "analog", "changes": ["array.transposed.dac_bits=8"]},
     "fp32": {"schedule": "cosine", "target": "ideal", "init": "weights", "optimizer": "adamw"},
     "fp32, constant": {"schedule": "constant", "target": "ideal", "init": "weights", "optimizer": "adamw"},
     **{
