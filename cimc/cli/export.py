@@ -40,18 +40,16 @@ def export(
 ) -> None:
     """Export a program, or a trained chip, as an image for another chip."""
     from cimc.data import write_file
-    from cimc.errors import CimcError
     from cimc.image.export import export_image
-    from cimc.image.flash import FORMS
+    from cimc.image.flash import FORMS, check_form
     from cimc.image.flash import flash as flashed
     from cimc.image.info import describe
     from cimc.ir.artifact import load
     from cimc.runtime.chip import Chip
 
     for form in flash or []:
-        if form not in FORMS:
-            raise CimcError(f"no flash form {form}", where="--flash", fix=f"one of {', '.join(FORMS)}")
-    program = load(program_file)
+        check_form(form)
+    program, output = load(program_file), output or program_file.with_suffix(".cimg")
     trained = any(name.startswith("state/") for name in program.tensors)
     image = export_image(
         Chip(program, seed) if source == "readback" or trained else program,
@@ -64,13 +62,11 @@ def export(
         copies=parse_copies(copies) if copies else None,
         die=die,
         key=sign,
+        path=output,
     )
-    output = output or program_file.with_suffix(".cimg")
     forms = {form: output.with_suffix(FORMS[form]) for form in flash or []}
-    contents = {path: flashed(image.data, form) for form, path in forms.items()}
-    image.save(output)
-    for path, content in contents.items():
-        write_file(path, content)
+    for form, path in forms.items():
+        write_file(path, flashed(image.data, form))
     report = describe(image)
     for text in report["notes"]:
         note(f"note: {text}")

@@ -46,7 +46,7 @@ def verify_image(
         checked.append("fault map")
     if public_key is not None:
         _check_signer(image, public_key)
-    if signature(image.data) is not None and _can_verify():
+    if signature(image.content) is not None and _can_verify():
         checked.append("signature")
     return checked
 
@@ -54,7 +54,7 @@ def verify_image(
 def _check_signer(image: Image, key_file: str | Path) -> None:
     from cimc.image.sign import public_key
 
-    wanted, found = public_key(key_file), signature(image.data)
+    wanted, found = public_key(key_file), signature(image.content)
     if found is None:
         raise ArtifactError("the image is not signed", where=image.name, fix="cimc export ... --sign KEY.pem")
     if found["public_key"].tobytes() != wanted:

@@ -10,16 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError, FitError
-from cimc.image.build import build
-from cimc.image.container import pack
+from cimc.image.build import draft
 from cimc.image.faults import FaultMap, fault_map
-from cimc.image.goals import goals_of_chip, goals_of_program, target_sha256
+from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
 from cimc.image.image import Image
 from cimc.image.layout import SOURCES
 from cimc.image.placement import Spots, around, as_compiled
 from cimc.image.portable import portable
-from cimc.image.reader import read_image
+from cimc.image.reader import load_image, read_image
 from cimc.image.sign import signer
+from cimc.image.store import created
 from cimc.ir.blocks import check_copies
 from cimc.ir.occupancy import placed_copies
 from cimc.ir.onnx_io import join
@@ -49,6 +49,7 @@ def export_image(
     die: str | None = None,
     training: Mapping[str, Any] | None = None,
     key: str | Path | None = None,
+    path: str | Path | None = None,
 ) -> Image:
     """Export what a chip computes with, or a compiled program, as an image for a chip.
 
@@ -69,10 +70,12 @@ def export_image(
         die: Name of the die; None: that of the fault map.
         training: Settings of a training elsewhere, to be kept in the image; None: those of the program's training.
         key: File of an Ed25519 private key in PEM, to sign with.
+        path: Write the image to this file as it is made, so that it is never in memory as a whole; None: keep it in memory.
 
     Raises:
         FitError: It does not fit the target, or not around the faults; the message names what would help.
         CimcError: Another argument is not usable.
+        RunError: The file cannot be written.
     """
     if source not in SOURCES:
         raise CimcError(f"no source {source}", where="source", fix=f"one of {', '.join(SOURCES)}")
@@ -101,21 +104,18 @@ def export_image(
     if placed and target_sha256(described) == target_sha256(program.target):
         program = program if copies is None else _placed_again(program, copied)
         _within(program, chips)
-        goals = {
-            layer.name: goals_of_chip(made, layer) if made and source == "readback" else goals_of_program(program, layer)
-            for layer in program.layers
-        }
+        goals: Goals = ChipGoals(made) if made is not None and source == "readback" else ProgramGoals(program)
     else:
         program = compiled(described)
-        goals = {layer.name: goals_of_program(program, layer) for layer in program.layers}
+        goals = ProgramGoals(program)
     if made is not None and made.memory and source == "target":
         notes.append("the weights W are exported; changes that training has not written yet are dropped")
     # Two layers may share a reference cell of a unit column; each read its own, and one cell cannot hold both.
-    apart = source == "readback" and any(np.ptp(held.unit_g_us) > 0 for held in goals.values() if held.unit_g_us.size)
+    apart = not goals.shared_references()
     if faults or apart:
         placed_program, spots = _around(program, compiled, faults or FaultMap.of(), chips, apart)
         if placed_program is not program:
-            goals = {layer.name: goals_of_program(placed_program, layer) for layer in placed_program.layers}
+            goals = ProgramGoals(placed_program)
         program = placed_program
     else:
         spots = as_compiled(program)
@@ -128,8 +128,15 @@ def export_image(
         raise CimcError("the die's name is longer than 64 bytes", where="die")
     name = die if die is not None else faults.die if faults else ""
     seed = made.seed if made is not None else 0
-    sections = build(program, goals, spots, faults=faults, source=source, seed=seed, die=name, about=about)
-    return read_image(pack(sections, signer(key) if key is not None else None), "image")
+    signs = signer(key) if key is not None else None
+    made_ready = draft(program, goals, spots, faults=faults, source=source, seed=seed, die=name, about=about, signer=signs)
+    if path is None:
+        data = bytearray(made_ready.layout.file_bytes)
+        made_ready.write(memoryview(data))
+        return read_image(data)
+    with created(path, made_ready.layout.file_bytes) as buffer:
+        made_ready.write(buffer)
+    return load_image(path)
 
 
 #: How much smaller arrays are taken to be, rows and columns, where segments of full size find no room around faults.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,23 @@ _C_TYPES = {"u1": "uint8_t", "u2": "uint16_t", "u4": "uint32_t", "u8": "uint64_t
 
 
 def flash(data: bytes, form: str) -> bytes:
-    """The image's bytes in one of `FORMS`.
+    """The image's bytes in one of `FORMS`; raises CimcError as `check_form` does."""
+    check_form(form)
+    if form == "bin":
+        return sectors(data)
+    return intel_hex(data) if form == "hex" else c_header(data).encode()
+
+
+def check_form(form: str) -> None:
+    """Refuse what cannot be made.
 
     Raises:
         CimcError: An unknown form, or ``hex`` without the package intelhex.
     """
-    if form == "bin":
-        return sectors(data)
-    if form == "hex":
-        return intel_hex(data)
-    if form == "c":
-        return c_header(data).encode()
-    raise CimcError(f"no flash form {form}", where="--flash", fix=f"one of {', '.join(FORMS)}")
+    if form not in FORMS:
+        raise CimcError(f"no flash form {form}", where="--flash", fix=f"one of {', '.join(FORMS)}")
+    if form == "hex" and find_spec("intelhex") is None:
+        raise CimcError("Intel HEX needs the package intelhex", where="--flash hex", fix="pip install 'cimc[flash]'")
 
 
 def sectors(data: bytes) -> bytes:
@@ -42,10 +48,8 @@ def sectors(data: bytes) -> bytes:
 
 def intel_hex(data: bytes) -> bytes:
     """Intel HEX with 32-bit addresses, from address 0."""
-    try:
-        from intelhex import IntelHex
-    except ImportError as error:
-        raise CimcError("Intel HEX needs the package intelhex", where="--flash hex", fix="pip install 'cimc[flash]'") from error
+    from intelhex import IntelHex
+
     made: Any = IntelHex()
     made.frombytes(data)
     text = io.StringIO()

@@ -1,15 +1,18 @@
-"""What each device of a layer is to hold: from a program's weights, or from what a chip's devices hold."""
+"""What each device is to hold, by a program's weights or by what a chip's devices hold; a row slice at a time."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cimc.ir.encoding import encode, level_step_us
+from cimc.ir.encoding import Coefficients, encode, level_step_us
 from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.fabricate import Devices
 from cimc.targets.description import Target, figures_of
 
@@ -24,19 +27,94 @@ PLATFORM = (
 )  # fmt: skip
 
 
-def goals_of_program(program: Program, layer: Layer) -> Devices:
-    """The conductances that the layer's weights ask for, and how the digital side combines them."""
-    target = program.target
-    encoded = encode(weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], layer.row_cuts, target)
-    tiles = len(layer.column_cuts) - 1 if target.array.unit_column else 0
-    unit = np.full((layer.groups, layer.rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
-    return Devices(encoded.g_us, unit, encoded.coefficients)
+class LayerGoals(Protocol):
+    """What the devices of one layer are to hold."""
+
+    def copy(self, copy: int) -> int:
+        """The copy whose goals stand for those of this one."""
+
+    def part(self, copy: int, group: int, row_slice: int) -> Devices:
+        """Goals of one row slice of one group, as a layer of its own: one group, one slice, all its columns."""
 
 
-def goals_of_chip(chip: Chip, layer: Layer) -> Devices:
-    """The conductances that the layer's devices hold at this moment."""
-    crossbar = chip._crossbars[layer.name]
-    return Devices(crossbar.g_us, crossbar.unit_g_us, crossbar.coefficients)
+class Goals(Protocol):
+    """What the devices of each layer are to hold."""
+
+    def of(self, layer: Layer) -> LayerGoals:
+        """Those of one layer."""
+
+    def shared_references(self) -> bool:
+        """Whether layers that share a reference cell of a unit column want the same of it."""
+
+
+@dataclass(frozen=True)
+class ProgramGoals:
+    """The conductances that a program's weights ask for."""
+
+    program: Program
+
+    def of(self, layer: Layer) -> LayerGoals:
+        """See `Goals`."""
+        weight_max = np.asarray(self.program.tensors[f"weight_max/{layer.name}"]).reshape(-1)
+        return _Encoded(layer, self.program.target, weight_matrix(self.program, layer), weight_max)
+
+    def shared_references(self) -> bool:
+        """See `Goals`."""
+        return True
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    layer: Layer
+    target: Target
+    matrix: NDArray[Any]
+    weight_max: NDArray[Any]
+
+    def copy(self, copy: int) -> int:
+        return 0
+
+    def part(self, copy: int, group: int, row_slice: int) -> Devices:
+        layer, target = self.layer, self.target
+        r0, r1 = layer.row_cuts[row_slice : row_slice + 2]
+        largest = self.weight_max if self.weight_max.size == 1 else self.weight_max.reshape(layer.groups, -1)[group]
+        encoded = encode(self.matrix[group : group + 1, r0:r1], largest, (0, r1 - r0), target)
+        tiles = len(layer.column_cuts) - 1 if target.array.unit_column else 0
+        unit = np.full((1, r1 - r0, tiles), target.device.g_min_us + level_step_us(target), np.float32)
+        return Devices(encoded.g_us, unit, encoded.coefficients)
+
+
+@dataclass(frozen=True)
+class ChipGoals:
+    """The conductances that a chip's devices hold at this moment."""
+
+    chip: Chip
+
+    def of(self, layer: Layer) -> LayerGoals:
+        """See `Goals`."""
+        crossbar = self.chip._crossbars[layer.name]
+        held = crossbar.held if isinstance(crossbar, CopiedCrossbar) else ()
+        return _Held(layer, held or (Devices(crossbar.g_us, crossbar.unit_g_us, crossbar.coefficients),))
+
+    def shared_references(self) -> bool:
+        """See `Goals`."""
+        units = [crossbar.unit_g_us for crossbar in self.chip._crossbars.values()]
+        return not any(np.ptp(unit) > 0 for unit in units if unit.size)
+
+
+@dataclass(frozen=True)
+class _Held:
+    layer: Layer
+    held: tuple[Devices, ...]
+
+    def copy(self, copy: int) -> int:
+        return min(copy, len(self.held) - 1)
+
+    def part(self, copy: int, group: int, row_slice: int) -> Devices:
+        devices, (r0, r1) = self.held[copy], self.layer.row_cuts[row_slice : row_slice + 2]
+        g, s, c = slice(group, group + 1), slice(row_slice, row_slice + 1), devices.coefficients
+        unit = None if c.unit is None else c.unit[g, s]
+        step = c.weight_step.reshape(self.layer.groups, -1)[group]
+        return Devices(devices.g_us[g, r0:r1], devices.unit_g_us[g, r0:r1], Coefficients(c.alpha[g, s], unit, step))
 
 
 def target_sha256(target: Target) -> bytes:

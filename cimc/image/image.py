@@ -12,9 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
-from cimc.image.build import matrix_part
+from cimc.image.cells import matrix_part
 from cimc.image.container import content_hash
 from cimc.image.layout import NO_HIGH, NO_LOW, NONE, SOURCES, USES
+from cimc.image.store import created, forget, pieces
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import Coefficients
 from cimc.ir.program import BLOCK_FIELDS, Layer, Program
@@ -35,14 +36,19 @@ class Image:
     Attributes:
         sections: Record arrays by tag, as `cimc.image.layout` describes them.
         meta: What the ``META`` section says.
-        data: The file's bytes.
+        content: The file's bytes; of a file that was read, or written directly, a map of it.
         name: For messages.
     """
 
     sections: Mapping[str, Array]
     meta: Mapping[str, Any]
-    data: bytes
+    content: memoryview
     name: str = "image"
+
+    @property
+    def data(self) -> bytes:
+        """A copy of the file's bytes."""
+        return bytes(self.content)
 
     def save(self, path: str | Path) -> None:
         """Write ``model.cimg``, whole or not at all.
@@ -50,9 +56,12 @@ class Image:
         Raises:
             RunError: The file cannot be written.
         """
-        from cimc.data import write_file
-
-        write_file(path, self.data)
+        with created(path, len(self.content)) as buffer:
+            at = 0
+            for piece in pieces(self.content):
+                buffer[at : at + len(piece)] = piece
+                forget(buffer)
+                at += len(piece)
 
     def program(
         self,
@@ -102,7 +111,7 @@ class Image:
     @property
     def sha256(self) -> str:
         """The hash that the file states of itself."""
-        return content_hash(self.data)
+        return content_hash(self.content)
 
     @cached_property
     def compiled(self) -> Program:

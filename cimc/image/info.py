@@ -13,13 +13,13 @@ from cimc.image.layout import USES, VERSION
 
 def describe(image: Image) -> dict[str, Any]:
     """What the image says of itself, without its cells."""
-    record, signed = image.identity, signature(image.data)
+    record, signed = image.identity, signature(image.content)
     cells = image.sections["CELL"]["use"]
     counts = np.bincount(cells, minlength=len(USES))
     tiles = image.sections["TILE"]
     return {
         "format_version": list(VERSION),
-        "bytes": len(image.data),
+        "bytes": len(image.content),
         "sha256": image.sha256,
         "signed_by": None if signed is None else signed["public_key"].tobytes().hex(),
         "target": image.target.name,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from itertools import pairwise
 from math import prod
 from pathlib import Path
@@ -13,31 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cimc.errors import ArtifactError
-from cimc.image.container import damaged, unpack
+from cimc.image.container import Bytes, crc32, damaged, unpack
 from cimc.image.image import Image
-from cimc.image.layout import CONVERTER, NONE, OPCODES, SOURCES, USES
+from cimc.image.layout import CELL, CONVERTER, NONE, OPCODES, SOURCES, USES
+from cimc.image.store import Forgetful, forget, mapped
 from cimc.ir.program import Program
 
 Array = NDArray[Any]
 
+#: Cells looked at in one go.
+_CELLS = 1 << 20
+
 
 def load_image(path: str | Path) -> Image:
-    """Read an image.
+    """Read an image. The file stays mapped: it may be replaced while the image is in use, not changed in place.
 
     Raises:
         ArtifactError: No such file, no image, another format version, or damaged.
     """
-    try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ArtifactError(f"cannot read: {error.strerror or error}", where=str(path)) from error
-    return read_image(data, str(path))
+    return read_image(mapped(path), str(path))
 
 
-def read_image(data: bytes, where: str = "image") -> Image:
+def read_image(data: Bytes, where: str = "image") -> Image:
     """The image in ``data``; raises ArtifactError as `load_image` does."""
-    sections = unpack(data, where)
+    content = memoryview(data).toreadonly()
+    sections = unpack(content, where)
     try:
         meta = json.loads(sections["META"].tobytes())
         program = Program.model_validate(meta["program"])
@@ -45,11 +44,22 @@ def read_image(data: bytes, where: str = "image") -> Image:
     except (ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         raise damaged(where, "its description cannot be read") from error
     _check_records(sections, program, where)
+    _check_cells(sections, where, Forgetful(content))
+    forget(content)
+    return Image(sections, meta, content, where)
+
+
+def _check_cells(sections: dict[str, Array], where: str, after: Forgetful) -> None:
+    """Uses that are known, and each tile's CRC-32."""
+    cells = sections["CELL"]
     for number, tile in enumerate(sections["TILE"]):
         size, first = int(tile["rows"]) * int(tile["columns"]), int(tile["first_cell"])
-        if zlib.crc32(sections["CELL"][first : first + size].tobytes()) != tile["crc32"]:
+        for begin in range(first, first + size, _CELLS):
+            if (cells["use"][begin : min(begin + _CELLS, first + size)] >= len(USES)).any():
+                raise damaged(where, "a cell has an unknown use")
+        if crc32(cells[first : first + size].view("u1").data) != tile["crc32"]:
             raise damaged(where, f"the CRC-32 of tile {number} does not fit")
-    return Image(sections, meta, data, where)
+        after(size * CELL.itemsize)
 
 
 def _check_weights(weights: dict[str, Any], program: Program) -> None:
@@ -78,7 +88,6 @@ def _check_records(sections: dict[str, Array], program: Program, where: str) -> 
     identity, layers, segments, tiles = (sections[tag] for tag in ("IDEN", "LAYR", "SEGM", "TILE"))
     need(len(identity) == 1 and identity["source"][0] < len(SOURCES) and len(sections["RECI"]) == 1, "its identity is incomplete")
     need(inside(sections["NAME"]["offset"], sections["NAME"]["bytes"], "TEXT"), "a name lies outside the texts")
-    need((sections["CELL"]["use"] < len(USES)).all(), "a cell has an unknown use")
     need(inside(tiles["first_cell"], tiles["rows"].astype(np.int64) * tiles["columns"], "CELL"), "a tile lies outside the cells")
     need(len(layers) == len(program.layers), "layers and program differ")
     need(inside(layers["first_segment"], layers["segments"], "SEGM"), "a layer lies outside the segments")

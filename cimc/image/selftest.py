@@ -6,7 +6,7 @@ read and converter noise), the mean programming error, and half a code.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.image.goals import Goals
 from cimc.image.layout import DRIVE, READ, VECTOR
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import Layer, Program
@@ -26,24 +27,51 @@ Array = NDArray[Any]
 SIGMAS = 5.0
 
 
-def vectors(program: Program, goals: Mapping[str, Devices]) -> dict[str, Array]:
-    """``STVE``, ``STDR`` and ``STRE``: vectors, what drives the word lines, and what the bit lines show."""
-    heads: list[Array] = [np.zeros(0, VECTOR)]
-    drives: list[Array] = [np.zeros(0, DRIVE)]
-    reads: list[Array] = [np.zeros(0, READ)]
-    at = [0, 0]
-    for number, layer in enumerate(program.layers):
-        for drive in _drives(program.target, layer):
-            expected = _expected(program.target, layer, drive, goals[layer.name])
-            head = np.zeros(1, VECTOR)
-            head["layer"], head["phases"] = number, len(drive)
-            head["inputs"], head["reads"] = drive[0].size, expected[0].size
-            head["inputs_at"], head["reads_at"] = at
-            heads.append(head)
-            drives.append(drive.reshape(-1))
-            reads.append(expected.reshape(-1))
-            at = [at[0] + drive.size, at[1] + expected.size]
-    return {"STVE": np.concatenate(heads), "STDR": np.concatenate(drives), "STRE": np.concatenate(reads)}
+@dataclass(frozen=True)
+class Vectors:
+    """``STVE`` and ``STDR``: vectors, and what drives the word lines; `fill` adds what the bit lines must show."""
+
+    program: Program
+    heads: Array
+    drives: Array
+
+    @classmethod
+    def of(cls, program: Program) -> Vectors:
+        """The vectors of all layers."""
+        heads: list[Array] = [np.zeros(0, VECTOR)]
+        drives: list[Array] = [np.zeros(0, DRIVE)]
+        at = [0, 0]
+        for number, layer in enumerate(program.layers):
+            for drive in _drives(program.target, layer):
+                head = np.zeros(1, VECTOR)
+                head["layer"], head["phases"], head["inputs"] = number, len(drive), drive[0].size
+                head["reads"] = layer.groups * (len(layer.row_cuts) - 1) * bit_lines(program.target, layer)
+                head["inputs_at"], head["reads_at"] = at
+                heads.append(head)
+                drives.append(drive.reshape(-1))
+                at = [at[0] + drive.size, at[1] + len(drive) * int(head["reads"][0])]
+        return cls(program, np.concatenate(heads), np.concatenate(drives))
+
+    @property
+    def reads(self) -> int:
+        """Records of ``STRE``."""
+        return int((self.heads["phases"].astype(np.int64) * self.heads["reads"]).sum())
+
+    def fill(self, reads: Array, goals: Goals, after: Callable[[int], None]) -> None:
+        """Write ``STRE``, by the goals of the first copies; ``after`` is told how many bytes were written."""
+        sections = {"STVE": self.heads, "STDR": self.drives, "STRE": reads}
+        for number, layer in enumerate(self.program.layers):
+            source, vectors = goals.of(layer), tests_of(sections, number, layer)
+            for g, s in np.ndindex(layer.groups, len(layer.row_cuts) - 1):
+                part = source.part(source.copy(0), g, s)
+                for drive, shown in vectors:
+                    shown[:, g, s] = _expected(self.program.target, layer, drive, part, g, s)
+                    after(shown[:, g, s].nbytes)
+
+
+def bit_lines(target: Target, layer: Layer) -> int:
+    """Bit lines of one slice of one group, unit columns included."""
+    return target.planes * layer.columns + (len(layer.column_cuts) - 1 if target.array.unit_column else 0)
 
 
 def currents_ua(target: Target, layer: Layer, drive: Array, held: Devices) -> Array:
@@ -55,11 +83,17 @@ def currents_ua(target: Target, layer: Layer, drive: Array, held: Devices) -> Ar
         drive: Share of the read voltage on each word line, ``[phases, groups, rows]``.
         held: What the devices hold.
     """
-    parts = []
-    for r0, r1 in pairwise(layer.row_cuts):
-        lines = np.concatenate([held.g_us[:, r0:r1].reshape(layer.groups, r1 - r0, -1), held.unit_g_us[:, r0:r1]], axis=2)
-        parts.append(np.einsum("pgr,grc->pgc", drive[:, :, r0:r1].astype(np.float64), lines.astype(np.float64)))
-    current: Array = np.stack(parts, axis=2) * target.device.read_voltage_v
+    parts = [
+        _slice_ua(target, drive[:, :, r0:r1], held.g_us[:, r0:r1], held.unit_g_us[:, r0:r1])
+        for r0, r1 in pairwise(layer.row_cuts)
+    ]
+    return np.stack(parts, axis=2)
+
+
+def _slice_ua(target: Target, drive: Array, g_us: Array, unit_g_us: Array) -> Array:
+    """The same of one slice, ``[phases, groups, bit lines]``; all arrays its rows alone."""
+    lines = np.concatenate([g_us.reshape(*g_us.shape[:2], -1), unit_g_us], axis=2).astype(np.float64)
+    current: Array = np.einsum("pgr,grc->pgc", drive.astype(np.float64), lines) * target.device.read_voltage_v
     return current
 
 
@@ -91,9 +125,11 @@ def _drives(target: Target, layer: Layer) -> list[Array]:
     return found
 
 
-def _expected(target: Target, layer: Layer, drive: Array, goals: Devices) -> Array:
-    current = currents_ua(target, layer, drive["drive"], goals)
-    band = bands_ua(target, layer, drive["drive"])
+def _expected(target: Target, layer: Layer, drive: Array, part: Devices, group: int, row_slice: int) -> Array:
+    """Reads of one slice of one group, ``[phases, bit lines]``."""
+    g, (r0, r1) = slice(group, group + 1), layer.row_cuts[row_slice : row_slice + 2]
+    current = _slice_ua(target, drive["drive"][:, g, r0:r1], part.g_us, part.unit_g_us)[:, 0]
+    band = bands_ua(target, layer, drive["drive"])[:, group, row_slice]
     lsb = lsb_ua(target, layer)
     record = np.zeros(current.shape, READ)
     record["current_a"] = current * 1e-6

@@ -26,7 +26,7 @@ from cimc.ir.program import SCHEMA_VERSION, Program
 FORMAT = "cimc-program"
 
 #: safetensors' names of element types.
-_DTYPES: dict[str, np.dtype[Any]] = {
+DTYPES: dict[str, np.dtype[Any]] = {
     "BOOL": np.dtype(np.bool_),
     "U8": np.dtype(np.uint8),
     "I8": np.dtype(np.int8),
@@ -141,7 +141,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]
         tensors: dict[str, NDArray[Any]] = {}
         for name, entry in header.items():
             begin, end = entry["data_offsets"]
-            tensors[name] = np.asarray(data[begin:end]).view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            tensors[name] = np.asarray(data[begin:end]).view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
     except (SafetensorError, OSError, ValueError, KeyError, struct.error) as error:
         raise ArtifactError(f"not a safetensors file, or damaged: {error}", where=str(path)) from error
     return metadata, tensors
