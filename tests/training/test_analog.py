@@ -63,7 +63,8 @@ def test_on_the_ideal_chip_training_is_that_of_the_digital_backward_pass() -> No
 @pytest.mark.parametrize("update", ["threshold", "residual", "naive"])
 def test_every_rule_trains_on_gradients_of_the_array(update: Any) -> None:
     x, y = data(192)
-    t = trainer(chip(**READ), backward="analog", update=update, lr=0.3 if update == "naive" else 0.02, init="devices")
+    options: dict[str, Any] = {"optimizer": "sgd", "lr": 2.0} if update == "naive" else {"lr": 0.02}
+    t = trainer(chip(**READ), backward="analog", update=update, init="devices", **options)
     before = t.evaluate(x, y)["loss"]
     history = t.fit(x, y, epochs=6, validation=(x, y))
     assert history.last["total"]["updates"] > 0
