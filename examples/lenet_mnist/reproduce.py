@@ -25,8 +25,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "fp32": {"schedule": "cosine", "target": "ideal", "init": "weights", "optimizer": "adamw"},
     "fp32, constant": {"schedule": "constant", "target": "ideal", "init": "weights", "optimizer": "adamw"},
     **{
-        f"naive, rate {rate}": {"schedule": "constant", "update": "naive", "lr": rate} for rate in (0.004, 0.01, 0.02, 0.03, 0.05)
+        f"naive, SGD at {rate}": {"schedule": "constant", "update": "naive", "optimizer": "sgd", "lr": rate}
+        for rate in (0.03, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0, 3.0)
     },
+    "residual": {"schedule": "cosine", "update": "residual"},
+    "residual, bulk-rram-256": {"schedule": "cosine", "update": "residual", "target": "bulk-rram-256"},
 }
 
 
