@@ -1,8 +1,7 @@
 """The backward pass of crossbar steps in the digital unit: gradients of activations by W, and of W by outer products.
 
-A convolution's windows are gathered image by image into a buffer that stays in the cache, and one BLAS product a group does
-the rest; a transposed convolution is the same with the two sides exchanged. Images are cut into parts whose number does not
-depend on the threads, and partial sums are added in order, so the same bytes come out for any number of threads.
+A transposed convolution is a convolution with the two sides exchanged. Images are cut into parts whose number does not depend
+on the threads, and partial sums are added in order, so the same bytes come out for any number of threads.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
-from cimc.runtime.unfold import Unfolding, unfolding
 
 Array = NDArray[Any]
 
@@ -37,7 +35,7 @@ def activation_gradient(
     w = np.ascontiguousarray(weights, kind)
     if alpha != 1:
         w = w * w.dtype.type(alpha)
-    groups, rows, columns = w.shape
+    groups, _, columns = w.shape
     if isinstance(geometry, Dense):
         products = _products(_columns(dy, geometry, groups, columns).astype(kind, copy=False), w.swapaxes(1, 2))
         kept = geometry.input_perm[: geometry.kept]
@@ -45,12 +43,9 @@ def activation_gradient(
         full = products.reshape([x_shape[a] for a in (*kept, *inner)])
         out = full.transpose(np.argsort(geometry.input_perm))
     elif isinstance(geometry, Conv):
-        where = unfolding(geometry, x_shape, groups, rows)
-        image = windows.add(w, _flat(dy, kind), where, _run(geometry, x_shape))
-        out = image.reshape(-1, *where.padded)[(slice(None), *where.inner)].reshape(x_shape)
+        out = windows.scatter(w, _flat(dy, kind), window(geometry, x_shape)).reshape(x_shape)
     else:
-        image, where, run = _spread(dy, geometry, x_shape, groups, columns, kind)
-        out = windows.product(w, image, where, run).reshape(x_shape)
+        out = windows.product(w, _flat(dy, kind), window(geometry, x_shape)).reshape(x_shape)
     dx: Array = np.ascontiguousarray(out).astype(dy.dtype, copy=False)
     return dx
 
@@ -72,11 +67,9 @@ def weight_gradient(x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | 
         outputs = _columns(dy, geometry, groups, columns).astype(kind, copy=False)
         dw = np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2))
     elif isinstance(geometry, Conv):
-        where = unfolding(geometry, x.shape, groups, rows)
-        dw = windows.outer(_padded(x, where, kind), _flat(dy, kind), where, _run(geometry, x.shape), groups)
+        dw = windows.outer(_flat(x, kind), _flat(dy, kind), window(geometry, x.shape), groups)
     else:
-        image, where, run = _spread(dy, geometry, x.shape, groups, columns, kind)
-        dw = windows.outer(image, _flat(x, kind), where, run, groups).swapaxes(1, 2)
+        dw = windows.outer(_flat(dy, kind), _flat(x, kind), window(geometry, x.shape), groups).swapaxes(1, 2)
     if alpha != 1:
         dw = dw * dw.dtype.type(alpha)
     if layer.group_packing > 1:
@@ -107,37 +100,13 @@ def _flat(array: Array, kind: Any) -> Array:
     return np.ascontiguousarray(array, kind).reshape(*array.shape[:2], -1)
 
 
-def _padded(x: Array, where: Unfolding, kind: Any) -> Array:
-    """``[images, padded image]``."""
-    if where.contiguous:
-        return np.ascontiguousarray(x, kind).reshape(len(x), -1)
-    image = np.zeros((len(x), *where.padded), kind)
-    image[(slice(None), *where.inner)] = x
-    return image.reshape(len(x), -1)
-
-
-def _run(geometry: Conv, x_shape: Shape) -> tuple[int, int]:
-    """Positions of a line of outputs, and the step from one to the next in the padded image."""
-    return geometry.output_spatial(x_shape[2:])[-1], geometry.strides[-1]
-
-
-def _spread(
-    dy: Array, geometry: ConvTranspose, x_shape: Shape, groups: int, columns: int, kind: Any
-) -> tuple[Array, Unfolding, tuple[int, int]]:
-    """The outputs' gradient as the image over which the inputs' positions are windows: before cropping and with room for all."""
-    spatial = x_shape[2:]
+def window(geometry: Conv | ConvTranspose, x_shape: Shape) -> windows.Window:
+    """How the inputs of a convolution meet its outputs; of a transposed one, the outputs its inputs."""
+    spatial, how = x_shape[2:], (geometry.kernel_shape, geometry.strides, geometry.dilations)
+    if isinstance(geometry, Conv):
+        return windows.Window(spatial, geometry.output_spatial(spatial), *how, geometry.resolved_pads(spatial)[0])
     begin, size = geometry.resolved(spatial)
-    extents = [d * (k - 1) + 1 for k, d in zip(geometry.kernel_shape, geometry.dilations, strict=True)]
-    reach = [s * (n - 1) + e for s, n, e in zip(geometry.strides, spatial, extents, strict=True)]
-    full = [max(b + n, r) for b, n, r in zip(begin, size, reach, strict=True)]
-    image = np.zeros((*dy.shape[:2], *full), kind)
-    image[(slice(None), slice(None), *(slice(b, b + n) for b, n in zip(begin, size, strict=True)))] = dy
-    trimmed = image[(slice(None), slice(None), *(slice(0, r) for r in reach))]
-    window = Conv(
-        kernel_shape=geometry.kernel_shape, strides=geometry.strides, dilations=geometry.dilations, pads=(0,) * (2 * len(spatial))
-    )
-    where = unfolding(window, trimmed.shape, groups, columns)
-    return np.ascontiguousarray(trimmed).reshape(len(dy), -1), where, (spatial[-1], geometry.strides[-1])
+    return windows.Window(size, spatial, *how, begin)
 
 
 def clip_gradient(dx: Array, x: Array, coding: Coding) -> Array:

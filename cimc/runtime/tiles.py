@@ -1,0 +1,104 @@
+"""The micro kernel of the backward pass: a tile of 6 x 2 vectors of sums, in registers, over an image that lies where it is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils as untyped_cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+Index = NDArray[np.int64]
+
+#: Rows and vectors of a tile: 12 sums and what they take fit 16 registers, and two units never wait for a sum.
+ROWS, COLUMNS = 6, 2
+#: Bytes of a vector.
+VECTOR = 32
+
+cgutils: Any = untyped_cgutils
+_I64 = ir.IntType(64)
+
+
+@intrinsic
+def _tile(
+    _typing: Any, a: Any, rows: Any, row: Any, a_step: Any, b: Any, b_at: Any, b_step: Any, a_from: Any, b_from: Any, pairs: Any,
+    count: Any, out: Any, out_at: Any, out_pitch: Any,
+) -> Any:  # fmt: skip
+    """See `multiply`."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        row, a_step, b_at, b_step, pairs, count, out_at, out_pitch = (args[n] for n in (2, 3, 5, 6, 9, 10, 12, 13))
+        a, rows, b, a_from, b_from, out = (
+            context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 1, 4, 7, 8, 11)
+        )
+        single = signature.args[0].dtype == types.float32
+        element, size = (ir.FloatType(), 4) if single else (ir.DoubleType(), 8)
+        lanes, i32 = VECTOR // size, ir.IntType(32)
+        vector = ir.VectorType(element, lanes)
+        name = f"llvm.fma.v{lanes}f{8 * size}"
+        fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
+        none, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
+        # Inlined, the kernel would share its registers with all that is around it.
+        builder.function.attributes.add("noinline")
+
+        def place(base: Any, index: Any) -> Any:
+            return builder.gep(base, [ir.Constant(_I64, index) if isinstance(index, int) else index])
+
+        def at_vector(pointer: Any) -> Any:
+            return builder.bitcast(pointer, vector.as_pointer())
+
+        sums = [[cgutils.alloca_once(builder, vector) for _ in range(COLUMNS)] for _ in range(ROWS)]
+        for line in sums:
+            for one in line:
+                builder.store(ir.Constant(vector, None), one)
+        starts = [builder.load(place(rows, builder.add(row, ir.Constant(_I64, i)))) for i in range(ROWS)]
+        with cgutils.for_range(builder, pairs) as outer:
+            a_begin = builder.load(place(a_from, outer.index))
+            lines = [place(a, builder.add(start, a_begin)) for start in starts]
+            image = place(b, builder.add(builder.load(place(b_from, outer.index)), b_at))
+            with cgutils.for_range(builder, count) as inner:
+                here = place(image, builder.mul(inner.index, b_step))
+                vectors = [builder.load(at_vector(place(here, j * lanes)), align=size) for j in range(COLUMNS)]
+                for line, own in zip(lines, sums, strict=True):
+                    alone = builder.load(place(line, builder.mul(inner.index, a_step)))
+                    factor = builder.shuffle_vector(builder.insert_element(none, alone, ir.Constant(i32, 0)), none, first)
+                    for one, other in zip(own, vectors, strict=True):
+                        builder.store(builder.call(fma, [factor, other, builder.load(one)]), one)
+        for i, own in enumerate(sums):
+            line = place(out, builder.add(out_at, builder.mul(out_pitch, ir.Constant(_I64, i))))
+            for j, one in enumerate(own):
+                builder.store(builder.load(one), at_vector(place(line, j * lanes)), align=size)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(a, rows, i, i, b, i, i, a_from, b_from, i, i, out, i, i), codegen
+
+
+@njit(cache=True, nogil=True)
+def multiply(
+    a: Array, rows: Index, row: int, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, pairs: int,
+    count: int, out: Array, out_at: int, out_pitch: int,
+) -> None:  # fmt: skip
+    """One tile, ``out[i, j] = sum over k, c of a[i, k, c] * b[k, c, j]``, of 6 rows and 2 vectors of consecutive columns.
+
+    Args:
+        a: Factors, flat. All offsets are in elements.
+        rows: Where rows of ``a`` start.
+        row: The first of them.
+        a_step: From c to c + 1.
+        b: Flat.
+        b_at: First column.
+        b_step: From c to c + 1.
+        a_from: Where each k starts in a row.
+        b_from: The same in ``b``.
+        pairs: Number of k.
+        count: Number of c.
+        out: Flat.
+        out_at: Where the tile starts.
+        out_pitch: From row to row.
+    """
+    _tile(a, rows, row, a_step, b, b_at, b_step, a_from, b_from, pairs, count, out, out_at, out_pitch)
