@@ -197,9 +197,11 @@ def _sections(data: memoryview, end: int, where: str) -> dict[str, NDArray[Any]]
     for entry, (tag, (record, _)) in zip(table, SECTIONS.items(), strict=True):
         size, records = int(entry["bytes"]), int(entry["records"])
         right = entry["tag"].tobytes() == tag.encode() and entry["record_bytes"] == record.itemsize and entry["offset"] == at
-        if not right or records * record.itemsize != size or at + size > end:
+        if not right or records * record.itemsize != size or at + aligned(size) > end:
             raise damaged(where, f"section {tag} is not where it must be")
         found[tag] = np.frombuffer(data, record, records, at)
+        if any(data[at + size : at + aligned(size)]):
+            raise damaged(where, f"there is something behind section {tag}")
         at += aligned(size)
     if at != end:
         raise damaged(where, "bytes that belong to no section")

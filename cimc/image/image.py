@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, VerifyError
 from cimc.image.cells import matrix_part
 from cimc.image.container import content_hash
 from cimc.image.layout import NO_HIGH, NO_LOW, NONE, SOURCES, USES
@@ -122,9 +122,17 @@ class Image:
         """
         from safetensors import SafetensorError
 
+        from cimc.ir.verify import verify
+
         try:
-            return self._compiled()
-        except (SafetensorError, ValueError, KeyError, IndexError, TypeError) as error:
+            program = self._compiled()
+            if any(f"blocks/{layer.name}" in program.tensors for layer in program.layers):
+                verify(program)
+            else:  # lines with gaps have no block table; the records are checked already
+                bare = tuple(layer.model_copy(update={"row_cuts": (), "column_cuts": ()}) for layer in program.layers)
+                verify(program.model_copy(update={"layers": bare}))
+            return program
+        except (SafetensorError, VerifyError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
             raise ArtifactError(f"its program does not hold together: {error}", where=self.name, fix="export it again") from error
 
     def _compiled(self) -> Program:

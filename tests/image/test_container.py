@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
+import tracemalloc
+import zlib
 from typing import Any
 
 import numpy as np
@@ -12,11 +16,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 import cimc
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, CimcError
+from cimc.image.check import verify_image
 from cimc.image.container import pack, unpack
+from cimc.image.info import describe
 from cimc.image.layout import HEADER, SECTION, SECTIONS
 from cimc.image.reader import read_image
-from tests.image.models import exact, network
+from tests.image.models import exact, inputs, network
 
 FLIPS, CUTS = 8000, 3000
 
@@ -102,18 +108,179 @@ def test_sections_are_aligned_and_little_endian(data: bytes) -> None:
         ("INST", "opcode", 1000, "unknown instruction"),
         ("LAYR", "copies", 10**9, "has other segments"),
         ("LAYR", "rows", 3, "has another shape"),
+        ("LAYR", "copies", 0, "has other segments"),
+        ("LAYR", "first_segment", 1, "a layer lies outside the segments"),
+        ("SEGM", "layer", 1, "a segment belongs nowhere"),
+        ("SEGM", "copy", 3, "is of another copy"),
+        ("SEGM", "row_slice", 1, "is there twice"),
+        ("SEGM", "height", 3, "no part of its matrix"),
+        ("SEGM", "unit_column", 3, "has its unit column elsewhere"),
+        ("TILE", "step_s", 1.0, "another scale of conductances"),
+        ("TILE", "rows", 2**31, "a tile lies outside the cells"),
+        ("LINE", None, 1, "has a line twice"),
+        ("LINE", None, 99, "leaves its tile"),
+        ("STVE", "inputs", 3, "has another size"),
         ("STVE", "reads_at", 10**8, "self-test reads are missing"),
     ],
 )
-def test_a_well_hashed_image_with_wrong_contents_is_refused(data: bytes, tag: str, field: str, value: int, what: str) -> None:
+def test_a_well_hashed_image_with_wrong_contents_is_refused(
+    data: bytes, tag: str, field: str | None, value: float, what: str
+) -> None:
     sections = {name: records.copy() for name, records in unpack(data, "test").items()}
-    sections[tag][field][0] = value
+    if field is None:
+        sections[tag][0] = value
+    else:
+        sections[tag][field][0] = value
     with pytest.raises(ArtifactError, match=what):
         read_image(pack(sections))
 
 
 def test_a_description_that_cannot_be_read_is_refused(data: bytes) -> None:
     sections = {name: records.copy() for name, records in unpack(data, "test").items()}
-    for text in (b"{", b'{"program": 5, "weights": {}}', b"[]", b"\xff\xfe"):
+    for text in (b"{", b'{"program": 5, "weights": {}}', b"[]", b"\xff\xfe", b"[" * 10**6, b'{"program":' * 10**5):
         with pytest.raises(ArtifactError, match="description cannot be read"):
             read_image(pack(sections | {"META": np.frombuffer(text, "u1")}))
+
+
+def crafted(data: bytes, change: Any) -> bytes:
+    """The image with another header or section table, and checksums and hash that fit it."""
+    made = bytearray(data)
+    header = np.frombuffer(made, HEADER, 1)
+    table = np.frombuffer(made, SECTION, len(SECTIONS), HEADER.itemsize)
+    change(made, header, table)
+    header["crc32"] = 0
+    header["crc32"] = zlib.crc32(header.tobytes() + table.tobytes())
+    made[-32:] = hashlib.sha256(made[:-32]).digest()
+    return bytes(made)
+
+
+def swapped(made: Any, header: Any, table: Any) -> None:
+    table[[3, 4]] = table[[4, 3]]
+
+
+def overlapping(made: Any, header: Any, table: Any) -> None:
+    table["offset"][9] = table["offset"][8]
+
+
+def set_field(number: int, name: str, value: int) -> Any:
+    def change(made: Any, header: Any, table: Any) -> None:
+        table[name][number] = value
+
+    return change
+
+
+def set_header(name: str, value: int) -> Any:
+    def change(made: Any, header: Any, table: Any) -> None:
+        header[name] = value
+
+    return change
+
+
+def filled_gap(made: Any, header: Any, table: Any) -> None:
+    end = int(table["offset"][1] + table["bytes"][1])
+    assert end % 64
+    made[end] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (swapped, "section TEXT is not where"),
+        (overlapping, "section CELL is not where"),
+        (set_field(9, "bytes", 2**63), "section CELL is not where"),
+        (set_field(9, "bytes", 2**64 - 16), "section CELL is not where"),
+        (set_field(17, "bytes", 2**40), "section TENS is not where"),
+        (set_field(9, "records", 2**32 - 1), "section CELL is not where"),
+        (set_field(9, "record_bytes", 0), "section CELL is not where"),
+        (set_field(0, "offset", 2**64 - 64), "section IDEN is not where"),
+        (set_field(4, "tag", 65), "section LAYR is not where"),
+        (filled_gap, "something behind section META"),
+        (set_header("file_bytes", 2**63), "its header says"),
+        (set_header("sections", 2**31), "not that of this version"),
+        (set_header("alignment", 1), "not that of this version"),
+        (set_header("flags", 2), "not that of this version"),
+        (set_header("flags", 1), "SHA-256 does not fit"),
+        (set_header("header_bytes", 0), "not that of this version"),
+    ],
+)
+def test_a_crafted_file_with_a_right_hash_is_refused(data: bytes, change: Any, what: str) -> None:
+    assert not refused(crafted(data, lambda made, header, table: None))
+    with pytest.raises(ArtifactError, match=what):
+        read_image(crafted(data, change))
+
+
+#: What a hostile hand may put into a description.
+STRANGE = (0, -1, 2**31, 2**62, 10**30, 1e308, float("nan"), True, None, "", "x", [], {}, [0], [2**40, 2**40])
+
+
+def leaves(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    if not isinstance(value, dict | list):
+        return [path]
+    inner = value.items() if isinstance(value, dict) else enumerate(value)
+    return [path, *(found for key, child in inner for found in leaves(child, (*path, key)))]
+
+
+def used(image: Any) -> None:
+    """All that is done with an image."""
+    describe(image)
+    verify_image(image)
+    image.program(error_free=True).run(inputs(images=2), 0)
+
+
+def survives(data: bytes) -> bool:
+    """Refused with an error for people at some point; anything else, and more than 64 MB, is a failure of the test."""
+    tracemalloc.reset_peak()
+    try:
+        used(read_image(data))
+    except CimcError:
+        return False
+    finally:
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    return True
+
+
+@pytest.fixture
+def traced() -> Any:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def test_hostile_descriptions_end_in_an_error_for_people(data: bytes, traced: Any) -> None:
+    sections = unpack(data, "test")
+    meta = json.loads(sections["META"].tobytes())
+    paths = [path for path in leaves(meta) if path and path[:2] != ("program", "provenance") and "placements" not in path]
+    random = np.random.default_rng(5)
+    refusals = 0
+    for k in random.permutation(len(paths))[:250]:
+        other = json.loads(json.dumps(meta))
+        *way, last = paths[k]
+        place = other
+        for key in way:
+            place = place[key]
+        place[last] = STRANGE[int(random.integers(len(STRANGE)))]
+        made = pack({**sections, "META": np.frombuffer(json.dumps(other).encode(), "u1")})
+        refusals += not survives(made)
+    assert refusals > 125
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
+def test_hostile_records_end_in_an_error_for_people(data: bytes, traced: Any) -> None:
+    sections = unpack(data, "test")
+    tags = [tag for tag, (record, _) in SECTIONS.items() if record.names and len(sections[tag])]
+    random = np.random.default_rng(6)
+    for _ in range(250):
+        tag = tags[int(random.integers(len(tags)))]
+        records = sections[tag].copy()
+        field = (records.dtype.names or ())[int(random.integers(len(records.dtype.names or ())))]
+        cell = records[field][int(random.integers(len(records)))]
+        raw = np.atleast_1d(cell).copy().view("u1")
+        raw[...] = random.choice([0, 1, 127, 128, 255], raw.size)
+        records[field][int(random.integers(len(records)))] = raw.view(np.atleast_1d(cell).dtype).reshape(np.shape(cell))
+        made = {**sections, tag: records}
+        if tag == "CELL":
+            tiles = made["TILE"] = sections["TILE"].copy()
+            for tile in tiles:
+                first = int(tile["first_cell"])
+                tile["crc32"] = zlib.crc32(records[first : first + int(tile["rows"]) * int(tile["columns"])].tobytes())
+        survives(pack(made))
