@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, Seed, figure, print_json, print_run, print_table, training_rows
+from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, training_rows
+
+if TYPE_CHECKING:
+    from cimc.image.die import Die
+    from cimc.image.image import Image
 
 app = typer.Typer(name="image", help="Inference-chip images: show, check, compare, program, run.", no_args_is_help=True)
 
@@ -21,20 +25,23 @@ Method = Annotated[
     Literal["auto", "write_verify", "gaussian"],
     typer.Option("--programming", help="Pulse by pulse, or errors by distribution; auto: pulses where the target has them."),
 ]
+Signed = Annotated[
+    bool, typer.Option("--require-signature", help="Refuse an image whose signature is missing or cannot be checked.")
+]
 
 
 @app.command()
 def info(
     image_file: ImageFile,
     cell: Annotated[str | None, typer.Option(metavar="CHIP,TILE,ROW,COLUMN", help="Show one cell.")] = None,
+    require_signature: Signed = False,
     json: Json = False,
 ) -> None:
     """Show what is in an image."""
     from cimc.errors import CimcError
     from cimc.image.info import describe
-    from cimc.image.reader import load_image
 
-    image = load_image(image_file)
+    image = _load(image_file, require_signature)
     if cell is not None:
         try:
             chip, tile, row, column = (int(part) for part in cell.split(","))
@@ -50,7 +57,21 @@ def info(
     if json:
         print_json(report)
         return
-    shown = ("target", "die", "source", "seed", "model", "compiler", "tiles", "chips", "bytes", "sha256", "signed_by")
+    shown = (
+        "target",
+        "die",
+        "source",
+        "seed",
+        "model",
+        "compiler",
+        "calibration",
+        "tiles",
+        "chips",
+        "bytes",
+        "sha256",
+        "signature",
+        "signed_by",
+    )
     print_table(str(image_file), ("", "value"), [(key, _plain(report[key])) for key in shown])
     columns = ("layer", "rows", "columns", "copies", "segments", "ADC µA", "places")
     keys = ("name", "rows", "columns", "copies", "segments", "adc_range_ua")
@@ -68,16 +89,18 @@ def verify(
     chip: Chip = None,
     fault_map: FaultFile = None,
     key: Annotated[Path | None, typer.Option(metavar="PUBLIC.pem", help="Refuse it unless this Ed25519 key signed it.")] = None,
+    require_signature: Signed = False,
     json: Json = False,
 ) -> None:
     """Check hash, structure and tiles; and platform, fault map and signer where they are given."""
     from cimc.image.check import verify_image
-    from cimc.image.reader import load_image
 
-    image = load_image(image_file)
+    image = _load(image_file, require_signature)
     checked = verify_image(image, chip, fault_map, key)
     if json:
-        print_json({"image": str(image_file), "ok": True, "sha256": image.sha256, "checked": checked})
+        print_json(
+            {"image": str(image_file), "ok": True, "sha256": image.sha256, "signature": image.signature, "checked": checked}
+        )
     else:
         typer.echo(f"{image_file}: sound ({', '.join(checked)})")
 
@@ -86,9 +109,8 @@ def verify(
 def diff(one: ImageFile, other: ImageFile, json: Json = False) -> None:
     """Show what differs between two images."""
     from cimc.image.diff import diff as compare
-    from cimc.image.reader import load_image
 
-    found = compare(load_image(one), load_image(other))
+    found = compare(_load(one), _load(other))
     if json:
         print_json(found)
         return
@@ -120,12 +142,14 @@ def program(
     calibration: Calibration = None,
     programming: Method = "auto",
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
+    require_signature: Signed = False,
     json: Json = False,
 ) -> None:
     """Write an image into a simulated die, and report what came of it."""
     from cimc.data import save_npz
 
-    die = _die(image_file, seed, chip, fault_map, calibration, programming, error_free)
+    image = _load(image_file, require_signature)
+    die = _die(image, seed, chip, fault_map, calibration, programming, error_free)
     report = die.programming.to_dict()
     if output is not None:
         save_npz(output, die.programming.arrays())
@@ -154,13 +178,15 @@ def run(
     calibration: Calibration = None,
     programming: Method = "auto",
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
+    require_signature: Signed = False,
     check: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="Compare with ONNX Runtime on this model.")] = None,
     json: Json = False,
 ) -> None:
     """Write an image into a simulated die and run a batch on it."""
     from cimc.data import load_arrays, save_npz
 
-    die = _die(image_file, seed, chip, fault_map, calibration, programming, error_free)
+    image = _load(image_file, require_signature)
+    die = _die(image, seed, chip, fault_map, calibration, programming, error_free)
     inputs = load_arrays(inputs_file, die.program.inputs, "test")
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
@@ -172,19 +198,30 @@ def run(
     print_run(output, outputs, inputs, result, check, json)
 
 
+def _load(image_file: Path, require_signature: bool = False) -> Image:
+    """The image; a signature that was not checked is said."""
+    from warnings import catch_warnings
+
+    from cimc.image.reader import load_image
+
+    with catch_warnings(record=True) as told:
+        image = load_image(image_file, require_signature=require_signature)
+    for warning in told:
+        note(f"note: {warning.message}")
+    return image
+
+
 def _die(
-    image_file: Path,
+    image: Image,
     seed: int,
     chip: str | None,
     fault_map: Path | None,
     calibration: Path | None,
     programming: Literal["auto", "write_verify", "gaussian"],
     error_free: bool,
-) -> Any:
+) -> Die:
     from cimc.data import load_arrays
-    from cimc.image.reader import load_image
 
-    image = load_image(image_file)
     data = None if calibration is None else load_arrays(calibration, image.compiled.inputs)
     return image.program(seed, target=chip, fault_map=fault_map, calibration=data, programming=programming, error_free=error_free)
 

@@ -236,6 +236,10 @@ def _compile_again(
     return program.model_copy(update={"provenance": provenance.model_copy(update={"notes": ()}), "inputs": inputs})
 
 
+#: What helps where ranges are not those of real data.
+_ADVICE = " (calibration data would set them: --calibration D.npz)"
+
+
 class _Scales:
     """Puts the full scales of another program's inputs into a compilation, once `lower` has made its layers."""
 
@@ -259,9 +263,11 @@ class _Scales:
             layers.append(layer.model_copy(update={"coding": coding}))
             self.kept.append(layer.name)
         if self.kept:
-            self.notes.append(f"input scales kept of: {', '.join(self.kept)}; ADC ranges from synthetic inputs of that scale")
+            self.notes.append(
+                f"input scales kept of: {', '.join(self.kept)}; ADC ranges from synthetic inputs of that scale{_ADVICE}"
+            )
         if fresh:
-            self.notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}")
+            self.notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}{_ADVICE}")
         state.program = program.model_copy(update={"layers": tuple(layers)})
 
     def _matching(self, layers: tuple[Layer, ...]) -> list[Layer | None]:

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, VerifyError
 from cimc.image.cells import matrix_part
-from cimc.image.container import content_hash
+from cimc.image.container import content_hash, signature
 from cimc.image.layout import NO_HIGH, NO_LOW, NONE, SOURCES, USES
+from cimc.image.sign import available
 from cimc.image.store import created, forget, pieces
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import Coefficients
@@ -112,6 +113,13 @@ class Image:
     def sha256(self) -> str:
         """The hash that the file states of itself."""
         return content_hash(self.content)
+
+    @property
+    def signature(self) -> Literal["none", "checked", "not checked"]:
+        """Whether the image is signed, and whether reading it checked that; without ``cryptography`` it cannot."""
+        if signature(self.content) is None:
+            return "none"
+        return "checked" if available() else "not checked"
 
     @cached_property
     def compiled(self) -> Program:

@@ -109,6 +109,40 @@ def test_verify_names_what_does_not_fit(image: Path, tmp_path: Path) -> None:
     assert "damaged" in bad.err
 
 
+def test_signatures_are_asked_for_and_said(made: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    serialization = pytest.importorskip("cryptography.hazmat.primitives.serialization")
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    pem, none = serialization.Encoding.PEM, serialization.NoEncryption()
+    key = Ed25519PrivateKey.generate().private_bytes(pem, serialization.PrivateFormat.PKCS8, none)
+    (tmp_path / "key.pem").write_bytes(key)
+    signed = tmp_path / "s.cimg"
+    assert cimc("export", made / "small.cim", "--sign", tmp_path / "key.pem", "-o", signed).code == 0
+    assert cimc("image", "verify", signed, "--require-signature", "--json").json["signature"] == "checked"
+    assert cimc("image", "verify", image, "--json").json["signature"] == "none"
+    for command in (("info",), ("verify",), ("program",)):
+        assert cimc("image", *command, image, "--require-signature").code == 2
+    for module in ("sign", "image"):
+        monkeypatch.setattr(f"cimc.image.{module}.available", lambda: False)
+    for command in (("info",), ("verify",), ("program", "--error-free")):
+        done = cimc("image", *command, signed)
+        assert done.code == 0
+        assert "cannot be checked" in done.err
+        assert cimc("image", *command, signed, "--require-signature").code == 2
+    assert cimc("image", "info", signed, "--json").json["signature"] == "not checked"
+
+
+def test_ranges_without_data_are_said_and_data_set_them(made: Path, tmp_path: Path) -> None:
+    options = ("export", made / "small.cim", "-c", "bulk-rram-256", "-o", tmp_path / "m.cimg", "--json")
+    without, given = cimc(*options), cimc(*options, "--calibration", made / "data.npz")
+    assert "synthetic" in without.err
+    assert "--calibration D.npz" in without.err
+    assert "synthetic" not in given.err
+    assert "12" in given.json["calibration"]
+    gains = [[layer["input_gain"] for layer in done.json["layers"]] for done in (without, given)]
+    assert gains[0] != gains[1]
+
+
 def test_diff(image: Path, made: Path, tmp_path: Path) -> None:
     assert cimc("image", "diff", image, image, "--json").json["same"]
     assert "the same" in cimc("image", "diff", image, image).out

@@ -71,6 +71,25 @@ def test_a_signature_of_something_else_is_refused(program: Any, keys: tuple[Path
         read_image(forged)
 
 
+def test_a_signature_that_cannot_be_checked_is_said(
+    program: Any, keys: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cimc.export_image(program, key=keys[0]).save(tmp_path / "signed.cimg")
+    cimc.export_image(program).save(tmp_path / "plain.cimg")
+    assert cimc.load_image(tmp_path / "signed.cimg", require_signature=True).signature == "checked"
+    with pytest.raises(ArtifactError, match="is not signed"):
+        cimc.load_image(tmp_path / "plain.cimg", require_signature=True)
+    for module in ("sign", "image"):
+        monkeypatch.setattr(f"cimc.image.{module}.available", lambda: False)
+    with pytest.warns(UserWarning, match="cannot be checked"):
+        image = cimc.load_image(tmp_path / "signed.cimg")
+    assert image.signature == "not checked"
+    assert "signature" not in verify_image(image)
+    assert cimc.load_image(tmp_path / "plain.cimg").signature == "none"
+    with pytest.raises(ArtifactError, match="cannot be checked without the package cryptography"):
+        cimc.load_image(tmp_path / "signed.cimg", require_signature=True)
+
+
 def test_files_that_hold_no_key_are_refused(program: Any, keys: tuple[Path, Path], tmp_path: Path) -> None:
     np.save(tmp_path / "no.pem", np.zeros(3))
     for bad in (tmp_path / "no.pem", tmp_path / "missing.pem", keys[1]):
