@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cimc.training.trained import into_model
 from .networks import Network
 from .test_step import in_double
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "sequences" / "make_models.py"
 GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 T, B, I, H, CLASSES = 4, 6, 3, 5, 4  # noqa: E741
 
@@ -285,3 +287,20 @@ def test_an_interrupted_run_ends_with_the_same_bytes(network: Network, tmp_path:
     assert expected.keys() == found.keys()
     for name in expected:
         np.testing.assert_array_equal(found[name], expected[name], err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["LSTM", "GRU", "RNN", "transformer"])
+def test_the_examples_models_train(name: str) -> None:
+    """Smaller, and exact: the chip's logits are ONNX Runtime's, and every initializer that is the user's gets a gradient."""
+    spec = importlib.util.spec_from_file_location("make_models", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    models = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(models)
+    model = models.transformer(16, 2, 1) if name == "transformer" else models.recurrent(name, 8)
+    shape = (3, *(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]))
+    x = np.random.default_rng(2).uniform(0, 1, shape).astype(np.float32)
+    trainer = trainer_of(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(trainer.chip.run({"input": x})["logits"], session.run(None, {"input": x})[0], atol=1e-5)
+    assert trainer.gradients(x, np.array([3, 1, 4])).keys() == {t.name for t in model.graph.initializer}
