@@ -249,6 +249,7 @@ class Image:
             if unit is not None and record["unit_column"] != NONE:
                 unit[g, s, c] = converters["unit_gain"][:, 0]
                 unit_g_us[g, r, int(record["column_tile"])] = microsiemens(grid[rows, int(record["unit_column"])]["code"], tile)
+        forget(self.content)
         return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
 
     def windows(self, layer: int, copy: int = 0) -> tuple[Array, Array]:
