@@ -137,3 +137,21 @@ def test_weights_without_a_direction_that_unsqueeze_gives_one(op: str) -> None:
     model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([0]), "first"))
     layers = {node.attributes.get_string("layer") for node in products(same(model, inputs))}
     assert len(layers) == 2
+
+
+@pytest.mark.parametrize("how", ["ConstantOfShape", "Expand", "one"])
+def test_a_state_of_zeros_needs_no_product(how: str) -> None:
+    """As PyTorch exports a state that nobody gave; a state that is not zero is multiplied at the first step too."""
+    maker = "ConstantOfShape (size)" if how == "ConstantOfShape" else "Expand (number, size)"
+    text = f"""<ir_version: 8, opset_import: ["": 17]> net (float[{T}, N, {I}] x) => (float[{T}, 1, N, {H}] y)
+    <float number = {{{float(how == "one")}}}> {{
+        shape = Shape (x)  one = Constant <value_ints = [1]> ()  two = Constant <value_ints = [2]> ()
+        n = Slice (shape, one, two)  h = Constant <value_ints = [{H}]> ()  size = Concat <axis = 0> (one, n, h)
+        zeros = {maker}  y = GRU <hidden_size = {H}> (x, w, r, , , zeros)
+    }}"""
+    model = onnx.parser.parse_model(text)
+    for name, shape in (("w", (1, 3 * H, I)), ("r", (1, 3 * H, H))):
+        model.graph.initializer.append(onnx.numpy_helper.from_array(real(*shape), name))
+    state = same(model, {"x": real(T, B, I)})
+    # Without a reset after the product, a step with a state takes two.
+    assert len(products(state)) == 1 + 2 * (T if how == "one" else T - 1)

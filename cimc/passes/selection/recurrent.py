@@ -170,11 +170,29 @@ def _slice(writer: Writer, node: ir.Node, slot: int, d: int) -> ir.Value | None:
 
 def _initial(writer: Writer, node: ir.Node, slot: int, d: int, batch_first: bool) -> ir.Value | None:
     value = node.inputs[slot] if len(node.inputs) > slot else None
-    if value is None:
+    if value is None or _zeros(value):
         return None
     if batch_first:
         value = writer.one("Transpose", value, perm=[1, 0, 2])
     return writer.one("Gather", value, writer.ints(d), axis=0)
+
+
+def _zeros(value: ir.Value) -> bool:
+    """Whether a value is made of nothing but zeros, as exporters write a state that nobody gave: no product needs them.
+
+    An initializer of the state's shape is the user's, though it be zero: it may train.
+    """
+    node = value.producer()
+    while node is not None and node.op_type in ("Slice", "Identity", "Reshape", "Transpose", "Unsqueeze", "Squeeze"):
+        value = node.inputs[0] or value
+        node = value.producer()
+    if node is None or node.op_type not in ("ConstantOfShape", "Expand"):
+        return False
+    if node.op_type == "ConstantOfShape":
+        fill = node.attributes.get_tensor("value", None)
+        return fill is None or not fill.numpy().any()
+    scalar = ir.convenience.get_const_tensor(node.inputs[0]) if node.inputs[0] is not None else None
+    return scalar is not None and not scalar.shape.dims and not scalar.numpy().any()
 
 
 def _join(writer: Writer, values: Sequence[ir.Value], axis: int) -> ir.Value:
