@@ -6,6 +6,7 @@ on the threads, and partial sums are added in order, so the same bytes come out 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
+from cimc.runtime.serial import start
 
 Array = NDArray[Any]
 
@@ -50,8 +52,10 @@ def activation_gradient(
     return dx
 
 
-def weight_gradient(x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0) -> Array:
-    """``dW = rows(X)^T @ columns(dY) * alpha``, ``[groups, rows, columns]``; zero between packed groups.
+def weight_gradient(
+    x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0
+) -> Callable[[], Array]:
+    """Begin with ``dW = rows(X)^T @ columns(dY) * alpha``, ``[groups, rows, columns]``, zero between packed groups.
 
     Args:
         x: The activation, real-valued.
@@ -59,23 +63,35 @@ def weight_gradient(x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | 
         layer: Gives the shape of its matrix.
         geometry: Of the step.
         alpha: Digital factor of the step.
+
+    Returns:
+        What gives it when it is wanted; other threads work on it meanwhile.
     """
     kind = _kind(dy)
     groups, rows, columns = layer.groups, layer.rows, layer.columns
     if isinstance(geometry, Dense):
         inputs = np.ascontiguousarray(x.transpose(geometry.input_perm), kind).reshape(-1, groups, rows)
         outputs = _columns(dy, geometry, groups, columns).astype(kind, copy=False)
-        dw = np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2))
+        begun = start(lambda _: np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2)), 1)
     elif isinstance(geometry, Conv):
-        dw = windows.outer(_flat(x, kind), _flat(dy, kind), window(geometry, x.shape), groups)
+        begun = windows.outer(_flat(x, kind), _flat(dy, kind), window(geometry, x.shape), groups)
     else:
-        dw = windows.outer(_flat(dy, kind), _flat(x, kind), window(geometry, x.shape), groups).swapaxes(1, 2)
-    if alpha != 1:
-        dw = dw * dw.dtype.type(alpha)
-    if layer.group_packing > 1:
-        parts = np.eye(layer.group_packing, dtype=dw.dtype)
-        dw = dw * np.kron(parts, np.ones((layer.weight.shape[1], layer.weight.shape[2]), dw.dtype))
-    return np.ascontiguousarray(dw)
+        begun = windows.outer(_flat(dy, kind), _flat(x, kind), window(geometry, x.shape), groups)
+
+    def finish() -> Array:
+        dw, *others = begun.results()
+        for other in others:
+            dw += other
+        if isinstance(geometry, ConvTranspose):
+            dw = dw.swapaxes(1, 2)
+        if alpha != 1:
+            dw = dw * dw.dtype.type(alpha)
+        if layer.group_packing > 1:
+            parts = np.eye(layer.group_packing, dtype=dw.dtype)
+            dw = dw * np.kron(parts, np.ones((layer.weight.shape[1], layer.weight.shape[2]), dw.dtype))
+        return np.ascontiguousarray(dw)
+
+    return finish
 
 
 def _kind(array: Array) -> Any:

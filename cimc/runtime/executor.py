@@ -88,6 +88,8 @@ class Executor:
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
+        if learning is not None:
+            learning.finish()
         return {name: self._output(name, values) for name in (*wanted, *keep)}
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:

@@ -35,23 +35,38 @@ def _executor(number: int) -> ThreadPoolExecutor:
     return _pool[2]
 
 
+class Started:
+    """Work that other threads have begun; what they have not taken yet is done by the thread that asks for the results."""
+
+    def __init__(self, work: Callable[[int], Any], tasks: int, others: int) -> None:
+        self._work, self._tasks, self._following = work, tasks, count()
+        self._results: list[Any] = [None] * tasks
+        others = min(others, tasks)
+        self._others = [_executor(others).submit(self._worker) for _ in range(others)]
+
+    def _worker(self) -> None:
+        while (task := next(self._following)) < self._tasks:
+            self._results[task] = self._work(task)
+
+    def results(self) -> list[Any]:
+        """``[work(0), ..., work(tasks - 1)]``, once all are done."""
+        try:
+            self._worker()
+        finally:
+            # A thread that has not come to this work yet need not: there is none left.
+            begun = [other for other in self._others if not other.cancel()]
+            wait(begun)
+        for other in begun:
+            other.result()
+        return self._results
+
+
+def start(work: Callable[[int], Any], tasks: int) -> Started:
+    """Let the other threads begin with ``work(0)`` to ``work(tasks - 1)``; `work` releases the GIL."""
+    return Started(work, tasks, threads() - 1)
+
+
 def parallel(work: Callable[[int], Any], tasks: int, number: int | None = None) -> list[Any]:
     """``[work(0), ..., work(tasks - 1)]``, spread over the threads as each becomes free; `work` releases the GIL."""
     number = min(threads() if number is None else number, tasks)
-    if number <= 1:
-        return [work(task) for task in range(tasks)]
-    results: list[Any] = [None] * tasks
-    following = count()
-
-    def worker() -> None:
-        while (task := next(following)) < tasks:
-            results[task] = work(task)
-
-    others = [_executor(number - 1).submit(worker) for _ in range(number - 1)]
-    try:
-        worker()
-    finally:
-        wait(others)
-    for other in others:
-        other.result()
-    return results
+    return Started(work, tasks, number - 1).results()

@@ -18,7 +18,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Shape
-from cimc.runtime.serial import parallel
+from cimc.runtime.serial import Started, parallel, start
 from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply
 
 Array = NDArray[Any]
@@ -85,10 +85,7 @@ def _flat(places: list[Index], sizes: Shape) -> Index:
 def _gathered(window: Window) -> Laid:
     """The image, a plane for each phase of the strides; positions are those of the window."""
     w = window
-    reach = [
-        b + (k - 1) * d + (p - 1) * s + 1
-        for b, k, d, p, s in zip((0,) * len(w.kernel), w.kernel, w.dilations, w.positions, w.strides, strict=True)
-    ]
+    reach = [(k - 1) * d + (p - 1) * s + 1 for k, d, p, s in zip(w.kernel, w.dilations, w.positions, w.strides, strict=True)]
     sides = tuple(-(-max(b + n, r) // s) for b, n, r, s in zip(w.begin, w.image, reach, w.strides, strict=True))
     size, pitch = prod(sides), sides[-1]
     source, goal, run = [], [], []
@@ -233,8 +230,8 @@ def _rows(starts: Index) -> Index:
     return np.concatenate([starts, np.repeat(starts[-1:], -starts.size % ROWS)])
 
 
-def outer(image: Array, flat: Array, window: Window, groups: int) -> Array:
-    """``[groups, channels * kernel, columns]``: over all images and positions, windows times columns.
+def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
+    """Partial sums ``[groups, channels * kernel, columns]``: over all images and positions, windows times columns.
 
     Args:
         image: ``[images, groups * channels, pixels]``, contiguous.
@@ -246,15 +243,14 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Array:
     rows = (np.arange(image.shape[1] // groups)[:, None] * laid.plane + laid.at).reshape(-1)
     shape = (groups, rows.size, flat.shape[1] // groups)
     parts = _parts(len(image), max(1, min(_PARTS, _MOST // max(1, prod(shape)))))
-    sums = np.zeros((len(parts), *shape), image.dtype)
     starts, run = laid.placed.source, window.positions[-1]
 
-    def part(n: int) -> None:
-        _outer(image, flat, *parts[n], rows, laid.plane, _tuple(laid.lines), starts, run, sums[n])
+    def part(n: int) -> Array:
+        total = np.zeros(shape, image.dtype)
+        _outer(image, flat, *parts[n], rows, laid.plane, _tuple(laid.lines), starts, run, total)
+        return total
 
-    parallel(part, len(parts))
-    total: Array = sums.sum(axis=0)
-    return total
+    return start(part, len(parts))
 
 
 def scatter(weights: Array, flat: Array, window: Window) -> Array:

@@ -75,7 +75,7 @@ def test_gradients_are_the_adjoints_of_the_product(name: str, packed: bool) -> N
     (y,) = session.run(None, {"x": x, "w": w})
     dy = rng.standard_normal(y.shape).astype(np.float32)
     dx = backward.activation_gradient(dy, weight_matrix(program, layer), x.shape, step.geometry, alpha)
-    dw = to_initializer(layer, backward.weight_gradient(x, dy, layer, step.geometry, alpha), w.shape)
+    dw = to_initializer(layer, backward.weight_gradient(x, dy, layer, step.geometry, alpha)(), w.shape)
     assert (dx.shape, dw.shape) == (x.shape, w.shape)
     assert dx.dtype == dw.dtype == np.float32
     for _ in range(4):
@@ -92,7 +92,7 @@ def test_packed_groups_have_no_gradient_between_them() -> None:
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape))
     program, step, _ = compiled(node, x, w)
     layer = program.layers[0].model_copy(update={"group_packing": 2})
-    dw = backward.weight_gradient(x, np.ones((2, 6, 5, 5), np.float32), layer, step.geometry)
+    dw = backward.weight_gradient(x, np.ones((2, 6, 5, 5), np.float32), layer, step.geometry)()
     assert dw.shape == (1, 36, 6)
     assert (dw[0, :18, 3:] == 0).all()
     assert (dw[0, 18:, :3] == 0).all()
@@ -111,7 +111,7 @@ def test_the_same_bytes_for_any_number_of_threads(name: str) -> None:
         for threads in (1, 2, 5):
             serial.set_threads(threads)
             dx = backward.activation_gradient(dy, weight_matrix(program, program.layers[0]), x.shape, step.geometry)
-            found.append((dx.tobytes(), backward.weight_gradient(x, dy, program.layers[0], step.geometry).tobytes()))
+            found.append((dx.tobytes(), backward.weight_gradient(x, dy, program.layers[0], step.geometry)().tobytes()))
     finally:
         serial.set_threads(None)
     assert found[0] == found[1] == found[2]
