@@ -44,14 +44,24 @@ class Samples:
     extent: Extent | None = None
 
     @classmethod
-    def of(cls, x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, layer: Layer, before: Samples | None = None) -> Samples:
+    def of(
+        cls, x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, layer: Layer, before: Samples | None = None, *,
+        count: bool = True,
+    ) -> Samples:  # fmt: skip
         """A sample of one activation, and of what came ``before`` it, which is used up.
+
+        Args:
+            x: The activation.
+            geometry: How it forms row vectors.
+            layer: What they are for.
+            before: Earlier samples.
+            count: Whether a share of the inputs may clip, so that they are counted by size.
 
         Raises:
             DataError: It holds NaN or Inf.
         """
         groups, rows = layer.groups, layer.rows
-        extent = before.extent if before is not None and before.extent is not None else Extent(count=True)
+        extent = before.extent if before is not None and before.extent is not None else Extent(count=count)
         if not extent.add(x):
             raise DataError("the inputs hold NaN or Inf", where=f"layer {layer.name}", fix="look at the calibration data")
         vectors = row_vectors(x, geometry, groups, rows, wanted_vectors(groups, rows), layer.name)

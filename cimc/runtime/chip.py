@@ -73,14 +73,9 @@ class Chip:
         Raises:
             DataError: Inputs do not suit the model.
         """
-        return self._run(inputs, first_image, None, keep)
-
-    def _run(
-        self, inputs: Mapping[str, Value], first_image: int | None, watch: Watch | None, keep: tuple[str, ...]
-    ) -> dict[str, Value]:
         self._fresh()
         first = self._images if first_image is None else first_image
-        outputs = self._executor.run(inputs, first, watch, keep)
+        outputs = self._executor.run(inputs, first, keep)
         if first_image is None:
             self._images += image_count(self.program.inputs, inputs)
         return outputs
@@ -100,7 +95,8 @@ class Chip:
         Raises:
             DataError: Inputs do not suit the model.
         """
-        self._run(inputs, 0, self.calibrator(), ())
+        self._fresh()
+        self._executor.show(inputs, self.calibrator())
 
     def calibrator(self) -> Watch:
         """What chooses each layer's input gain and ADC range before the reads that it watches.
@@ -112,10 +108,12 @@ class Chip:
         left = Counter(step.layer for step in self.program.vmm_steps)
         seen: dict[str, Samples] = {}
         reach: dict[str, float] = {}
+        count = self.program.target.dac.clip_share > 0
 
         def watch(step: VmmStep, x: NDArray[Any]) -> None:
             name = step.layer
-            samples = seen[name] = Samples.of(x, step.geometry, self._crossbars[name].layer, seen.get(name))
+            samples = Samples.of(x, step.geometry, self._crossbars[name].layer, seen.get(name), count=count)
+            seen[name] = samples
             left[name] -= 1
             largest = samples.extent.largest if samples.extent is not None else 0.0
             if name not in reach or largest > _BEYOND * reach[name] or left[name] == 0:

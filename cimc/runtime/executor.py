@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, ValueSpec, VmmBackwardStep, VmmStep
+from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmBackwardStep, VmmStep
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import DigitalUnit, Value
@@ -45,7 +45,6 @@ class Executor:
         self,
         inputs: Mapping[str, Value],
         first_image: int,
-        watch: Watch | None = None,
         keep: tuple[str, ...] = (),
         learning: Learning | None = None,
     ) -> dict[str, Value]:
@@ -54,25 +53,48 @@ class Executor:
         Args:
             inputs: A value for each model input.
             first_image: Number of the first image of this batch; keys the read noise.
-            watch: Called before each crossbar step.
             keep: Intermediate values to return as well.
             learning: Of a training program: W and present parameters; it takes the gradients.
 
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
-        defaults = {
-            spec.name: self._program.tensors[f"initializer/{spec.name}"] for spec in self._program.inputs if spec.has_default
-        }
-        values = check_inputs(self._program.inputs, defaults | dict(inputs))
-        if self._program.layers and self._program.target.dac.bits is not None:
-            _check_finite(values)
-        images = image_count(self._program.inputs, values)
-        wanted = [value.name for value in self._program.outputs]
-        outputs = {*wanted, *keep}
+        wanted = (*(value.name for value in self._program.outputs), *keep)
+        values = self._values(inputs, learning)
+        self._execute(self._program.steps, values, first_image, set(wanted), None, learning)
         if learning is not None:
-            values.update(learning.parameters)
-        for number, step in enumerate(self._program.steps):
+            learning.finish()
+        return {name: self._output(name, values) for name in wanted}
+
+    def show(self, inputs: Mapping[str, Value], watch: Watch, learning: Learning | None = None) -> None:
+        """Show ``watch`` what each crossbar step is given, before it fires; what comes after the last of them is left out.
+
+        Raises:
+            DataError: As `run`.
+        """
+        steps = self._program.steps
+        end = max((number for number, step in enumerate(steps, 1) if isinstance(step, VmmStep)), default=0)
+        self._execute(steps[:end], self._values(inputs, learning), 0, set(), watch, learning)
+
+    def _values(self, inputs: Mapping[str, Value], learning: Learning | None) -> dict[str, Value]:
+        program = self._program
+        defaults = {spec.name: program.tensors[f"initializer/{spec.name}"] for spec in program.inputs if spec.has_default}
+        values = check_inputs(program.inputs, defaults | dict(inputs))
+        if program.layers and program.target.dac.bits is not None:
+            _check_finite(values)
+        return values if learning is None else {**values, **learning.parameters}
+
+    def _execute(
+        self,
+        steps: Sequence[Step],
+        values: dict[str, Value],
+        first_image: int,
+        outputs: set[str],
+        watch: Watch | None,
+        learning: Learning | None,
+    ) -> None:
+        images = image_count(self._program.inputs, values)
+        for number, step in enumerate(steps):
             if isinstance(step, DigitalStep):
                 split = images if self._deterministic and not step.splits_exactly else None
                 values.update(zip(step.outputs, self._digital.run(step, values, split), strict=True))
@@ -88,9 +110,6 @@ class Executor:
             for name in self._last_use[number]:
                 if name not in outputs:
                     del values[name]
-        if learning is not None:
-            learning.finish()
-        return {name: self._output(name, values) for name in (*wanted, *keep)}
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""

@@ -12,7 +12,7 @@ from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
-from cimc.runtime.executor import Executor, Watch
+from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
 
 if TYPE_CHECKING:
@@ -182,7 +182,10 @@ class Step:
         Raises:
             DataError: Inputs or labels do not suit the model.
         """
-        outputs, learning = self._run(inputs, labels, first_image)
+        learning = Learning(self.weights, self.parameters)
+        # Kernels have threads of their own; a second pool beside them would cost more than it gives.
+        with self._blas.limit(limits=1, user_api="blas"):
+            outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning)
         loss = float(np.asarray(outputs[self._loss]).reshape(()))
         return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
 
@@ -192,15 +195,9 @@ class Step:
         Raises:
             DataError: Inputs or labels do not suit the model.
         """
-        self._run(inputs, labels, 0, chip.calibrator())
-
-    def _run(
-        self, inputs: Mapping[str, Any], labels: Array | None, first_image: int, watch: Watch | None = None
-    ) -> tuple[dict[str, Any], Learning]:
-        feeds = dict(inputs)
-        if labels is not None and self.program.labels is not None:
-            feeds[self.program.labels] = labels
-        learning = Learning(self.weights, self.parameters)
-        # Kernels have threads of their own; a second pool beside them would cost more than it gives.
         with self._blas.limit(limits=1, user_api="blas"):
-            return self._executor.run(feeds, first_image, watch, learning=learning), learning
+            self._executor.show(self._feeds(inputs, labels), chip.calibrator(), Learning(self.weights, self.parameters))
+
+    def _feeds(self, inputs: Mapping[str, Any], labels: Array | None) -> dict[str, Any]:
+        named = {} if labels is None or self.program.labels is None else {self.program.labels: labels}
+        return {**inputs, **named}

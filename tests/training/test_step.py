@@ -207,3 +207,18 @@ def test_an_inference_program_is_no_step() -> None:
     program = compile_program(MLP.model(), "ideal")
     with pytest.raises(CimcError, match="no loss"):
         Step(program, Chip(program))
+
+
+def test_ranges_are_chosen_without_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = compile_program(LENET.model(), "bulk-rram", settings=LENET.settings)
+    chip = Chip(program)
+    step = Step(training_program(program, loss=LENET.loss), chip)
+    inputs, labels = LENET.batch()
+
+    def refuse(*_: Any) -> Any:
+        raise AssertionError("calibration went on to the backward pass")
+
+    monkeypatch.setattr("cimc.runtime.backward.weight_gradient", refuse)
+    monkeypatch.setattr("cimc.runtime.backward.activation_gradient", refuse)
+    step.calibrate(inputs, labels, chip)
+    assert all(layer.adc_range_ua for layer in chip.program.layers)
