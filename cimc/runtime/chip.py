@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -213,4 +212,4 @@ class Chip:
 
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""
-        return {name: asdict(crossbar.stats) for name, crossbar in self._crossbars.items()}
+        return {name: dict(vars(crossbar.stats)) for name, crossbar in self._crossbars.items()}

@@ -15,7 +15,8 @@ from cimc.training.data import Arrays, Batch, Stream
 from cimc.training.history import TIMING, Callback, Metrics, Row
 
 if TYPE_CHECKING:
-    from cimc.training.trainer import Form, Trainer
+    from cimc.training.ranges import Form
+    from cimc.training.trainer import Trainer
 
 
 class DivergedError(RunError):
@@ -116,7 +117,7 @@ class Run:
 
     def _step(self, batches: list[Batch], per_epoch: int | None) -> None:
         trainer, at = self.trainer, self.at
-        if "training" not in trainer._ranges_for:
+        if not trainer.ranges.suit("training"):
             self._calibrate("training", batches)
         lr = self._rate(per_epoch)
         try:
@@ -131,7 +132,7 @@ class Run:
         right, scored = trainer._scores.right(result.outputs, batches[-1][1])
         at.step, at.images, at.losses = at.step + 1, at.images + images, at.losses + result.loss * images
         at.right, at.scored, at.lr = at.right + right, at.scored + scored, lr
-        if trainer._out_of_range():
+        if trainer.ranges.outgrown():
             self._calibrate("training", batches)
             at.recalibrations += 1
         row = {"epoch": at.epoch + 1, "step": trainer.steps, "lr": lr, "loss": result.loss, "images": images}
@@ -142,9 +143,9 @@ class Run:
         trainer = self.trainer
         size = trainer._feed.fixed_batch
         if isinstance(self.source, Arrays) and size is None:
-            trainer._calibrate(form, self.source.some(trainer._calibration_images))
+            trainer.ranges.choose(form, self.source.some(trainer.calibration_images))
         else:
-            trainer._calibrate(form, batches[-1])
+            trainer.ranges.choose(form, batches[-1])
 
     def _calibrate_after_epoch(self) -> None:
         if isinstance(self.source, Arrays) and self.trainer._feed.fixed_batch is None:
@@ -199,8 +200,7 @@ class Run:
             "progress": vars(self.at),
             "steps": trainer.steps,
             "images": trainer.images,
-            "calibrated": sorted(trainer._ranges_for),
-            "since": {name: value - trainer._since[name] for name, value in trainer._stats().items()},
+            **trainer.ranges.state(),
             "count": trainer._count.to_dict(),
             "ranges": ranges,
         }
@@ -212,6 +212,6 @@ class Run:
         trainer._learner.restore(found.arrays, record["ranges"])
         trainer._schedule.restore(found.part("schedule"))
         self.at = Progress(**record["progress"])
-        trainer.steps, trainer.images, trainer._ranges_for = record["steps"], record["images"], set(record["calibrated"])
+        trainer.steps, trainer.images = record["steps"], record["images"]
         trainer._count = Count.of(record["count"])
-        trainer._since = {name: value - record["since"].get(name, 0) for name, value in trainer._stats().items()}
+        trainer.ranges.restore(record)

@@ -21,6 +21,7 @@ from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
 from cimc.training.learner import Learner
+from cimc.training.ranges import Ranges
 from cimc.training.registry import within
 from cimc.training.rules import registry as rules
 from cimc.training.run import DivergedError, Progress, Run
@@ -28,7 +29,6 @@ from cimc.training.scores import Scores
 from cimc.training.step import Step, StepResult, training_program
 
 Update = Literal["threshold", "residual", "naive"]
-Form = Literal["training", "inference"]
 
 
 class Trainer:
@@ -101,8 +101,7 @@ class Trainer:
         within("recalibrate", recalibrate, 0, 1)
         within("seed", seed, 0, 2**63)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
-        self.callbacks, self._recalibrate, self._calibration_images = list(callbacks), recalibrate, calibration_images
-        self._enough = 10 / max(recalibrate, 1e-6)  # reads that tell such a share
+        self.callbacks, self.calibration_images = list(callbacks), calibration_images
         program = chip.program
         rule_options = {} if threshold is None else {"threshold_share": threshold}
         rule = rules.create(program.target, update, **rule_options)
@@ -115,9 +114,7 @@ class Trainer:
         span = Window(window, w_max)
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         self._step = step = Step(training, chip)
-        self._ranges_for: set[Form] = set()
-        if chip.memory and init is None:  # then it brings ranges too
-            self._ranges_for = {"inference"} if step.has_own_form else {"inference", "training"}
+        kept = bool(chip.memory) and init is None  # then it brings ranges too
 
         def learner(start: Init | None) -> Learner:
             own = optimizers.create(optimizer, **(optimizer_options or {}))
@@ -129,7 +126,7 @@ class Trainer:
         self._feed = Feed.of(program, training, loss)
         self._scores = Scores(loss, program)
         self.steps, self.images, self._count = 0, 0, Count()
-        self._since = self._stats()
+        self.ranges = Ranges(chip, step, recalibrate, kept)
         if self._feed.fixed_batch not in (None, batch_size):
             fixed = self._feed.fixed_batch
             raise CimcError(f"the model's batch size is {fixed}, not {batch_size}", fix=f"a batch of {fixed}")
@@ -158,20 +155,22 @@ class Trainer:
             RunError: The loss is not finite.
         """
         batch = self._feed.batch(x, y)
-        self._suit("training", batch)
+        if not self.ranges.suit("training"):
+            self.ranges.choose("training", batch)
         return self._advance([batch], self._schedule.lr if lr is None else lr).loss
 
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
         """Gradient of the mean loss by initializer name, as one step on this batch would use it; nothing is changed."""
         batch = self._feed.batch(x, y)
-        self._suit("training", batch)
+        if not self.ranges.suit("training"):
+            self.ranges.choose("training", batch)
         return self._step.run(*batch, self.images).gradients
 
     def _advance(self, batches: list[Batch], lr: float) -> StepResult:
         gradients: dict[str, NDArray[Any]] = {}
         if not self._told:
             self._tell({})
-        before = self._stats()
+        before = self.ranges.reads()
         for inputs, labels in batches:
             result = self._step.run(inputs, labels, self.images)
             if not isfinite(result.loss):
@@ -182,53 +181,12 @@ class Trainer:
             self._learner.assign(result.statistics)
             self.images += len(next(iter(inputs.values())))
             self._count.images += len(next(iter(inputs.values())))
-        after = self._stats()
+        after = self.ranges.reads()
         for name in after.keys() & vars(self._count).keys():
             setattr(self._count, name, getattr(self._count, name) + after[name] - before[name])
         self._count.writes += self._learner.update(gradients, lr)
         self.steps += 1
         return result
-
-    def _stats(self) -> dict[str, int]:
-        stats = {name: crossbar.stats for name, crossbar in self.chip._crossbars.items()}
-        crossbars = {layer.name: layer.crossbars for layer in self.chip.program.layers}
-        return {
-            "forward_ops": sum(s.tile_reads // max(1, crossbars[name]) for name, s in stats.items()),
-            "forward_tile_ops": sum(s.tile_reads for s in stats.values()),
-            "adc_conversions": sum(s.adc_conversions for s in stats.values()),
-            "adc_saturations": sum(s.adc_saturations for s in stats.values()),
-            "dac_inputs": sum(s.dac_inputs for s in stats.values()),
-            "dac_clips": sum(s.dac_clips for s in stats.values()),
-            "backward_conversions": sum(s.transposed_conversions for s in stats.values()),
-            "backward_saturations": sum(s.transposed_saturations for s in stats.values()),
-        }
-
-    def _suit(self, form: Form, batch: Batch) -> None:
-        """Have input gains and ADC ranges that were chosen for a form of the model."""
-        if form not in self._ranges_for:
-            self._calibrate(form, batch)
-
-    def _calibrate(self, form: Form, batch: Batch) -> None:
-        if form == "training" and self._step.has_own_form:
-            self._step.calibrate(*batch, self.chip)
-            self._ranges_for = {"training"}
-        else:
-            self.chip.calibrate(batch[0])
-            self._ranges_for = {"inference"} if self._step.has_own_form else {"inference", "training"}
-        self._since = self._stats()
-
-    def _out_of_range(self) -> bool:
-        """Whether too many of the last reads saturated, or inputs clipped; looks once there are enough of them to tell."""
-        now = self._stats()
-        if now["adc_conversions"] + now["dac_inputs"] - self._since["adc_conversions"] - self._since["dac_inputs"] < self._enough:
-            return False
-
-        def share(part: str, whole: str) -> float:
-            return (now[part] - self._since[part]) / max(1, now[whole] - self._since[whole])
-
-        found = max(share("adc_saturations", "adc_conversions"), share("dac_clips", "dac_inputs"))
-        self._since = now
-        return found > self._recalibrate
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
@@ -274,7 +232,7 @@ class Trainer:
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
         self._schedule, progress = self._schedule_of(), Progress()
-        self._ranges_for = set()
+        self.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
         self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()})
@@ -287,7 +245,7 @@ class Trainer:
     def _forget(self, source: Arrays) -> None:
         """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""
         self._may_forget = False
-        if self._scores.knows(self.chip.program, *source.some(self._calibration_images)):
+        if self._scores.knows(self.chip.program, *source.some(self.calibration_images)):
             return
         del self.notes[self._model_notes :]  # what was said of programming its weights
         self.notes.append(
@@ -329,7 +287,8 @@ class Trainer:
         loss, right, scored, images = 0.0, 0, 0, 0
         for first in range(0, source.images - (source.images % size if self._feed.fixed_batch else 0), size):
             inputs, labels = source.taken(slice(first, first + size))
-            self._suit("inference", (inputs, labels))
+            if not self.ranges.suit("inference"):
+                self.ranges.choose("inference", (inputs, labels))
             outputs = self.chip.run(inputs, first)
             count = len(next(iter(inputs.values())))
             loss += self._scores.loss(outputs, labels) * count

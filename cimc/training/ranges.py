@@ -1,0 +1,93 @@
+"""When input gains and ADC ranges are chosen anew in training, and for which form of the model they were."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from cimc.runtime.chip import Chip
+from cimc.training.data import Batch
+from cimc.training.step import Step
+
+Form = Literal["training", "inference"]
+
+
+class Ranges:
+    """The ranges of one chip.
+
+    Args:
+        chip: Whose they are.
+        step: Of its training program.
+        share: Of the last ADC reads that saturated, or of DAC inputs that clipped, from which on they are chosen anew.
+        kept: Whether the chip brings ranges of inference.
+    """
+
+    def __init__(self, chip: Chip, step: Step, share: float, kept: bool) -> None:
+        self.chip, self._step, self._share = chip, step, share
+        self._enough = 10 / max(share, 1e-6)  # reads that tell such a share
+        self._forms = self._both("inference") if kept else set()
+        self._since = self.reads()
+
+    def _both(self, form: Form) -> set[Form]:
+        """The forms that ranges of one form suit."""
+        return {form} if self._step.has_own_form else {"inference", "training"}
+
+    def suit(self, form: Form) -> bool:
+        """Whether they were chosen for that form."""
+        return form in self._forms
+
+    def forget(self) -> None:
+        """Have them chosen anew."""
+        self._forms = set()
+
+    def choose(self, form: Form, batch: Batch) -> None:
+        """Choose them on a batch.
+
+        Raises:
+            DataError: It does not suit the model.
+        """
+        if form == "training" and self._step.has_own_form:
+            self._step.calibrate(*batch, self.chip)
+        else:
+            self.chip.calibrate(batch[0])
+            form = "inference"
+        self._forms = self._both(form)
+        self._since = self.reads()
+
+    def reads(self) -> dict[str, int]:
+        """What the crossbars have done since they were made."""
+        stats = self.chip.stats()
+        crossbars = {layer.name: layer.crossbars for layer in self.chip.program.layers}
+
+        def total(name: str) -> int:
+            return sum(own[name] for own in stats.values())
+
+        return {
+            "forward_ops": sum(own["tile_reads"] // max(1, crossbars[name]) for name, own in stats.items()),
+            "forward_tile_ops": total("tile_reads"),
+            "adc_conversions": total("adc_conversions"),
+            "adc_saturations": total("adc_saturations"),
+            "dac_inputs": total("dac_inputs"),
+            "dac_clips": total("dac_clips"),
+            "backward_conversions": total("transposed_conversions"),
+            "backward_saturations": total("transposed_saturations"),
+        }
+
+    def outgrown(self) -> bool:
+        """Whether too many of the last reads saturated, or inputs clipped; looks once there are enough of them to tell."""
+        last = {name: value - self._since[name] for name, value in self.reads().items()}
+        if last["adc_conversions"] + last["dac_inputs"] < self._enough:
+            return False
+        self._since = self.reads()
+        saturated = last["adc_saturations"] / max(1, last["adc_conversions"])
+        return max(saturated, last["dac_clips"] / max(1, last["dac_inputs"])) > self._share
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint; the ranges themselves are the chip's."""
+        since = {name: value - self._since[name] for name, value in self.reads().items()}
+        return {"calibrated": sorted(self._forms), "since": since}
+
+    def restore(self, record: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        self._forms = set(record["calibrated"])
+        self._since = {name: value - record["since"].get(name, 0) for name, value in self.reads().items()}
