@@ -114,10 +114,10 @@ class Die(Chip):
     def hold(self, held: Mapping[str, Sequence[Devices]]) -> None:
         """Let the copies of each layer hold these conductances."""
         for name, devices in held.items():
-            old = self._crossbars[name]
+            old = self.crossbars[name]
             crossbar = CopiedCrossbar(old.layer, old.matrix, old.weight_max, old.target, self.seed)
             crossbar.hold(devices)
-            self._crossbars[name] = crossbar
+            self.crossbars[name] = crossbar
 
 
 def program_die(

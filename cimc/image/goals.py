@@ -91,13 +91,13 @@ class ChipGoals:
 
     def of(self, layer: Layer) -> LayerGoals:
         """See `Goals`."""
-        crossbar = self.chip._crossbars[layer.name]
+        crossbar = self.chip.crossbars[layer.name]
         held = crossbar.held if isinstance(crossbar, CopiedCrossbar) else ()
         return _Held(layer, held or (Devices(crossbar.g_us, crossbar.unit_g_us, crossbar.coefficients),))
 
     def shared_references(self) -> bool:
         """See `Goals`."""
-        units = [crossbar.unit_g_us for crossbar in self.chip._crossbars.values()]
+        units = [crossbar.unit_g_us for crossbar in self.chip.crossbars.values()]
         return not any(np.ptp(unit) > 0 for unit in units if unit.size)
 
 

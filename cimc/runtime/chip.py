@@ -31,6 +31,7 @@ class Chip:
         deterministic: Also run digital segments that may depend on the batch split image by image.
 
     Attributes:
+        crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
         memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
         refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
@@ -46,7 +47,7 @@ class Chip:
         self.seed = int(own[0]) if own is not None else seed or 0
         self._noise_seed = self.seed if seed is None else seed
         self._deterministic = deterministic
-        self._crossbars = {
+        self.crossbars = {
             layer.name: Crossbar(
                 layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, self.seed
             )
@@ -55,7 +56,7 @@ class Chip:
         self.memory: dict[str, NDArray[Any]] = {}
         self.refresh: Callable[[], None] | None = None
         self._take_state(program)
-        self._executor = Executor(program, self._crossbars, self._noise_seed, deterministic)
+        self._executor = Executor(program, self.crossbars, self._noise_seed, deterministic)
         self._images = 0
 
     def run(self, inputs: Mapping[str, Value], first_image: int | None = None, *, keep: tuple[str, ...] = ()) -> dict[str, Value]:
@@ -111,7 +112,7 @@ class Chip:
 
         def watch(step: VmmStep, x: NDArray[Any]) -> None:
             name = step.layer
-            samples = Samples.of(x, step.geometry, self._crossbars[name].layer, seen.get(name), count=count)
+            samples = Samples.of(x, step.geometry, self.crossbars[name].layer, seen.get(name), count=count)
             seen[name] = samples
             left[name] -= 1
             largest = samples.extent.largest if samples.extent is not None else 0.0
@@ -122,7 +123,7 @@ class Chip:
         return watch
 
     def _calibrate_layer(self, name: str, samples: Samples) -> None:
-        crossbar = self._crossbars[name]
+        crossbar = self.crossbars[name]
         layer = choose_ranges(crossbar.layer, samples, crossbar.devices, self.program.target)
         crossbar.recode(layer)
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
@@ -133,7 +134,7 @@ class Chip:
     def adopt(self, program: Program) -> None:
         """Run another version of the program on the same devices: same layers, other digital parameters."""
         self.program = program
-        self._executor = Executor(program, self._crossbars, self._noise_seed, self._deterministic)
+        self._executor = Executor(program, self.crossbars, self._noise_seed, self._deterministic)
 
     def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
         """Use a layer's devices with another scale between weight and conductance.
@@ -144,17 +145,17 @@ class Chip:
             weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
             g_us: What the devices hold, µS, ``[groups, rows, planes, columns]``; None: the weights are written.
         """
-        own = self._crossbars[layer].layer.model_copy(update={"weight_error": None})  # that was of other weights
+        own = self.crossbars[layer].layer.model_copy(update={"weight_error": None})  # that was of other weights
         crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed)
         if g_us is not None:
             crossbar.set_conductances(g_us)
-        self._crossbars[layer] = crossbar
+        self.crossbars[layer] = crossbar
 
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
         self._fresh()
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), **self.memory}
-        for name, crossbar in self._crossbars.items():
+        for name, crossbar in self.crossbars.items():
             state[f"{name}/g_us"] = crossbar.g_us
             if crossbar.unit_g_us.size:
                 state[f"{name}/unit_g_us"] = crossbar.unit_g_us
@@ -181,7 +182,7 @@ class Chip:
             ArtifactError: Conductances have another shape than the layer's devices.
         """
         devices = set()
-        for name, crossbar in self._crossbars.items():
+        for name, crossbar in self.crossbars.items():
             g_us, unit = (program.tensors.get(f"state/{name}/{word}") for word in ("g_us", "unit_g_us"))
             devices |= {f"{name}/g_us", f"{name}/unit_g_us"}
             if g_us is None:
@@ -197,19 +198,19 @@ class Chip:
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
         """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""
         for name, (coding, range_ua) in ranges.items():
-            crossbar = self._crossbars[name]
+            crossbar = self.crossbars[name]
             crossbar.recode(crossbar.layer.model_copy(update={"coding": coding, "adc_range_ua": range_ua}))
-        layers = tuple(self._crossbars[layer.name].layer for layer in self.program.layers)
+        layers = tuple(self.crossbars[layer.name].layer for layer in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
 
     def conductances(self, layer: str) -> NDArray[np.float32]:
         """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``."""
-        return self._crossbars[layer].g_us
+        return self.crossbars[layer].g_us
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """What the devices hold in weight units: layer name to ``[groups, rows, columns]``."""
-        return {name: crossbar.weights() for name, crossbar in self._crossbars.items()}
+        return {name: crossbar.weights() for name, crossbar in self.crossbars.items()}
 
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""
-        return {name: dict(vars(crossbar.stats)) for name, crossbar in self._crossbars.items()}
+        return {name: dict(vars(crossbar.stats)) for name, crossbar in self.crossbars.items()}

@@ -70,7 +70,7 @@ class Learner:
             if kind == "layer":
                 writes = self.rule.apply(self.states[own], change, self._writers[own])
                 if writes.devices or self.chip.program.target.is_ideal:
-                    self.chip._crossbars[own].written()
+                    self.chip.crossbars[own].written()
                 done += writes
             else:
                 value = self.step.parameters[own]
@@ -90,7 +90,7 @@ class Learner:
     def program(self) -> Program:
         """The inference program with the weights and parameters as they are."""
         program = self.chip.program
-        new = with_initializers(program, self.values(), tuple(self.chip._crossbars[layer.name].layer for layer in program.layers))
+        new = with_initializers(program, self.values(), tuple(self.chip.crossbars[layer.name].layer for layer in program.layers))
         spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
         return new.model_copy(update={"tensors": {**new.tensors, **spans}})
 
@@ -126,7 +126,7 @@ class Learner:
                 raise ArtifactError("the checkpoint holds other devices", where=f"layer {name}", fix="resume with the same model")
             state.restore(own)
             held[...] = g_us
-            self.chip._crossbars[name].written()
+            self.chip.crossbars[name].written()
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")
             if found is None or found.shape != self.step.parameters[name].shape:

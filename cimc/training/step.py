@@ -147,7 +147,7 @@ class Step:
         self.program = program
         self._loss = program.loss
         self._blas = ThreadpoolController()
-        self._executor = Executor(program, chip._crossbars, chip.seed)
+        self._executor = Executor(program, chip.crossbars, chip.seed)
         self.weights: MutableMapping[str, F32] = {
             layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
         }

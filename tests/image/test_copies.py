@@ -47,7 +47,7 @@ def test_without_errors_copies_change_nothing() -> None:
 
 def only(die: Any, copy: int) -> Any:
     """The die, its first copy holding what another held, and without the rest."""
-    crossbar = die._crossbars[die.program.layers[0].name]
+    crossbar = die.crossbars[die.program.layers[0].name]
     crossbar.hold([crossbar.held[copy]])
     return die
 
@@ -67,7 +67,7 @@ def test_images_are_dealt_where_they_have_one_position() -> None:
     alone = []
     for copy in range(2):
         die = image.program(seed=2)
-        crossbar = die._crossbars["second"]
+        crossbar = die.crossbars["second"]
         crossbar.hold([crossbar.held[copy]])
         alone.append(die.run(inputs(), 3)["y"])
     for number in range(40):
@@ -100,7 +100,7 @@ def test_every_copy_is_written_and_reported() -> None:
     report = die.programming
     first = report.layers["first"]
     assert (len(first.all), len(report.layers["second"].all)) == (3, 1)
-    held = [devices.g_us for devices in die._crossbars["first"].held]
+    held = [devices.g_us for devices in die.crossbars["first"].held]
     for a, b in ((0, 1), (0, 2), (1, 2)):
         errors = [(held[k] - image.goals(0, k).g_us).ravel() for k in (a, b)]
         assert abs(np.corrcoef(*errors)[0, 1]) < 5 / np.sqrt(held[0].size)

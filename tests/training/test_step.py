@@ -182,7 +182,7 @@ def test_gradients_stop_at_a_saturated_dac_where_asked() -> None:
     for ste in ("pass", "clipped"):
         chip = Chip(program)
         step = Step(training_program(program, loss=network.loss, ste=ste), chip)
-        last = chip._crossbars["MatMul_1"]
+        last = chip.crossbars["MatMul_1"]
         last.recode(last.layer.model_copy(update={"coding": last.layer.coding.model_copy(update={"gain": 1e9})}))
         found[ste] = step.run(inputs, labels).gradients
     assert (found["pass"]["w1"] != 0).any()
