@@ -20,7 +20,7 @@ BATCH = 128
 SETTINGS = {
     "lstm": (4, 4e-3, 0.97),
     "gru": (4, 4e-3, 0.97),
-    "transformer": (4, 4e-3, 0.96),
+    "transformer": (12, 4e-3, 0.96),
 }
 
 
