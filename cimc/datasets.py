@@ -75,9 +75,7 @@ def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> dict[str, NDArra
     for name, file in FASHION_MNIST_FILES.items():
         path = Path(folder) / file
         if not path.is_file():
-            raise DataError(
-                "no such file", where=str(path), fix="apt-get install dataset-fashion-mnist, or give a folder"
-            )
+            raise DataError("no such file", where=str(path), fix="apt-get install dataset-fashion-mnist, or give a folder")
         try:
             arrays[name] = _idx(gzip.decompress(path.read_bytes()))
         except (OSError, EOFError, zlib.error, struct.error, ValueError, IndexError) as error:
