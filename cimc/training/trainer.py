@@ -263,7 +263,7 @@ class Trainer:
             "target": target.name,
             "target_figures": {path: value for path, value in figures_of(target).items() if path != "description"},
             "update": own["update"] or target.update.rule,
-            "window": target.update.window_he if own["window"] is own["w_max"] is None else own["window"],
+            "window": target.update.window_he if own["window"] is None and own["w_max"] is None else own["window"],
             "init": self._init,
         }
         training = {**own, **chosen, **run, **({} if before is None else {"continues": before})}

@@ -46,6 +46,8 @@ class Lines(Callback):
 def images(path: Path | None) -> tuple[Images, Images]:
     """Training and test images ``[n, channels, height, width]`` in 0...1, and labels."""
     data = fashion_mnist() if path is None else read_npz(path)
+    if missing := [name for name in ("x_train", "y_train", "x_test", "y_test") if name not in data]:
+        raise cimc.DataError(f"holds no array {', '.join(missing)}", where=str(path))
     parts = []
     for part in ("train", "test"):
         x = data[f"x_{part}"].astype(np.float32) / np.float32(255)
