@@ -231,7 +231,7 @@ class _Bar:
         from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-        from cimc.training.history import Callback, Row
+        from cimc.training.history import Callback, Row, epoch_line
 
         console = Console(stderr=True, highlight=False)
         columns = (
@@ -256,13 +256,7 @@ class _Bar:
                 progress.update(self.task, advance=1, state=state)
 
             def on_epoch(self, trainer: Trainer, row: Row) -> None:
-                shares = [(name, row[key]) for name, key in (("accuracy", "accuracy"), ("test", "validation_accuracy"))]
-                told = "".join(f", {name} {100 * share:.2f} %" for name, share in shares if share is not None)
-                progress.console.print(
-                    f"epoch {row['epoch']}: loss {row['loss']:.4f}{told}, {row['device_writes']} device writes, "
-                    f"{row['images_per_second']:.0f} images/s",
-                    soft_wrap=True,
-                )
+                progress.console.print(epoch_line(row), soft_wrap=True)
 
         self.callback = Show()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -60,6 +61,23 @@ class Callback:
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         """After each epoch, its checkpoint written; the row of `History`."""
+
+
+def epoch_line(row: Row) -> str:
+    """An epoch in words, for people."""
+    shares = [(name, row[key]) for name, key in (("accuracy", "accuracy"), ("test", "validation_accuracy"))]
+    told = "".join(f", {name} {100 * share:.2f} %" for name, share in shares if share is not None)
+    return (
+        f"epoch {row['epoch']}: loss {row['loss']:.4f}{told}, {row['device_writes']} device writes, "
+        f"{row['images_per_second']:.0f} images/s"
+    )
+
+
+class Lines(Callback):
+    """A line an epoch on standard error."""
+
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
+        print(epoch_line(row), file=sys.stderr, flush=True)
 
 
 class TensorBoard(Callback):

@@ -13,22 +13,11 @@ import numpy as np
 
 import cimc
 from cimc.datasets import mnist
-from cimc.training.history import Callback, Row
+from cimc.training.history import Lines
 
 MODEL = Path(__file__).with_name("lenet_init.onnx")
 #: Settings that the paper gives.
 EPOCHS, STEPS, BATCH, RATE = 13, 400, 64, 4e-3
-
-
-class Lines(Callback):
-    """A line an epoch on standard error."""
-
-    def on_epoch(self, trainer: cimc.Trainer, row: Row) -> None:
-        print(
-            f"epoch {row['epoch']:2}: loss {row['loss']:.4f}, test {100 * row['validation_accuracy']:.2f} %, "
-            f"{row['device_writes']} device writes, {row['images_per_second']:.0f} images/s",
-            file=sys.stderr,
-        )
 
 
 def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:

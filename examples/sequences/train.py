@@ -13,7 +13,7 @@ from make_models import MODELS
 
 import cimc
 from cimc.datasets import mnist
-from cimc.training.history import Callback, Row
+from cimc.training.history import Lines
 
 BATCH = 128
 #: Epochs, rate, and the accuracy on the 10,000 test images that the chip is to reach.
@@ -22,18 +22,6 @@ SETTINGS = {
     "gru": (4, 4e-3, 0.97),
     "transformer": (12, 4e-3, 0.96),
 }
-
-
-class Lines(Callback):
-    """A line an epoch on standard error."""
-
-    def on_epoch(self, trainer: cimc.Trainer, row: Row) -> None:
-        print(
-            f"epoch {row['epoch']}: loss {row['loss']:.4f}, test {100 * row['validation_accuracy']:.2f} %, "
-            f"{row['updates_per_weight']:.1f} updates a weight, {row['images_per_second']:.0f} images/s",
-            file=sys.stderr,
-            flush=True,
-        )
 
 
 def run(

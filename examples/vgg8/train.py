@@ -20,27 +20,13 @@ from numpy.typing import NDArray
 import cimc
 from cimc.data import read_npz
 from cimc.datasets import fashion_mnist
-from cimc.training.history import Callback, Row
+from cimc.training.history import Lines
 
 #: The paper's batch and rate.
 BATCH, RATE = 64, 3e-3
 #: Weight that spans the window of every layer: θ, a 15th of it, is 11 of the optimizer's largest steps.
 W_MAX = 0.5
 Images = tuple[NDArray[np.float32], NDArray[Any]]
-
-
-class Lines(Callback):
-    """A line an epoch on standard error."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def on_epoch(self, trainer: cimc.Trainer, row: Row) -> None:
-        print(
-            f"{self.name}, epoch {row['epoch']:2}: loss {row['loss']:.4f}, test {100 * row['validation_accuracy']:.2f} %, "
-            f"{row['device_writes']} device writes, {row['images_per_second']:.0f} images/s",
-            file=sys.stderr,
-        )
 
 
 def images(path: Path | None) -> tuple[Images, Images]:
@@ -64,7 +50,8 @@ def run(name: str, train: Images, test: Images, options: argparse.Namespace) -> 
     program = cimc.compile(model.SerializeToString(), target=target, calibration={"input": x[:256]})
     start: dict[str, Any] = {"init": "devices", "w_max": W_MAX} if name == "chip" else {"init": "weights"}
     chip = cimc.Chip(program, options.seed)
-    trainer = cimc.Trainer(chip, batch_size=BATCH, lr=RATE, seed=options.seed, callbacks=[Lines(name)], **start)
+    print(f"{name}:", file=sys.stderr)
+    trainer = cimc.Trainer(chip, batch_size=BATCH, lr=RATE, seed=options.seed, callbacks=[Lines()], **start)
     history = trainer.fit(
         x, y, epochs=options.epochs, steps_per_epoch=options.steps_per_epoch, validation=test, checkpoint=options.work / name,
         checkpoint_steps=100, resume=True,
