@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,31 @@ def _spread(
                     goal[winner] += dy[plane, i, j]
 
 
+@njit(cache=True, nogil=True)
+def _spread_pairs(dy: Array, x: Array, y: Array, first: int, end: int, dx: Array) -> None:
+    """As `_spread`, of windows of two by two side by side, the pools of most networks: a fifth of the time.
+
+    Unsigned indices spare the question whether one counts from the end.
+    """
+    _, height, width = x.shape
+    one, two, below, plane = np.uint64(1), np.uint64(2), np.uint64(width), np.uint64(height * width)
+    rows, columns = np.uint64(y.shape[1]), np.uint64(y.shape[2])
+    images, goals, largest, gradients = x.reshape(-1), dx.reshape(-1), y.reshape(-1), dy.reshape(-1)
+    none, output = dy.dtype.type(0), np.uint64(first) * rows * columns
+    for p in range(np.uint64(first), np.uint64(end)):
+        goals[p * plane : (p + one) * plane] = none
+        for i in range(rows):
+            line = p * plane + i * two * below
+            for j in range(columns):
+                corner, value = line + j * two, largest[output]
+                winner = corner + below + one
+                winner = corner + below if images[corner + below] == value else winner
+                winner = corner + one if images[corner + one] == value else winner
+                winner = corner if images[corner] == value else winner
+                goals[winner] = gradients[output] if value == value else none  # NaN has no winner
+                output += one
+
+
 def max_pool_gradient(dy: Array, x: Array, y: Array, geometry: Conv) -> Array:
     """Gradient of the input: each output's goes to the first element of its window, row by row, that equals the output.
 
@@ -53,21 +79,23 @@ def max_pool_gradient(dy: Array, x: Array, y: Array, geometry: Conv) -> Array:
         y: The forward output.
         geometry: The windows.
     """
-    flat = len(geometry.kernel_shape) == 1
-    begin = geometry.resolved_pads(x.shape[2:])[0]
-    kernel, strides, dilations, pads = (
-        np.array((low, *sizes) if flat else sizes)
-        for low, sizes in ((1, geometry.kernel_shape), (1, geometry.strides), (1, geometry.dilations), (0, begin))
-    )
-    planes = x.shape[0] * x.shape[1]
+    planes, flat = x.shape[0] * x.shape[1], len(geometry.kernel_shape) == 1
     rows = (1,) if flat else ()
-    dx = np.zeros((planes, *rows, *x.shape[2:]), dy.dtype)
     goals, inputs, outputs = (np.ascontiguousarray(v).reshape(planes, *rows, *v.shape[2:]) for v in (dy, x, y))
-    parts = max(1, min(planes, 4 * threads()))
+    begin = geometry.resolved_pads(x.shape[2:])[0]
+    sizes, strides, dilations = geometry.kernel_shape, geometry.strides, geometry.dilations
+    within = all(2 * n <= size for n, size in zip(y.shape[2:], x.shape[2:], strict=True))
+    if sizes == strides == (2, 2) and dilations == (1, 1) and within and not any(begin):
+        dx = np.empty(inputs.shape, dy.dtype)
+        spread = partial(_spread_pairs, goals, inputs, outputs)
+    else:
+        dx = np.zeros(inputs.shape, dy.dtype)
+        shapes = (np.array((low, *own) if flat else own) for low, own in ((1, sizes), (1, strides), (1, dilations), (0, begin)))
+        spread = partial(_spread, goals, inputs, outputs, *shapes)
+    parts = max(1, min(planes, 4 * threads() if threads() > 1 else 1))
 
     def part(n: int) -> None:
-        first, end = planes * n // parts, planes * (n + 1) // parts
-        _spread(goals, inputs, outputs, kernel, strides, dilations, pads, first, end, dx)
+        spread(planes * n // parts, planes * (n + 1) // parts, dx)
 
     parallel(part, parts)
     return dx.reshape(x.shape)

@@ -12,6 +12,8 @@ from cimc.runtime import pools, serial
 
 POOLS = {
     "plain": ("kernel_shape = [2, 2], strides = [2, 2]", (2, 3, 6, 8)),
+    "pairs": ("kernel_shape = [2, 2], strides = [2, 2]", (2, 3, 7, 9)),
+    "pairs of a last line": ("kernel_shape = [2, 2], strides = [2, 2], ceil_mode = 1", (2, 3, 7, 9)),
     "overlapping": ("kernel_shape = [3, 2], strides = [2, 1]", (2, 3, 7, 6)),
     "padded": ("kernel_shape = [3, 3], strides = [2, 2], pads = [1, 1, 0, 2]", (2, 2, 7, 6)),
     "dilated": ("kernel_shape = [2, 2], dilations = [2, 3], pads = [1, 0, 1, 1]", (2, 2, 6, 7)),
