@@ -28,7 +28,7 @@ def _tile(
     _typing: Any, a: Any, rows: Any, row: Any, a_step: Any, b: Any, b_at: Any, b_step: Any, a_from: Any, b_from: Any, pairs: Any,
     count: Any, out: Any, out_at: Any, out_pitch: Any,
 ) -> Any:  # fmt: skip
-    """See `multiply`."""
+    """A tile of `multiply`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         row, a_step, b_at, b_step, pairs, count, out_at, out_pitch = (args[n] for n in (2, 3, 5, 6, 9, 10, 12, 13))
@@ -71,7 +71,8 @@ def _tile(
         for i, own in enumerate(sums):
             line = place(out, builder.add(out_at, builder.mul(out_pitch, ir.Constant(_I64, i))))
             for j, one in enumerate(own):
-                builder.store(builder.load(one), at_vector(place(line, j * lanes)), align=size)
+                goal = at_vector(place(line, j * lanes))
+                builder.store(builder.fadd(builder.load(goal, align=size), builder.load(one)), goal, align=size)
         return context.get_dummy_value()
 
     i = types.int64
@@ -80,25 +81,26 @@ def _tile(
 
 @njit(cache=True, nogil=True)
 def multiply(
-    a: Array, rows: Index, row: int, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, pairs: int,
-    count: int, out: Array, out_at: int, out_pitch: int,
+    a: Array, rows: Index, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, count: int,
+    out: Array, out_at: int, out_from: Index, out_pitch: int,
 ) -> None:  # fmt: skip
-    """One tile, ``out[i, j] = sum over k, c of a[i, k, c] * b[k, c, j]``, of 6 rows and 2 vectors of consecutive columns.
+    """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows by 2 vectors of consecutive columns, 6 rows a tile.
 
     Args:
         a: Factors, flat. All offsets are in elements.
-        rows: Where rows of ``a`` start.
-        row: The first of them.
+        rows: Where rows of ``a`` start; 6 a tile.
         a_step: From c to c + 1.
         b: Flat.
         b_at: First column.
         b_step: From c to c + 1.
         a_from: Where each k starts in a row.
         b_from: The same in ``b``.
-        pairs: Number of k.
         count: Number of c.
         out: Flat.
-        out_at: Where the tile starts.
-        out_pitch: From row to row.
+        out_at: Where the columns are.
+        out_from: Where each tile starts.
+        out_pitch: From row to row of a tile.
     """
-    _tile(a, rows, row, a_step, b, b_at, b_step, a_from, b_from, pairs, count, out, out_at, out_pitch)
+    for t in range(out_from.size):
+        at = out_at + out_from[t]
+        _tile(a, rows, t * ROWS, a_step, b, b_at, b_step, a_from, b_from, a_from.size, count, out, at, out_pitch)

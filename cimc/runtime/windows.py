@@ -1,19 +1,19 @@
-"""The backward pass of windows, an image at a time: correlations by the tiles of `cimc.runtime.tiles`, outer products by BLAS.
+"""The backward pass of windows, an image at a time, by the tiles of `cimc.runtime.tiles`.
 
 An image is laid out anew in a buffer that stays in the cache: with its padding, and one plane for each phase of the strides,
-so that what one kernel element meets at consecutive positions is contiguous. A correlation runs over whole planes; what lies
-between the lines of positions is left out in the end.
+so that what one kernel element meets at consecutive positions is contiguous. Positions are laid out at the image's pitch where
+they are what vectors run along; between their lines there are zeros, or what is left out in the end.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any
 
 import numpy as np
-import scipy.linalg.cython_blas  # noqa: F401 - numba's np.dot is this BLAS: loaded now, so that limits on its threads reach it
 from numba import njit
 from numpy.typing import NDArray
 
@@ -28,8 +28,8 @@ Index = NDArray[np.int64]
 _PARTS = 8
 #: Elements of all those partial sums, about, from which on there are fewer parts.
 _MOST = 1 << 22
-#: Positions of one product of BLAS, about.
-_COLUMNS = 256
+#: Positions of one product of an outer product, about: their panel stays in the first-level cache.
+_POSITIONS = 256
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,16 @@ class Lines:
     source_step: int = 1
     goal_step: int = 1
 
+    @property
+    def there(self) -> tuple[Any, ...]:
+        """As `_copy` takes them."""
+        return self.source, self.goal, self.run, self.source_step, self.goal_step
+
+    @property
+    def back(self) -> tuple[Any, ...]:
+        """From the goal to the source."""
+        return self.goal, self.source, self.run, self.goal_step, self.source_step
+
 
 @dataclass(frozen=True)
 class Laid:
@@ -68,9 +78,7 @@ class Laid:
     span: int
     """From the first position to behind the last."""
     placed: Lines
-    """Positions: from ``span`` to where they are wanted."""
-    elements: Index
-    """Numbers of the kernel elements of ``at``."""
+    """Positions: from ``span`` to an array of their own."""
 
 
 def _flat(places: list[Index], sizes: Shape) -> Index:
@@ -82,7 +90,7 @@ def _flat(places: list[Index], sizes: Shape) -> Index:
 
 
 @lru_cache(maxsize=256)
-def _gathered(window: Window) -> Laid:
+def _laid(window: Window) -> Laid:
     """The image, a plane for each phase of the strides; positions are those of the window."""
     w = window
     reach = [(k - 1) * d + (p - 1) * s + 1 for k, d, p, s in zip(w.kernel, w.dilations, w.positions, w.strides, strict=True)]
@@ -103,41 +111,9 @@ def _gathered(window: Window) -> Laid:
     at = _flat([o % s for o, s in zip(offsets, w.strides, strict=True)], w.strides) * size
     at += _flat([o // s for o, s in zip(offsets, w.strides, strict=True)], sides)
     lines = Lines(np.concatenate(source), np.concatenate(goal), np.concatenate(run), w.strides[-1])
-    span, placed = _placed(w.positions, sides)
-    return Laid(lines, prod(w.strides) * size, at, span, placed, np.arange(at.size))
-
-
-def _placed(positions: Shape, sides: Shape) -> tuple[int, Lines]:
-    """Their span, and the lines of positions in it."""
-    source = _flat([np.arange(n) for n in positions[:-1]], sides[:-1]) * sides[-1]
-    lines = Lines(source, np.arange(source.size) * positions[-1], np.full(source.size, positions[-1]))
-    return int(source[-1]) + positions[-1], lines
-
-
-@lru_cache(maxsize=256)
-def _scattered(window: Window) -> tuple[Laid, ...]:
-    """The positions as an image with room about it, whose windows add up to the pixels; for each phase of the strides."""
-    w = window
-    before = [max(0, -(-((k - 1) * d - b) // s)) for k, d, b, s in zip(w.kernel, w.dilations, w.begin, w.strides, strict=True)]
-    last = [max(p, (n - 1 + b) // s + 1) for p, n, b, s in zip(w.positions, w.image, w.begin, w.strides, strict=True)]
-    sides = tuple(m + n for m, n in zip(before, last, strict=True))
-    _, own = _placed(w.positions, w.positions)
-    goal = _flat([np.arange(p) + m for p, m in zip(w.positions[:-1], before, strict=False)], sides[:-1]) * sides[-1] + before[-1]
-    lines = Lines(own.source, goal, own.run)
-    found = []
-    for phase in np.ndindex(*w.strides):
-        count = tuple(len(range(o, n, s)) for o, n, s in zip(phase, w.image, w.strides, strict=True))
-        if not all(count):
-            continue
-        shifts = [o + b - np.arange(k) * d for o, b, k, d in zip(phase, w.begin, w.kernel, w.dilations, strict=True)]
-        meets = [shift % s == 0 for shift, s in zip(shifts, w.strides, strict=True)]
-        elements = _flat([np.flatnonzero(m) for m in meets], w.kernel)
-        at = _flat([v[m] // s + b for v, m, s, b in zip(shifts, meets, w.strides, before, strict=True)], sides)
-        span, placed = _placed(count, sides)
-        pixels = [np.arange(o, n, s) for o, n, s in zip(phase, w.image, w.strides, strict=True)]
-        places = _flat(pixels[:-1], w.image[:-1]) * w.image[-1] + phase[-1]
-        found.append(Laid(lines, prod(sides), at, span, Lines(placed.source, places, placed.run, 1, w.strides[-1]), elements))
-    return tuple(found)
+    begins, long = _flat([np.arange(n) for n in w.positions[:-1]], sides[:-1]) * pitch, w.positions[-1]
+    placed = Lines(begins, np.arange(begins.size) * long, np.full(begins.size, long))
+    return Laid(lines, prod(w.strides) * size, at, int(begins[-1]) + long, placed)
 
 
 @njit(cache=True, nogil=True)
@@ -160,64 +136,88 @@ def _copy(
 
 @njit(cache=True, nogil=True)
 def _outer(
-    image: Array, flat: Array, first: int, end: int, rows: Index, plane: int, lines: Any, starts: Index, run: int, out: Array
+    image: Array, flat: Array, first: int, end: int, rows: Index, plane: int, lines: Any, starts: Index, out: Array
 ) -> None:
-    """Partial sum of images ``first`` to ``end`` into ``out``, ``[groups, rows, columns]``; positions come in lines."""
-    groups, tall, wide = out.shape
-    channels, positions = image.shape[1] // groups, flat.shape[2]
-    some, several = max(1, min(end - first, _COLUMNS // positions)), max(1, min(starts.size, _COLUMNS // run))
-    laid = np.zeros((some, channels * plane), image.dtype)
-    room, spare = np.empty(tall * some * several * run, image.dtype), np.empty(wide * some * several * run, image.dtype)
-    product = np.empty((tall, wide), image.dtype)
-    images = image.reshape(-1)
+    """Partial sum of images ``first`` to ``end`` into ``out``, ``[groups, rows of tiles, columns of panels]``.
+
+    Columns are the lanes of vectors: a panel holds two vectors a position, and pixels meet it one by one.
+    """
+    groups, tall, pitch = out.shape
+    channels, columns, positions = image.shape[1] // groups, flat.shape[1] // groups, flat.shape[2]
+    wide, run = VECTOR // image.itemsize * COLUMNS, positions // starts.size
+    some, several = max(1, min(end - first, _POSITIONS // positions)), max(1, _POSITIONS // run)
+    laid, panels = np.zeros(some * channels * plane, image.dtype), np.zeros((pitch // wide, some * positions, wide), image.dtype)
+    images, spread, outs, out_from = (
+        image.reshape(-1),
+        panels.reshape(-1),
+        out.reshape(-1),
+        np.arange(0, tall * pitch, ROWS * pitch),
+    )
+    a_from, b_from = np.empty(some * starts.size, np.int64), np.arange(0, some * positions * wide, run * wide)
+    for k in range(some):
+        a_from[k * starts.size : (k + 1) * starts.size] = starts + k * channels * plane
     for n in range(first, end, some):
         count = min(some, end - n)
         for g in range(groups):
             for k in range(count):
                 at = ((n + k) * groups + g) * channels * image.shape[2]
-                _copy(images, at, laid[k], 0, channels, image.shape[2], plane, *lines)
-            for begin in range(0, starts.size, several):
-                here = starts[begin : begin + several]
-                width = here.size * run
-                windows = room[: tall * count * width].reshape(tall, count * width)
-                columns = spare[: wide * count * width].reshape(wide, count * width)
-                for k in range(count):
-                    columns[:, k * width : (k + 1) * width] = flat[
-                        n + k, g * wide : (g + 1) * wide, begin * run : begin * run + width
-                    ]
-                    for r in range(tall):
-                        for i in range(here.size):
-                            line = windows[r, k * width + i * run : k * width + (i + 1) * run]
-                            source = laid[k, rows[r] + here[i] : rows[r] + here[i] + run]
-                            for p in range(run):
-                                line[p] = source[p]
-                np.dot(windows, columns.T, product)
-                out[g] += product
+                _copy(images, at, laid, k * channels * plane, channels, image.shape[2], plane, *lines)
+                for panel in range(0, columns, wide):
+                    source = flat[n + k, g * columns + panel : g * columns + min(columns, panel + wide)]
+                    goal = panels[panel // wide, k * positions :]
+                    for p in range(positions):
+                        for c in range(len(source)):
+                            goal[p, c] = source[c, p]
+            for begin in range(0, count * starts.size, several):
+                here = slice(begin, min(begin + several, count * starts.size))
+                for panel in range(pitch // wide):
+                    at = panel * some * positions * wide
+                    multiply(
+                        laid, rows, 1, spread, at, wide, a_from[here], b_from[here], run, outs, g * tall * pitch + panel * wide,
+                        out_from, pitch,
+                    )  # fmt: skip
+
+
+@njit(cache=True, nogil=True)
+def _scatter(
+    weights: Array, rows: Index, flat: Array, first: int, end: int, at: Index, plane: int, span: int, lines: Any, placed: Any,
+    out: Array,
+) -> None:  # fmt: skip
+    """Images ``first`` to ``end``: ``out[n, channel, pixel]``; tiles are of channels of one kernel element, see `scatter`."""
+    groups, wide = len(weights), VECTOR // flat.itemsize * COLUMNS
+    channels, columns, tall = out.shape[1] // groups, flat.shape[1] // groups, rows.size // at.size
+    # An odd number of cache lines from column to column, so that they do not meet in the cache.
+    pitch = ((span + wide - 1) // wide | 1) * wide
+    x, y = np.zeros(columns * pitch, flat.dtype), np.empty(tall * plane + wide, flat.dtype)
+    flats, outs, none = flat.reshape(-1), out.reshape(-1), np.zeros(1, np.int64)
+    out_from = (at.reshape(-1, 1) + np.arange(0, tall, ROWS) * plane).reshape(-1)
+    for n in range(first, end):
+        for g in range(groups):
+            _copy(flats, (n * groups + g) * columns * flat.shape[2], x, 0, columns, flat.shape[2], pitch, *placed)
+            y[:] = 0
+            for j in range(0, span, wide):
+                multiply(weights[g], rows, ROWS, x, j, pitch, none, none, columns, y, j, out_from, plane)
+            _copy(y, 0, outs, (n * groups + g) * channels * out.shape[2], channels, plane, out.shape[2], *lines)
 
 
 @njit(cache=True, nogil=True)
 def _correlate(
-    weights: Array, rows: Index, elements: Index, a_step: int, image: Array, groups: int, first: int, end: int, at: Index,
-    plane: int, span: int, lines: Any, placed: Any, outputs: int, out: Array,
+    weights: Array, rows: Index, image: Array, first: int, end: int, at: Index, plane: int, span: int, lines: Any, placed: Any,
+    out: Array,
 ) -> None:  # fmt: skip
-    """Images ``first`` to ``end``: ``out[n, row, position]``; rows of a group begin in its weights where ``rows`` says."""
-    channels = image.shape[1] // groups
-    lanes = VECTOR // image.itemsize
-    wide = lanes * COLUMNS
+    """Images ``first`` to ``end``: ``out[n, row, position]``."""
+    groups, wide = len(weights), VECTOR // image.itemsize * COLUMNS
+    channels, outputs = image.shape[1] // groups, out.shape[1] // groups
     pitch = (span + wide - 1) // wide * wide
     x, y = np.zeros(channels * plane + pitch + wide, image.dtype), np.empty(rows.size * pitch, image.dtype)
-    images, outs = image.reshape(-1), out.reshape(-1)
+    images, outs, out_from = image.reshape(-1), out.reshape(-1), np.arange(0, rows.size * pitch, ROWS * pitch)
     for n in range(first, end):
         for g in range(groups):
             _copy(images, (n * groups + g) * channels * image.shape[2], x, 0, channels, image.shape[2], plane, *lines)
+            y[:] = 0
             for j in range(0, pitch, wide):
-                for i in range(0, rows.size, ROWS):
-                    multiply(weights[g], rows, i, a_step, x, j, plane, elements, at, at.size, channels, y, i * pitch + j, pitch)
+                multiply(weights[g], rows, at.size, x, j, plane, np.arange(at.size), at, channels, y, j, out_from, pitch)
             _copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], *placed)
-
-
-def _tuple(lines: Lines) -> tuple[Any, ...]:
-    return lines.source, lines.goal, lines.run, lines.source_step, lines.goal_step
 
 
 def _parts(images: int, most: int = _PARTS) -> list[tuple[int, int]]:
@@ -225,8 +225,8 @@ def _parts(images: int, most: int = _PARTS) -> list[tuple[int, int]]:
     return [(images * n // parts, images * (n + 1) // parts) for n in range(parts)]
 
 
-def _rows(starts: Index) -> Index:
-    """With what a last tile takes beyond them."""
+def _tiles(starts: Index) -> Index:
+    """Rows of whole tiles, the last repeated."""
     return np.concatenate([starts, np.repeat(starts[-1:], -starts.size % ROWS)])
 
 
@@ -239,16 +239,16 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
         window: How they meet.
         groups: Groups of channels and columns.
     """
-    laid = _gathered(window)
+    laid = _laid(window)
     rows = (np.arange(image.shape[1] // groups)[:, None] * laid.plane + laid.at).reshape(-1)
-    shape = (groups, rows.size, flat.shape[1] // groups)
+    columns, wide = flat.shape[1] // groups, VECTOR // image.itemsize * COLUMNS
+    tiles, shape = _tiles(rows), (groups, rows.size, columns)
     parts = _parts(len(image), max(1, min(_PARTS, _MOST // max(1, prod(shape)))))
-    starts, run = laid.placed.source, window.positions[-1]
 
     def part(n: int) -> Array:
-        total = np.zeros(shape, image.dtype)
-        _outer(image, flat, *parts[n], rows, laid.plane, _tuple(laid.lines), starts, run, total)
-        return total
+        total = np.zeros((groups, tiles.size, -(-columns // wide) * wide), image.dtype)
+        _outer(image, flat, *parts[n], tiles, laid.plane, laid.lines.there, laid.placed.source, total)
+        return total[:, : rows.size, :columns]
 
     return start(part, len(parts))
 
@@ -261,12 +261,22 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
         flat: ``[images, groups * columns, positions]``, contiguous.
         window: How they meet.
     """
-    groups, _, columns = weights.shape
-    channels = weights.shape[1] // prod(window.kernel)
-    out = np.empty((len(flat), groups * channels, prod(window.image)), flat.dtype)
-    rows = np.arange(channels) * prod(window.kernel) * columns
-    for laid in _scattered(window):
-        _run(weights, rows, laid.elements * columns, 1, flat, laid, channels, out)
+    groups, rows, columns = weights.shape
+    laid, kernel = _laid(window), prod(window.kernel)
+    out = np.empty((len(flat), groups * (rows // kernel), prod(window.image)), flat.dtype)
+    # A tile's factors lie together, so that they come from the second-level cache in time.
+    factors = np.zeros((groups, kernel, -(-rows // kernel // ROWS) * ROWS, columns), weights.dtype)
+    factors[:, :, : rows // kernel] = weights.reshape(groups, -1, kernel, columns).swapaxes(1, 2)
+    factors = np.ascontiguousarray(factors.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
+    tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
+
+    def part(first: int, end: int) -> None:
+        _scatter(
+            factors, tiles, flat, first, end, laid.at, laid.plane, laid.span, laid.lines.back,
+            laid.placed.back, out,
+        )  # fmt: skip
+
+    _each(part, len(flat))
     return out
 
 
@@ -279,20 +289,19 @@ def product(weights: Array, image: Array, window: Window) -> Array:
         window: How they meet.
     """
     groups, rows, inputs = weights.shape
-    laid = _gathered(window)
+    laid, tiles = _laid(window), _tiles(np.arange(rows) * inputs)
     out = np.empty((len(image), groups * rows, prod(window.positions)), image.dtype)
-    _run(weights, np.arange(rows) * inputs, laid.elements, prod(window.kernel), image, laid, rows, out)
+
+    def part(first: int, end: int) -> None:
+        _correlate(
+            weights.reshape(groups, -1), tiles, image, first, end, laid.at, laid.plane, laid.span, laid.lines.there,
+            laid.placed.there, out,
+        )  # fmt: skip
+
+    _each(part, len(image))
     return out
 
 
-def _run(weights: Array, rows: Index, elements: Index, step: int, image: Array, laid: Laid, outputs: int, out: Array) -> None:
-    parts = _parts(len(image))
-    flat, groups = weights.reshape(len(weights), -1), len(weights)
-
-    def part(n: int) -> None:
-        _correlate(
-            flat, _rows(rows), elements, step, image, groups, *parts[n], laid.at, laid.plane, laid.span, _tuple(laid.lines),
-            _tuple(laid.placed), outputs, out,
-        )  # fmt: skip
-
-    parallel(part, len(parts))
+def _each(part: Callable[[int, int], None], images: int) -> None:
+    parts = _parts(images)
+    parallel(lambda n: part(*parts[n]), len(parts))
