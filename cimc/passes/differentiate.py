@@ -30,7 +30,7 @@ from cimc.passes.gradients.tape import FLOATS
 from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
 from cimc.passes.training.losses import add_loss
-from cimc.passes.training.pools import shorten_pools
+from cimc.passes.training.pools import pool_first, shorten_pools
 from cimc.targets.transposed import transposed_target
 
 
@@ -98,6 +98,7 @@ class Differentiate(Pass):
         graph = state.model.graph
         names = _names(graph)
         statistics, notes = to_training_form(state.model, lambda value: _fits(names.get(value, ()), self.frozen))
+        pool_first(graph)
         loss = add_loss(state.model, self.loss)
         chosen = [value for value in names if self._trains(value, names[value], statistics)]
         result = add_backward(state.model, str(loss.value.name), [str(value.name) for value in chosen])

@@ -117,6 +117,7 @@ def _split_bias(node: ir.Node, bias: ir.Value) -> None:
         shape, perm = [1, channels] + [1] * len(geometry.kernel_shape), ()
     if not (isinstance(geometry, Dense) and len(geometry.output_dims) == 1 and perm[-1] == geometry.kept):
         term = then("Reshape", [term, then("Constant", [], value=ir.tensor(np.array(shape, np.int64)))])
+        term.type, term.shape = bias.type, ir.Shape([size if size >= 0 else None for size in shape])
         if tuple(perm) != tuple(range(len(perm))):
             term = then("Transpose", [term], perm=list(perm))
     product = ir.Value(name=f"{y.name}/product", type=y.type, shape=y.shape)

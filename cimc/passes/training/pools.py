@@ -1,4 +1,4 @@
-"""Max pools in training: one backward operator of the dialect instead of indices and a scatter."""
+"""Max pools in training: the pool before what grows with its input, and one backward operator instead of a scatter by indices."""
 
 from __future__ import annotations
 
@@ -9,6 +9,52 @@ import onnx_ir as ir
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv
 from cimc.passes.selection.conv import window
+
+
+def pool_first(graph: ir.Graph) -> None:
+    """Move every MaxPool before the Relu, and the Add of one number a channel, that it directly follows.
+
+    These grow with their input, in floating point too, so the output is the same to the last bit. Forward and backward they
+    then work on the few elements that the pool leaves, and what training keeps of the layer is the product itself.
+    """
+    for pool in list(graph):
+        while pool.op_type == "MaxPool" and pool.domain in ("", "ai.onnx") and _swap(graph, pool):
+            pass
+
+
+def _swap(graph: ir.Graph, pool: ir.Node) -> bool:
+    x, y = pool.inputs[0], pool.outputs[0]
+    node = None if x is None else x.producer()
+    if x is None or node is None or node.graph is not graph or len(x.uses()) != 1 or x.is_graph_output():
+        return False
+    moved = _grows_with(node)
+    if moved is None or any(out.uses() or out.is_graph_output() for out in pool.outputs[1:]):
+        return False
+    # The node that moves takes over the pool's readers, and the name that they know.
+    y.replace_all_uses_with(x, replace_graph_outputs=True)
+    pool.replace_input_with(0, moved)
+    node.replace_input_with(list(node.inputs).index(moved), y)
+    y.name, x.name, x.type, x.shape = f"{moved.name}/{pool.name}", y.name, y.type, y.shape
+    graph.remove(node)
+    graph.insert_after(pool, node)
+    return True
+
+
+def _grows_with(node: ir.Node) -> ir.Value | None:
+    """The input that the node's output grows with, element by element and alike within a channel; None: no such node."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Relu":
+        return node.inputs[0]
+    if node.op_type != "Add":
+        return None
+    for value, other in (tuple(node.inputs), tuple(node.inputs)[::-1]):
+        if value is None or other is None or value.shape is None or other.shape is None or len(value.shape) < 3:
+            continue
+        spatial = len(value.shape) - 2
+        if len(other.shape) <= len(value.shape) and all(size == 1 for size in other.shape[-spatial:]):
+            return value
+    return None
 
 
 def shorten_pools(graph: ir.Graph, backward: Iterable[ir.Node]) -> None:
