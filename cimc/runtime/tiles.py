@@ -26,14 +26,14 @@ _I64 = ir.IntType(64)
 @intrinsic
 def _tile(
     _typing: Any, a: Any, rows: Any, row: Any, a_step: Any, b: Any, b_at: Any, b_step: Any, a_from: Any, b_from: Any, pairs: Any,
-    count: Any, out: Any, out_at: Any, out_pitch: Any,
+    count: Any, out: Any, out_rows: Any, out_at: Any,
 ) -> Any:  # fmt: skip
     """A tile of `multiply`."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        row, a_step, b_at, b_step, pairs, count, out_at, out_pitch = (args[n] for n in (2, 3, 5, 6, 9, 10, 12, 13))
-        a, rows, b, a_from, b_from, out = (
-            context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 1, 4, 7, 8, 11)
+        row, a_step, b_at, b_step, pairs, count, out_at = (args[n] for n in (2, 3, 5, 6, 9, 10, 13))
+        a, rows, b, a_from, b_from, out, out_rows = (
+            context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 1, 4, 7, 8, 11, 12)
         )
         single = signature.args[0].dtype == types.float32
         element, size = (ir.FloatType(), 4) if single else (ir.DoubleType(), 8)
@@ -55,7 +55,8 @@ def _tile(
         for line in sums:
             for one in line:
                 builder.store(ir.Constant(vector, None), one)
-        starts = [builder.load(place(rows, builder.add(row, ir.Constant(_I64, i)))) for i in range(ROWS)]
+        numbers = [builder.add(row, ir.Constant(_I64, i)) for i in range(ROWS)]
+        starts = [builder.load(place(rows, number)) for number in numbers]
         with cgutils.for_range(builder, pairs) as outer:
             a_begin = builder.load(place(a_from, outer.index))
             lines = [place(a, builder.add(start, a_begin)) for start in starts]
@@ -68,27 +69,27 @@ def _tile(
                     factor = builder.shuffle_vector(builder.insert_element(none, alone, ir.Constant(i32, 0)), none, first)
                     for one, other in zip(own, vectors, strict=True):
                         builder.store(builder.call(fma, [factor, other, builder.load(one)]), one)
-        for i, own in enumerate(sums):
-            line = place(out, builder.add(out_at, builder.mul(out_pitch, ir.Constant(_I64, i))))
+        for number, own in zip(numbers, sums, strict=True):
+            line = place(out, builder.add(out_at, builder.load(place(out_rows, number))))
             for j, one in enumerate(own):
                 goal = at_vector(place(line, j * lanes))
                 builder.store(builder.fadd(builder.load(goal, align=size), builder.load(one)), goal, align=size)
         return context.get_dummy_value()
 
     i = types.int64
-    return types.void(a, rows, i, i, b, i, i, a_from, b_from, i, i, out, i, i), codegen
+    return types.void(a, rows, i, i, b, i, i, a_from, b_from, i, i, out, out_rows, i), codegen
 
 
 @njit(cache=True, nogil=True)
 def multiply(
     a: Array, rows: Index, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, count: int,
-    out: Array, out_at: int, out_from: Index, out_pitch: int,
+    out: Array, out_rows: Index, out_at: int,
 ) -> None:  # fmt: skip
     """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows by 2 vectors of consecutive columns, 6 rows a tile.
 
     Args:
         a: Factors, flat. All offsets are in elements.
-        rows: Where rows of ``a`` start; 6 a tile.
+        rows: Where rows of ``a`` start, whole tiles of them.
         a_step: From c to c + 1.
         b: Flat.
         b_at: First column.
@@ -97,10 +98,8 @@ def multiply(
         b_from: The same in ``b``.
         count: Number of c.
         out: Flat.
-        out_at: Where the columns are.
-        out_from: Where each tile starts.
-        out_pitch: From row to row of a tile.
+        out_rows: Where each row starts; rows may overlap.
+        out_at: First column.
     """
-    for t in range(out_from.size):
-        at = out_at + out_from[t]
-        _tile(a, rows, t * ROWS, a_step, b, b_at, b_step, a_from, b_from, a_from.size, count, out, at, out_pitch)
+    for row in range(0, rows.size, ROWS):
+        _tile(a, rows, row, a_step, b, b_at, b_step, a_from, b_from, a_from.size, count, out, out_rows, out_at)

@@ -146,57 +146,48 @@ def _outer(
     channels, columns, positions = image.shape[1] // groups, flat.shape[1] // groups, flat.shape[2]
     wide, run = VECTOR // image.itemsize * COLUMNS, positions // starts.size
     some, several = max(1, min(end - first, _POSITIONS // positions)), max(1, _POSITIONS // run)
-    laid, panels = np.zeros(some * channels * plane, image.dtype), np.zeros((pitch // wide, some * positions, wide), image.dtype)
-    images, spread, outs, out_from = (
-        image.reshape(-1),
-        panels.reshape(-1),
-        out.reshape(-1),
-        np.arange(0, tall * pitch, ROWS * pitch),
-    )
-    a_from, b_from = np.empty(some * starts.size, np.int64), np.arange(0, some * positions * wide, run * wide)
-    for k in range(some):
-        a_from[k * starts.size : (k + 1) * starts.size] = starts + k * channels * plane
+    laid, panel = np.zeros(some * channels * plane, image.dtype), np.zeros(several * run * wide, image.dtype)
+    images, outs, out_rows = image.reshape(-1), out.reshape(-1), np.arange(0, tall * pitch, pitch)
+    a_from = (np.arange(some).reshape(-1, 1) * channels * plane + starts).reshape(-1)
+    b_from = np.arange(0, panel.size, run * wide)
     for n in range(first, end, some):
         count = min(some, end - n)
         for g in range(groups):
             for k in range(count):
                 at = ((n + k) * groups + g) * channels * image.shape[2]
                 _copy(images, at, laid, k * channels * plane, channels, image.shape[2], plane, *lines)
-                for panel in range(0, columns, wide):
-                    source = flat[n + k, g * columns + panel : g * columns + min(columns, panel + wide)]
-                    goal = panels[panel // wide, k * positions :]
-                    for p in range(positions):
-                        for c in range(len(source)):
-                            goal[p, c] = source[c, p]
             for begin in range(0, count * starts.size, several):
-                here = slice(begin, min(begin + several, count * starts.size))
-                for panel in range(pitch // wide):
-                    at = panel * some * positions * wide
-                    multiply(
-                        laid, rows, 1, spread, at, wide, a_from[here], b_from[here], run, outs, g * tall * pitch + panel * wide,
-                        out_from, pitch,
-                    )  # fmt: skip
+                stop = min(begin + several, count * starts.size)
+                for column in range(0, columns, wide):
+                    own = min(wide, columns - column)
+                    for i in range(begin, stop):
+                        source = flat[n + i // starts.size, g * columns + column :, i % starts.size * run :]
+                        goal = panel[b_from[i - begin] :]
+                        for p in range(run):
+                            for c in range(own):
+                                goal[p * wide + c] = source[c, p]
+                    out_at = g * tall * pitch + column
+                    multiply(laid, rows, 1, panel, 0, wide, a_from[begin:stop], b_from, run, outs, out_rows, out_at)
 
 
 @njit(cache=True, nogil=True)
 def _scatter(
-    weights: Array, rows: Index, flat: Array, first: int, end: int, at: Index, plane: int, span: int, lines: Any, placed: Any,
-    out: Array,
+    weights: Array, rows: Index, flat: Array, first: int, end: int, out_rows: Index, plane: int, span: int, lines: Any,
+    placed: Any, out: Array,
 ) -> None:  # fmt: skip
-    """Images ``first`` to ``end``: ``out[n, channel, pixel]``; tiles are of channels of one kernel element, see `scatter`."""
+    """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
     groups, wide = len(weights), VECTOR // flat.itemsize * COLUMNS
-    channels, columns, tall = out.shape[1] // groups, flat.shape[1] // groups, rows.size // at.size
+    channels, columns = out.shape[1] // groups, flat.shape[1] // groups
     # An odd number of cache lines from column to column, so that they do not meet in the cache.
     pitch = ((span + wide - 1) // wide | 1) * wide
-    x, y = np.zeros(columns * pitch, flat.dtype), np.empty(tall * plane + wide, flat.dtype)
+    x, y = np.zeros(columns * pitch, flat.dtype), np.empty(channels * plane + wide, flat.dtype)
     flats, outs, none = flat.reshape(-1), out.reshape(-1), np.zeros(1, np.int64)
-    out_from = (at.reshape(-1, 1) + np.arange(0, tall, ROWS) * plane).reshape(-1)
     for n in range(first, end):
         for g in range(groups):
             _copy(flats, (n * groups + g) * columns * flat.shape[2], x, 0, columns, flat.shape[2], pitch, *placed)
             y[:] = 0
             for j in range(0, span, wide):
-                multiply(weights[g], rows, ROWS, x, j, pitch, none, none, columns, y, j, out_from, plane)
+                multiply(weights[g], rows, ROWS, x, j, pitch, none, none, columns, y, out_rows, j)
             _copy(y, 0, outs, (n * groups + g) * channels * out.shape[2], channels, plane, out.shape[2], *lines)
 
 
@@ -210,13 +201,13 @@ def _correlate(
     channels, outputs = image.shape[1] // groups, out.shape[1] // groups
     pitch = (span + wide - 1) // wide * wide
     x, y = np.zeros(channels * plane + pitch + wide, image.dtype), np.empty(rows.size * pitch, image.dtype)
-    images, outs, out_from = image.reshape(-1), out.reshape(-1), np.arange(0, rows.size * pitch, ROWS * pitch)
+    images, outs, elements, out_rows = image.reshape(-1), out.reshape(-1), np.arange(at.size), np.arange(0, y.size, pitch)
     for n in range(first, end):
         for g in range(groups):
             _copy(images, (n * groups + g) * channels * image.shape[2], x, 0, channels, image.shape[2], plane, *lines)
             y[:] = 0
             for j in range(0, pitch, wide):
-                multiply(weights[g], rows, at.size, x, j, plane, np.arange(at.size), at, channels, y, j, out_from, pitch)
+                multiply(weights[g], rows, at.size, x, j, plane, elements, at, channels, y, out_rows, j)
             _copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], *placed)
 
 
@@ -263,17 +254,18 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     """
     groups, rows, columns = weights.shape
     laid, kernel = _laid(window), prod(window.kernel)
-    out = np.empty((len(flat), groups * (rows // kernel), prod(window.image)), flat.dtype)
-    # A tile's factors lie together, so that they come from the second-level cache in time.
-    factors = np.zeros((groups, kernel, -(-rows // kernel // ROWS) * ROWS, columns), weights.dtype)
-    factors[:, :, : rows // kernel] = weights.reshape(groups, -1, kernel, columns).swapaxes(1, 2)
+    channels = rows // kernel
+    out = np.empty((len(flat), groups * channels, prod(window.image)), flat.dtype)
+    out_rows = _tiles((laid.at[:, None] + np.arange(channels) * laid.plane).reshape(-1))
+    # A tile's factors lie together, so that they come from the second-level cache in time; beyond the last row they are 0.
+    factors = np.zeros((groups, out_rows.size, columns), weights.dtype)
+    factors[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)
     factors = np.ascontiguousarray(factors.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
     tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
 
     def part(first: int, end: int) -> None:
         _scatter(
-            factors, tiles, flat, first, end, laid.at, laid.plane, laid.span, laid.lines.back,
-            laid.placed.back, out,
+            factors, tiles, flat, first, end, out_rows, laid.plane, laid.span, laid.lines.back, laid.placed.back, out
         )  # fmt: skip
 
     _each(part, len(flat))
