@@ -1,4 +1,4 @@
-"""The micro kernel of the backward pass: a tile of 6 x 2 vectors of sums, in registers, over an image that lies where it is."""
+"""The micro kernels of the backward pass: a tile of 6 x 2 vectors of sums in registers, over data that lie where they are."""
 
 from __future__ import annotations
 
@@ -103,3 +103,49 @@ def multiply(
     """
     for row in range(0, rows.size, ROWS):
         _tile(a, rows, row, a_step, b, b_at, b_step, a_from, b_from, a_from.size, count, out, out_rows, out_at)
+
+
+@intrinsic
+def _square(_typing: Any, source: Any, at: Any, pitch: Any, last: Any, goal: Any, goal_at: Any, goal_pitch: Any) -> Any:
+    """A square of `transpose`: a vector each of as many rows, of which the ``last`` stands for those beyond."""
+
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        begins = [context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 4)]
+        element, size = (ir.FloatType(), 4) if signature.args[0].dtype == types.float32 else (ir.DoubleType(), 8)
+        lanes = VECTOR // size
+        vector, indices = ir.VectorType(element, lanes), ir.VectorType(ir.IntType(32), lanes)
+
+        def place(array: int, at: Any, pitch: Any, row: Any) -> Any:
+            line = builder.gep(begins[array], [builder.add(at, builder.mul(pitch, row))])
+            return builder.bitcast(line, vector.as_pointer())
+
+        numbers = [ir.Constant(_I64, i) for i in range(lanes)]
+        rows = [builder.select(builder.icmp_signed("<", i, args[3]), i, args[3]) for i in numbers]
+        vectors = [builder.load(place(0, args[1], args[2], row), align=size) for row in rows]
+        # Each time the first half is interleaved with the second, columns come one step nearer to being rows.
+        halves = [ir.Constant(indices, [h + i // 2 + i % 2 * lanes for i in range(lanes)]) for h in (0, lanes // 2)]
+        for _ in range(lanes.bit_length() - 1):
+            pairs = zip(vectors[: lanes // 2], vectors[lanes // 2 :], strict=True)
+            vectors = [builder.shuffle_vector(one, other, half) for one, other in pairs for half in halves]
+        for i, one in zip(numbers, vectors, strict=True):
+            builder.store(one, place(1, args[5], args[6], i), align=size)
+        return context.get_dummy_value()
+
+    i = types.int64
+    return types.void(source, i, i, i, goal, i, i), codegen
+
+
+@njit(cache=True, nogil=True)
+def transpose(source: Array, at: int, pitch: int, rows: int, size: int, goal: Array, goal_at: int, goal_pitch: int) -> None:
+    """``goal[goal_at + i * goal_pitch + r] = source[at + r * pitch + i]`` for ``i < size``, ``r < rows``.
+
+    Rows beyond, up to whole vectors, hold anything.
+    """
+    lanes = VECTOR // source.itemsize
+    for r in range(0, rows, lanes):
+        last = min(rows - r, lanes) - 1
+        for i in range(0, size - lanes + 1, lanes):
+            _square(source, at + r * pitch + i, pitch, last, goal, goal_at + i * goal_pitch + r, goal_pitch)
+        for i in range(size - size % lanes, size):
+            for k in range(last + 1):
+                goal[goal_at + i * goal_pitch + r + k] = source[at + (r + k) * pitch + i]

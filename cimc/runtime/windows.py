@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.geometry import Shape
 from cimc.runtime.serial import Started, parallel, start
-from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply
+from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply, transpose
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -147,7 +147,7 @@ def _outer(
     wide, run = VECTOR // image.itemsize * COLUMNS, positions // starts.size
     some, several = max(1, min(end - first, _POSITIONS // positions)), max(1, _POSITIONS // run)
     laid, panel = np.zeros(some * channels * plane, image.dtype), np.zeros(several * run * wide, image.dtype)
-    images, outs, out_rows = image.reshape(-1), out.reshape(-1), np.arange(0, tall * pitch, pitch)
+    images, flats, outs, out_rows = image.reshape(-1), flat.reshape(-1), out.reshape(-1), np.arange(0, tall * pitch, pitch)
     a_from = (np.arange(some).reshape(-1, 1) * channels * plane + starts).reshape(-1)
     b_from = np.arange(0, panel.size, run * wide)
     for n in range(first, end, some):
@@ -160,12 +160,10 @@ def _outer(
                 stop = min(begin + several, count * starts.size)
                 for column in range(0, columns, wide):
                     own = min(wide, columns - column)
-                    for i in range(begin, stop):
-                        source = flat[n + i // starts.size, g * columns + column :, i % starts.size * run :]
-                        goal = panel[b_from[i - begin] :]
-                        for p in range(run):
-                            for c in range(own):
-                                goal[p * wide + c] = source[c, p]
+                    for i in range(begin, stop, starts.size):
+                        at = ((n + i // starts.size) * groups + g) * columns + column
+                        at, size = at * positions + i % starts.size * run, min(stop - i, starts.size) * run
+                        transpose(flats, at, positions, own, size, panel, b_from[i - begin], wide)
                     out_at = g * tall * pitch + column
                     multiply(laid, rows, 1, panel, 0, wide, a_from[begin:stop], b_from, run, outs, out_rows, out_at)
 
@@ -258,9 +256,9 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     out = np.empty((len(flat), groups * channels, prod(window.image)), flat.dtype)
     out_rows = _tiles((laid.at[:, None] + np.arange(channels) * laid.plane).reshape(-1))
     # A tile's factors lie together, so that they come from the second-level cache in time; beyond the last row they are 0.
-    factors = np.zeros((groups, out_rows.size, columns), weights.dtype)
-    factors[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)
-    factors = np.ascontiguousarray(factors.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
+    own = np.zeros((groups, out_rows.size, columns), weights.dtype)
+    own[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)
+    factors = np.ascontiguousarray(own.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
     tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
 
     def part(first: int, end: int) -> None:
