@@ -8,7 +8,7 @@ controller does not know, so its writes still count.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -49,10 +49,9 @@ class Writes:
     energy_nj: float | None = 0.0
 
     def __add__(self, other: Writes) -> Writes:
-        def add(a: Any, b: Any) -> Any:
-            return None if a is None or b is None else a + b
-
-        return Writes(**{f.name: add(getattr(self, f.name), getattr(other, f.name)) for f in fields(self)})
+        theirs: dict[str, Any] = vars(other)
+        sums: dict[str, Any] = {n: None if own is None or theirs[n] is None else own + theirs[n] for n, own in vars(self).items()}
+        return Writes(**sums)
 
 
 class Writer(Protocol):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cimc.errors import ArtifactError, DataError, RunError, TargetError
 from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
 from cimc.targets.description import Target
+from cimc.training.optimizers import finite
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -147,7 +148,7 @@ def checked(change: NDArray[Any], state: LayerState) -> F32:
     if change.shape != state.weights.shape:
         raise DataError(f"a step of shape {list(change.shape)} for weights of {list(state.weights.shape)}")
     step = np.ascontiguousarray(change, np.float32)
-    if not np.isfinite(step.sum(dtype=np.float64)):
+    if not finite(step):
         raise RunError("an update is not finite: training has diverged", fix="a lower learning rate, or clip gradients")
     return step
 

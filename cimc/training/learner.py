@@ -13,7 +13,7 @@ from cimc.ir.program import InputCoding, Program
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
-from cimc.training.optimizers import Optimizer, clip_gradients
+from cimc.training.optimizers import Optimizer, clip_gradients, finite
 from cimc.training.rules.registry import Rule
 from cimc.training.run import DivergedError
 from cimc.training.step import Step, StepResult
@@ -139,10 +139,9 @@ class Learner:
 
 
 def _finite(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:
-    with np.errstate(invalid="ignore"):
-        for name, array in arrays.items():
-            if not np.isfinite(array.sum(dtype=np.float64)):
-                raise DivergedError(f"{what} of {name.partition('/')[2]} is not finite")
+    for name, array in arrays.items():
+        if not finite(array):
+            raise DivergedError(f"{what} of {name.partition('/')[2]} is not finite")
 
 
 def _span(w_max: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -62,6 +62,20 @@ def _sum_of_squares(g: F32) -> float:
     return total
 
 
+@njit(cache=True, nogil=True, fastmath={"reassoc"})
+def _vanishes(g: F32) -> bool:
+    """Zero times a finite number is zero, times any other NaN."""
+    total = np.float32(0)
+    for i in range(g.size):
+        total += g[i] * np.float32(0)
+    return bool(total == 0)
+
+
+def finite(array: NDArray[Any]) -> bool:
+    """Whether no element, as float32, is NaN or infinite."""
+    return bool(_vanishes(_flat(array)))
+
+
 def _flat(array: NDArray[Any]) -> F32:
     return np.ascontiguousarray(array, np.float32).reshape(-1)
 

@@ -11,6 +11,17 @@ from cimc.training.step import Step
 
 Form = Literal["training", "inference"]
 
+#: What a training counts, by the names of a crossbar's own counts.
+_READS = {
+    "forward_tile_ops": "tile_reads",
+    "adc_conversions": "adc_conversions",
+    "adc_saturations": "adc_saturations",
+    "dac_inputs": "dac_inputs",
+    "dac_clips": "dac_clips",
+    "backward_conversions": "transposed_conversions",
+    "backward_saturations": "transposed_saturations",
+}
+
 
 class Ranges:
     """The ranges of one chip.
@@ -56,29 +67,21 @@ class Ranges:
 
     def reads(self) -> dict[str, int]:
         """What the crossbars have done since they were made."""
-        stats = self.chip.stats()
-        crossbars = {layer.name: layer.crossbars for layer in self.chip.program.layers}
-
-        def total(name: str) -> int:
-            return sum(own[name] for own in stats.values())
-
-        return {
-            "forward_ops": sum(own["tile_reads"] // max(1, crossbars[name]) for name, own in stats.items()),
-            "forward_tile_ops": total("tile_reads"),
-            "adc_conversions": total("adc_conversions"),
-            "adc_saturations": total("adc_saturations"),
-            "dac_inputs": total("dac_inputs"),
-            "dac_clips": total("dac_clips"),
-            "backward_conversions": total("transposed_conversions"),
-            "backward_saturations": total("transposed_saturations"),
-        }
+        found = dict.fromkeys(("forward_ops", *_READS), 0)
+        for crossbar in self.chip.crossbars.values():
+            stats = vars(crossbar.stats)
+            found["forward_ops"] += stats["tile_reads"] // max(1, crossbar.layer.crossbars)
+            for name, own in _READS.items():
+                found[name] += stats[own]
+        return found
 
     def outgrown(self) -> bool:
         """Whether too many of the last reads saturated, or inputs clipped; looks once there are enough of them to tell."""
-        last = {name: value - self._since[name] for name, value in self.reads().items()}
+        reads = self.reads()
+        last = {name: value - self._since[name] for name, value in reads.items()}
         if last["adc_conversions"] + last["dac_inputs"] < self._enough:
             return False
-        self._since = self.reads()
+        self._since = reads
         saturated = last["adc_saturations"] / max(1, last["adc_conversions"])
         return max(saturated, last["dac_clips"] / max(1, last["dac_inputs"])) > self._share
 
