@@ -19,12 +19,13 @@ from cimc.errors import FitError, RunError
 from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
-from cimc.runtime import rng
+from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.plan import Plan
-from cimc.runtime.unfold import Unfolding, overlap_add, unfolding
+from cimc.runtime.planes import Window
+from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
@@ -203,13 +204,14 @@ class Crossbar:
         images = codes.shape[1]
         factor, constant = self._digital(plan, scale, None if isinstance(geometry, ConvTranspose) else offset)
         y = np.empty(images * where.positions * total, dtype)
-        within = (1, where.positions) if isinstance(geometry, Conv) else (total, 1)
+        within = (total, 1) if isinstance(geometry, Dense) else (1, where.positions)
         strides = (where.positions * total, *within)
         self.stats.adc_saturations += plan.read(codes, where, seed_key, first_image, factor, constant, y, strides)
         self._count(images * where.positions)
         out: Array
         if isinstance(geometry, ConvTranspose):
-            out = overlap_add(y.reshape(images, where.positions, total), geometry, x.shape)
+            added = windows.fold(y.reshape(images, total, where.positions), Window.of(geometry, x.shape))
+            out = added.reshape(*added.shape[:2], *geometry.resolved(x.shape[2:])[1])
             if offset is not None:
                 per_channel = offset.reshape(out.shape[1], -1)[:, 0].astype(dtype)
                 out += per_channel.reshape(-1, *(1,) * (out.ndim - 2))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,33 +99,3 @@ def _grid(sizes: Shape, steps: list[int]) -> Index:
     for size, step in zip(sizes, steps, strict=True):
         flat = (flat[:, None] + np.arange(size) * step).reshape(-1)
     return flat
-
-
-def overlap_add(values: NDArray[Any], geometry: ConvTranspose, input_shape: Shape) -> NDArray[Any]:
-    """Add up the outputs of a transposed convolution.
-
-    Args:
-        values: ``[images, input pixels, channels * prod(kernel_shape)]``.
-        geometry: Its geometry.
-        input_shape: ``[images, channels, *spatial]`` of the input.
-
-    Returns:
-        ``[images, channels, *output spatial]``.
-    """
-    spatial, kernel = input_shape[2:], geometry.kernel_shape
-    images, channels = values.shape[0], values.shape[2] // prod(kernel)
-    begin, size = geometry.resolved(spatial)
-    pixels = values.reshape(images, *spatial, channels, prod(kernel))
-    full = [
-        max(b + n, (count - 1) * s + (k - 1) * d + 1)
-        for b, n, count, s, k, d in zip(begin, size, spatial, geometry.strides, kernel, geometry.dilations, strict=True)
-    ]
-    out = np.zeros((images, *full, channels), values.dtype)
-    for number, place in enumerate(np.ndindex(*kernel)):
-        window = tuple(
-            slice(k * d, k * d + (count - 1) * s + 1, s)
-            for k, d, count, s in zip(place, geometry.dilations, spatial, geometry.strides, strict=True)
-        )
-        out[(slice(None), *window)] += pixels[..., number]
-    cropped = out[(slice(None), *(slice(b, b + n) for b, n in zip(begin, size, strict=True)))]
-    return np.ascontiguousarray(np.moveaxis(cropped, -1, 1))
