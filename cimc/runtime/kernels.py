@@ -7,7 +7,7 @@ neither blocks nor threads change a byte; noise is keyed by image, position, pha
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -22,6 +22,61 @@ Array = NDArray[Any]
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
 #: Of what kernels alone call: no entry for other callers to compile, no test for divisions by 0.
 INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+
+class Circuit(NamedTuple):
+    """What a read takes of a layer."""
+
+    matrix: Array
+    """``[groups, n]``: panels of each row slice and block of columns, see `gemm`; int16 grid steps, or floats. Of a narrow
+    layer ``[groups, device columns and more, rows]``, see `narrow.read`."""
+    starts: Array
+    """``[slices, blocks]``: where each of those starts; ``[slices]`` of a narrow layer: their first values in a row."""
+    row_cuts: Array
+    """Row slices."""
+    blocks: Array
+    """``[blocks, 4]``: first and end weight column, first and end unit column."""
+    alpha: Array
+    """``[groups, slices, planes, columns]``, float64, like the digital sums."""
+    unit: Array
+    """The unit column's ``[groups, slices, columns]``; no columns where there is none."""
+    unit_of_column: Array
+    """``[columns]``."""
+    phase_weight: Array
+    """``[phases]``."""
+    constants: Array
+    """LSB per unit of code sum, LSB per unit of grid sum, LSB**2 of noise per unit of the codes' sum of squares, LSB**2 of
+    noise of a conversion, highest ADC code (0: no ADC; -1: neither scale nor noise either)."""
+
+
+class Inputs(NamedTuple):
+    """What a layer's word lines see, and the noise of it."""
+
+    codes: Array
+    """``[phases, images, image size]``: codes, or real inputs, in the dtype of a matrix of floats."""
+    base: Array
+    """``[positions]``, see `unfold.Unfolding`."""
+    row_offset: Array
+    """``[rows]``."""
+    group_stride: int
+    """Values between two groups' inputs."""
+    seed: Any
+    """Key of chip, layer and direction, uint64."""
+    first_image: int
+    """Number of the first image."""
+
+
+class Outputs(NamedTuple):
+    """Where products go."""
+
+    scale: Array
+    """``[groups * columns]``, float64: digital factor."""
+    offset: Array
+    """The same shape, added after it."""
+    y: Array
+    """Flat."""
+    strides: tuple[int, int, int]
+    """Of image, position and column in ``y``."""
 
 
 @njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
@@ -54,31 +109,44 @@ def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, ou
     return clips
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
-def _noisy(
-    sums: Array, level: Scalar, slope: Scalar, sigma: Scalar, low: Scalar, high: Scalar, first: Scalar, out: Array
-) -> None:
-    """Device columns of one row: grid sums to currents with noise, in LSB."""
-    for j in range(out.size):
-        noise = rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(j))))
-        out[j] = (np.float32(sums[j]) * slope + level) + sigma * noise
+@njit(inline="always")
+def converted(
+    total: Scalar, slope: Scalar, level: Scalar, sigma: Scalar, bits: Scalar, noisy: Scalar, top: Scalar
+) -> tuple[Scalar, Scalar]:
+    """A grid sum to a current in LSB, then to a code where there is an ADC; and whether that lay above the top."""
+    current = np.float32(total) * slope + level
+    if noisy:
+        current += sigma * rng.normal_of(bits)
+    if top <= 0:
+        return current, np.int32(0)
+    code = np.rint(current)
+    return min(max(code, np.float32(0)), top), np.int32(code > top)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
-def _quiet(sums: Array, level: Scalar, slope: Scalar, out: Array) -> None:
-    """The same without noise."""
-    for j in range(out.size):
-        out[j] = np.float32(sums[j]) * slope + level
+@njit(inline="always")
+def deviation(variance_code: Scalar, squares: Scalar, variance_read: Scalar) -> Scalar:
+    """Standard deviation of a current in LSB, all float32."""
+    return np.sqrt(variance_code * squares + variance_read)
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _adc(currents: Array, top: Scalar) -> Scalar:
-    """Currents in LSB to codes, in place; returns how many lay above the top."""
+def _draw(low: Scalar, high: Scalar, first: Scalar, noisy: Scalar, bits: Array) -> None:
+    """Random bits of device columns of one row."""
+    if noisy:
+        for j in range(bits.size):
+            bits[j] = rng.hash32(low, high, np.uint32(first + np.uint32(j)))
+
+
+@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
+def _convert(
+    sums: Array, slope: Scalar, level: Scalar, sigma: Scalar, bits: Array, noisy: Scalar, top: Scalar, out: Array
+) -> Scalar:
+    """Device columns of one row: grid sums to codes, or to currents without an ADC; returns saturated conversions."""
     saturated = np.int32(0)
-    for j in range(currents.size):
-        code = np.rint(currents[j])
-        saturated += np.int32(code > top)
-        currents[j] = min(max(code, np.float32(0)), top)
+    for j in range(out.size):
+        out[j], above = converted(sums[j], slope, level, sigma, bits[j], noisy, top)
+        # A wider counter would halve the lanes.
+        saturated = np.int32(saturated + above)
     return saturated
 
 
@@ -122,85 +190,60 @@ def _overload_moments(a: Any) -> Any:
 
 
 @njit(cache=True, nogil=True, **INNER)
-def mix(value: Scalar) -> Scalar:
-    """`rng.mix64`, compiled once."""
-    return rng.mix64(value)
+def keys(seed: Scalar, image: Scalar, first: Scalar, low: Array, high: Array) -> None:
+    """Halves of the noise keys of an image's positions from ``first`` on."""
+    key = rng.mix64(rng.mix64(np.uint64(seed)) ^ np.uint64(image))
+    a, b = np.uint32(key), np.uint32(key >> np.uint64(32))
+    for i in range(low.size):
+        position = np.uint32(np.uint32(first) + np.uint32(i))
+        low[i] = rng.hash32(a, b, position)
+        high[i] = rng.hash32(b, a, position)
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _row_keys(first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, row_key: Array) -> None:
+def _block_keys(
+    first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, low: Array, high: Array
+) -> None:
     """Keys of the positions of a block."""
-    for i in range(count):
-        image, position = divmod(first + i, positions)
-        row_key[i] = mix(mix(seed ^ np.uint64(first_image + image)) ^ np.uint64(position))
+    done = 0
+    while done < count:
+        image, position = divmod(first + done, positions)
+        end = min(count, done + positions - position)
+        keys(seed, first_image + image, position, low[done:end], high[done:end])
+        done = end
 
 
 @njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_task: Scalar,
-    end_task: Scalar,
-    height: Scalar,
-    codes: Array,
-    base: Array,
-    row_offset: Array,
-    group_stride: Scalar,
-    matrix: Array,
-    places: Array,
-    row_cuts: Array,
-    blocks: Array,
-    alpha: Array,
-    unit: Array,
-    unit_of_column: Array,
-    phase_weight: Array,
-    constants: Array,
-    seed: Scalar,
-    first_image: Scalar,
-    scale: Array,
-    offset: Array,
-    y: Array,
-    strides: tuple[int, int, int],
-    a_buffer: Array,
+    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a_buffer: Array,
     sum_buffer: Array,
-) -> Scalar:
+) -> Scalar:  # fmt: skip
     """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
 
     Args:
         first_task: First task.
         end_task: End of the tasks.
         height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
-        codes: ``[phases, images, image size]``: codes, or real inputs, in the dtype of a matrix of floats.
-        base: ``[positions]``, see `unfold.Unfolding`.
-        row_offset: ``[rows]``.
-        group_stride: Values between two groups' inputs.
-        matrix: ``[groups, n]``: panels of each row slice and block of columns, see `gemm`; int16 grid steps, or floats.
-        places: ``[slices, blocks]``: where each of those starts.
-        row_cuts: Row slices.
-        blocks: ``[blocks, 4]``: first and end weight column, first and end unit column.
-        alpha: ``[groups, slices, planes, columns]``, float64, like the digital sums.
-        unit: The unit column's ``[groups, slices, columns]``; no columns where there is none.
-        unit_of_column: ``[columns]``.
-        phase_weight: ``[phases]``.
-        constants: LSB per unit of code sum, LSB per unit of grid sum, LSB**2 of noise per unit of the codes' sum of
-            squares, LSB**2 of noise of a conversion, highest ADC code (0: no ADC; -1: neither scale nor noise either).
-        seed: Key of chip, layer and direction.
-        first_image: Number of the first image.
-        scale: ``[groups * columns]``, float64: digital factor.
-        offset: The same shape, added after it.
-        y: Output, flat.
-        strides: Of image, position and column in ``y``.
+        circuit: The layer.
+        inputs: Its inputs.
+        outputs: Its outputs.
         a_buffer: Scratch of the matrix's dtype, a block of row vectors.
         sum_buffer: Scratch of the products' dtype, a block of them.
 
     Returns:
         Saturated conversions.
     """
+    matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = circuit
+    codes, base, row_offset, group_stride, seed, first_image = inputs
+    scale, offset, y, strides = outputs
     phases, images, _ = codes.shape
-    _, slices, planes, columns = alpha.shape
+    groups, slices, planes, columns = alpha.shape
     positions = base.size
     total = images * positions
     row_blocks = (total + height - 1) // height
     lsb_code, lsb_grid, variance_code, variance_read, top = constants
     slope, top32 = np.float32(lsb_grid), np.float32(top)
+    variance_code, variance_read = np.float32(variance_code), np.float32(variance_read)
     noisy = variance_code > 0 or variance_read > 0
     panel = 8 if matrix.itemsize == 8 else 16
     per_step = 2 if matrix.itemsize == 2 else 1
@@ -208,11 +251,12 @@ def read(
     for b in range(blocks.shape[0]):
         widest = max(widest, blocks[b, 1] - blocks[b, 0])
         units = max(units, blocks[b, 3])
+    group_width = planes * columns + units
     currents = np.empty(planes * widest + units + 8, np.float32)
+    bits = np.empty(currents.size, np.uint32)
     unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), np.float64)
-    row_key = np.empty(height, np.uint64)
-    spread_seed = mix(np.uint64(seed))
+    low, high = np.empty(height, np.uint32), np.empty(height, np.uint32)
     saturated = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
@@ -223,9 +267,8 @@ def read(
         width = c1 - c0
         device_width = planes * width + u1 - u0
         padded_width = (device_width + panel - 1) // panel * panel
-        device = group * (planes * columns + units)
         acc[:count, :width] = 0
-        _row_keys(first, count, positions, spread_seed, first_image, row_key)
+        _block_keys(first, count, positions, seed, first_image, low, high)
         sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
         for s in range(slices):
             offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
@@ -236,10 +279,11 @@ def read(
             a = a_buffer[: height * padded_tall].reshape(height, padded_tall)
             if padded_tall > tall:
                 a[:, tall] = 0
-            part = matrix[group, places[s, block] : places[s, block] + padded_tall * padded_width]
+            part = matrix[group, starts[s, block] : starts[s, block] + padded_tall * padded_width]
             panels = part.reshape(padded_width // panel, steps, panel, per_step)
             for phase in range(phases):
                 weight = phase_weight[phase]
+                device = ((phase * slices + s) * groups + group) * group_width
                 for i in range(count):
                     image, position = divmod(first + i, positions)
                     _gather(codes[phase, image], base[position] + group * group_stride, offsets, contiguous, a[i, :tall])
@@ -251,25 +295,16 @@ def read(
                         continue
                     code_sum, square_sum = _moments(a[i, :tall])
                     level = np.float32(lsb_code * code_sum)
-                    sigma = np.float32(np.sqrt(variance_code * square_sum + variance_read))
-                    noise_key = mix(row_key[i] ^ np.uint64((phase << 32) | s))
-                    low, high = np.uint32(noise_key), np.uint32(noise_key >> np.uint64(32))
-                    # All columns in one block: their counters follow each other, and whole vectors serve narrow layers.
+                    sigma = deviation(variance_code, np.float32(square_sum), variance_read)
+                    # All columns in one block: their counters follow each other.
                     lines = 1 if width == columns else planes + 1
                     for p in range(lines):
-                        begin, end = p * width, (p + 1) * width
-                        counter = device + p * columns + c0
-                        if lines == 1:
-                            end = (device_width + 7) // 8 * 8
-                        elif p == planes:
-                            end, counter = device_width, device + planes * columns + u0
-                        if noisy and sigma > 0:
-                            line = currents[begin:end]
-                            _noisy(sums[i, begin:end], level, slope, sigma, low, high, np.uint32(counter), line)
-                        else:
-                            _quiet(sums[i, begin:end], level, slope, currents[begin:end])
-                    if top > 0:
-                        saturated += _adc(currents[:device_width], top32)
+                        begin, counter = p * width, device + p * columns + c0
+                        end = device_width if p == lines - 1 else begin + width
+                        if p == planes:
+                            counter = device + planes * columns + u0
+                        _draw(low[i], high[i], np.uint32(counter), noisy, bits[begin:end])
+                    saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:device_width])
                     for p in range(planes):
                         _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])
                     if u1 > u0:

@@ -6,7 +6,7 @@ column is then one pass over the block: noise, ADC and digital sum. Results are 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -15,7 +15,7 @@ from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
-from cimc.runtime.kernels import INNER, mix
+from cimc.runtime.kernels import INNER, Circuit, Inputs, Outputs, converted, deviation, keys
 from cimc.runtime.rng import Scalar
 
 Array = NDArray[Any]
@@ -75,37 +75,22 @@ def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Arra
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _keys(row_key: Array, step: Scalar, low: Array, high: Array) -> None:
-    """Halves of the noise keys of a phase and slice."""
-    for i in range(low.size):
-        key = mix(row_key[i] ^ step)
-        low[i] = np.uint32(key)
-        high[i] = np.uint32(key >> np.uint64(32))
+def _draw(low: Array, high: Array, counter: Scalar, bits: Array) -> None:
+    """Random bits of one device column. In a loop of their own: a core has room for few long chains of operations at once."""
+    for i in range(bits.size):
+        bits[i] = rng.hash32(low[i], high[i], counter)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
-def _currents(
-    sums: Array, level: Array, slope: Scalar, sigma: Array, low: Array, high: Array, counter: Scalar, noisy: Scalar, out: Array
-) -> None:
-    """Grid sums of one device column to currents in LSB; with noise, or without."""
-    if noisy:
-        for i in range(out.size):
-            noise = rng.normal_of(rng.hash32(low[i], high[i], counter))
-            out[i] = (np.float32(sums[i]) * slope + level[i]) + sigma[i] * noise
-    else:
-        for i in range(out.size):
-            out[i] = np.float32(sums[i]) * slope + level[i]
-
-
-@njit(cache=True, nogil=True, **INNER)
-def _adc(currents: Array, count: Scalar, top: Scalar) -> Scalar:
-    """Currents in LSB to codes, in place; returns how many of the first ``count`` lay above the top."""
+def _convert(
+    sums: Array, slope: Scalar, level: Array, sigma: Array, bits: Array, noisy: Scalar, top: Scalar, out: Array
+) -> Scalar:
+    """One device column: grid sums to codes, or to currents without an ADC; returns saturated conversions."""
     saturated = np.int32(0)
-    currents[count:] = 0
-    for i in range(currents.size):
-        code = np.rint(currents[i])
-        saturated += np.int32(code > top)
-        currents[i] = min(max(code, np.float32(0)), top)
+    for i in range(out.size):
+        out[i], above = converted(sums[i], slope, level[i], sigma[i], bits[i], noisy, top)
+        # A wider counter would halve the lanes.
+        saturated = np.int32(saturated + above)
     return saturated
 
 
@@ -118,30 +103,22 @@ def _add(factor: Scalar, values: Array, acc: Array) -> None:
 
 @njit(cache=True, nogil=True, **INNER)
 def _place(
-    first: Scalar,
-    count: Scalar,
-    size: Scalar,
-    base: Array,
-    seed: Scalar,
-    first_image: Scalar,
-    lane: Array,
-    ends: Array,
-    key: Array,
-) -> Scalar:
+    first: Scalar, count: Scalar, size: Scalar, base: Array, seed: Scalar, first_image: Scalar, lane: Array, ends: Array,
+    low: Array, high: Array,
+) -> Scalar:  # fmt: skip
     """Where the inputs of a block's positions start, the ends of its lines, the keys of its positions; how many lines."""
+    done = 0
+    while done < count:
+        image, position = divmod(first + done, base.size)
+        end = min(count, done + base.size - position)
+        keys(seed, first_image + image, position, low[done:end], high[done:end])
+        for i in range(done, end):
+            lane[i] = image * size + base[position + i - done]
+        done = end
     lines = 0
-    image, position = divmod(first, base.size)
-    for i in range(count):
-        if i == 0 or position == 0:
-            image_key = mix(seed ^ np.uint64(first_image + image))
-        lane[i] = image * size + base[position]
-        if i > 0 and lane[i] != lane[i - 1] + 1:
-            ends[lines] = i
-            lines += 1
-        key[i] = mix(image_key ^ np.uint64(position))
-        position += 1
-        if position == base.size:
-            image, position = image + 1, 0
+    for i in range(1, count):
+        ends[lines] = i
+        lines += lane[i] != lane[i - 1] + 1
     ends[lines] = count
     return lines + 1
 
@@ -171,80 +148,71 @@ def _put(
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _levels(moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, level: Array, sigma: Array) -> None:
-    """Level and standard deviation of the current of each lane, in LSB."""
+def _levels(
+    moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, count: Scalar, level: Array, sigma: Array
+) -> None:
+    """Level and standard deviation of the current of each lane, in LSB; lanes beyond ``count`` are far below the ADC's range."""
     for i in range(level.size):
         level[i] = np.float32(lsb_code * np.float64(moments[0, i]))
-        sigma[i] = np.float32(np.sqrt(variance_code * np.float64(moments[1, i]) + variance_read))
+        sigma[i] = deviation(variance_code, np.float32(moments[1, i]), variance_read)
+    level[count:] = -np.inf
+
+
+class Scratch(NamedTuple):
+    """Arrays that `read` writes for itself."""
+
+    words: Array
+    """Interleaved codes."""
+    sums: Array
+    """Grid sums of device columns, then moments of the inputs."""
+    lines: Array
+    """Level, deviation, a device column's codes, those of unit columns."""
+    acc: Array
+    """Digital sums."""
+    lanes: Array
+    """Where inputs start; ends of lines."""
+    low: Array
+    """Halves of the positions' noise keys."""
+    high: Array
+    bits: Array
+    """Random bits of a device column."""
+
+    @classmethod
+    def of(cls, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
+        """For blocks of ``height`` positions."""
+        return cls(
+            np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
+            np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
+            np.empty((3 + units, height), np.float32),
+            np.empty((columns, height)),
+            np.empty((2, height), np.int64),
+            *np.empty((3, height), np.uint32),
+        )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_block: Scalar,
-    end_block: Scalar,
-    height: Scalar,
-    codes: Array,
-    base: Array,
-    row_offset: Array,
-    group_stride: Scalar,
-    matrix: Array,
-    starts: Array,
-    row_cuts: Array,
-    alpha: Array,
-    unit: Array,
-    unit_of_column: Array,
-    phase_weight: Array,
-    constants: Array,
-    seed: Scalar,
-    first_image: Scalar,
-    scale: Array,
-    offset: Array,
-    y: Array,
-    strides: tuple[int, int, int],
-    words: Array,
-    sums: Array,
-    lines: Array,
-    acc: Array,
-    lanes: Array,
-    keys: Array,
-    halves: Array,
+    first_block: Scalar, end_block: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
 ) -> Scalar:
-    """Blocks ``first_block`` to ``end_block`` of positions, of all groups. Arguments as of `kernels.read`, but:
+    """Blocks ``first_block`` to ``end_block`` of positions, of all groups.
 
     Args:
         first_block: First block.
         end_block: End of the blocks.
         height: Positions of a block, a multiple of `LANES`.
-        codes: ``[phases, images, image size]``, uint8, with `LANES` bytes more behind them.
-        base: See there, like whatever is not named here.
-        row_offset: The same.
-        group_stride: The same.
-        matrix: ``[groups, device columns and more, rows]``, int16 grid steps; each slice has an even number of rows,
-            unit columns come last, `gemm.TALL` rows more may be read.
-        starts: ``[slices]``: their first values.
-        row_cuts: Row slices.
-        alpha: ``[groups, slices, planes, columns]``, float64.
-        unit: ``[groups, slices, columns]`` or no columns, float64.
-        unit_of_column: The same.
-        phase_weight: ``[phases]``, float64.
-        constants: The same; there is an ADC, or 0 as the top.
-        seed: The same.
-        first_image: The same.
-        scale: The same.
-        offset: The same.
-        y: The same.
-        strides: The same.
-        words: Scratch, like what follows, made by `scratch`.
-        sums: Grid sums of device columns, then moments of the inputs.
-        lines: Level, deviation, a device column's currents, those of unit columns.
-        acc: Digital sums.
-        lanes: Where inputs start; ends of lines.
-        keys: Of positions.
-        halves: Of the noise keys.
+        circuit: The layer. Its matrix is int16; each slice has an even number of rows, unit columns come last, `gemm.TALL`
+            rows more may be read. There is an ADC, or 0 as the top.
+        inputs: Its inputs; codes are uint8, with `LANES` bytes more behind them.
+        outputs: Its outputs.
+        scratch: Room to work.
 
     Returns:
         Saturated conversions.
     """
+    matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
+    codes, base, row_offset, group_stride, seed, first_image = inputs
+    scale, offset, y, strides = outputs
+    words, sums, lines, acc, lanes, low, high, bits = scratch
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0
@@ -252,15 +220,16 @@ def read(
     device_width = device_columns + units
     lsb_code, lsb_grid, variance_code, variance_read, top = constants
     slope, top32 = np.float32(lsb_grid), np.float32(top)
+    variance_code, variance_read = np.float32(variance_code), np.float32(variance_read)
     noisy = variance_code > 0 or variance_read > 0
     flat = codes.reshape(-1)
-    spread_seed = mix(np.uint64(seed))
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height
         count = min(height, images * positions - first)
         wide = (count + LANES - 1) // LANES * LANES
-        number = _place(first, count, size, base, spread_seed, first_image, lanes[0], lanes[1], keys)
+        number = _place(first, count, size, base, seed, first_image, lanes[0], lanes[1], low, high)
+        level, sigma = lines[0, :wide], lines[1, :wide]
         for group in range(groups):
             acc[:] = 0
             for s in range(slices):
@@ -272,33 +241,19 @@ def read(
                     gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, wide, sums)
                     moments = sums[device_width + gemm.TALL :]
                     gemm.moments_across(words, steps, wide, moments)
-                    _levels(moments, lsb_code, variance_code, variance_read, lines[0], lines[1])
-                    _keys(keys, np.uint64((phase << 32) | s), halves[0], halves[1])
+                    _levels(moments, lsb_code, variance_code, variance_read, count, level, sigma)
+                    device = ((phase * slices + s) * groups + group) * device_width
                     for j in range(device_width):
-                        line = lines[max(2, j - device_columns + 3)][:wide]
-                        counter = np.uint32(group * device_width + j)
-                        _currents(sums[j], lines[0], slope, lines[1], halves[0], halves[1], counter, noisy, line)
-                        if top > 0:
-                            saturated += _adc(line, count, top32)
+                        line = lines[max(2, j - device_columns + 3), :wide]
+                        if noisy:
+                            _draw(low, high, np.uint32(device + j), bits[:wide])
+                        saturated += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
                         if j < device_columns:
                             _add(weight * alpha[group, s, j // columns, j % columns], line, acc[j % columns])
                     if units > 0:
                         for c in range(columns):
-                            _add(weight * unit[group, s, c], lines[unit_of_column[c] + 3][:wide], acc[c])
+                            _add(weight * unit[group, s, c], lines[unit_of_column[c] + 3, :wide], acc[c])
             for c in range(columns):
                 out = group * columns + c
                 _put(acc[c], first, count, positions, scale[out], offset[out], y[out * strides[2] :], strides)
     return saturated
-
-
-def scratch(height: int, tallest: int, columns: int, device_columns: int, units: int) -> tuple[Array, ...]:
-    """The arrays of scratch that `read` takes last, for blocks of ``height`` positions."""
-    return (
-        np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
-        np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
-        np.empty((3 + units, height), np.float32),
-        np.empty((columns, height)),
-        np.empty((2, height), np.int64),
-        np.empty(height, np.uint64),
-        np.empty((2, height), np.uint32),
-    )

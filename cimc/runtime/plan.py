@@ -16,6 +16,7 @@ from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
+from cimc.runtime.kernels import Circuit
 from cimc.runtime.layout import Grid, Places, column_blocks, put
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
@@ -70,18 +71,10 @@ class Scale:
 
 @dataclass(frozen=True)
 class Plan:
-    """The arguments of `kernels.read` that belong to the layer, under the names it gives them."""
+    """What a layer's devices and converters do to its inputs."""
 
-    matrix: Array
-    """Of a narrow layer as `narrow.read` takes it, of three dimensions."""
+    circuit: Circuit
     places: Places
-    row_cuts: NDArray[np.int64]
-    blocks: NDArray[np.int64]
-    alpha: Array
-    unit: Array
-    unit_of_column: NDArray[np.int64]
-    phase_weight: Array
-    constants: F64
     factor: F64
     """``[groups * columns]``: of the digital sum, for weights times inputs."""
     scale: Scale
@@ -127,8 +120,11 @@ class Plan:
         blocks = column_blocks(column_cuts, target.planes, unit.shape[2] > 0)
         places = Places.across(cuts, device_columns) if across else Places.panels(cuts, blocks, c.alpha.shape[2], dtype)
         plan = cls(
-            np.zeros((len(devices.g_us), *places.shape), dtype), places, cuts, blocks, c.alpha, unit,
-            tile_of_column(column_cuts), coding.weights, np.array(constants), factor, scale, limit,
+            Circuit(
+                np.zeros((len(devices.g_us), *places.shape), dtype), places.starts, cuts, blocks, c.alpha, unit,
+                tile_of_column(column_cuts), coding.weights, np.array(constants),
+            ),
+            places, factor, scale, limit,
         )  # fmt: skip
         plan._pack(devices.g_us, devices.unit_g_us)
         return plan
@@ -142,9 +138,11 @@ class Plan:
         places = Places.panels(cuts, blocks, 1, dtype)
         alpha = np.ones((groups, len(cuts) - 1, 1, columns))
         plan = cls(
-            np.zeros((groups, *places.shape), dtype), places, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
-            np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]), np.ones(groups * columns),
-            Scale(dtype.type(0), dtype.type(1), False), inf,
+            Circuit(
+                np.zeros((groups, *places.shape), dtype), places.starts, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
+                np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]),
+            ),
+            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf,
         )  # fmt: skip
         plan.refresh(matrix)
         return plan
@@ -163,12 +161,13 @@ class Plan:
         return True
 
     def _pack(self, values: Array, units: Array) -> None:
-        groups, slices, columns = len(values), len(self.row_cuts) - 1, values[0, 0].size
+        row_cuts, matrix = self.circuit.row_cuts, self.circuit.matrix
+        groups, slices, columns = len(values), len(row_cuts) - 1, values[0, 0].size
 
         def slice_of(number: int) -> None:
             g, s = divmod(number, slices)
-            rows = slice(self.row_cuts[s], self.row_cuts[s + 1])
-            row_at, at, flat = self.places.row_at[rows], self.places.column_at[s], self.matrix[g].reshape(-1)
+            rows = slice(row_cuts[s], row_cuts[s + 1])
+            row_at, at, flat = self.places.row_at[rows], self.places.column_at[s], matrix[g].reshape(-1)
             put(values[g, rows].reshape(-1, columns), *self.scale.numbers, row_at, at[:columns], flat)
             if units.shape[2]:
                 put(units[g, rows], *self.scale.numbers, row_at, at[columns:], flat)
@@ -176,73 +175,66 @@ class Plan:
         parallel(slice_of, groups * slices, _threads_for(values.size))
 
     @cached_property
-    def _scratch(self) -> tuple[int, int]:
+    def _room(self) -> tuple[int, int]:
         """Most rows and device columns of a block, padded."""
-        width = np.diff(self.blocks[:, :2]) * self.alpha.shape[2] + np.diff(self.blocks[:, 2:])
-        return int(np.diff(self.row_cuts).max()) + 1, int(width.max()) + 15
+        blocks, planes = self.circuit.blocks, self.circuit.alpha.shape[2]
+        width = np.diff(blocks[:, :2]) * planes + np.diff(blocks[:, 2:])
+        return int(np.diff(self.circuit.row_cuts).max()) + 1, int(width.max()) + 15
 
     def read(
         self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
         strides: tuple[int, int, int],
     ) -> int:  # fmt: skip
-        """Run `kernels.read` over all positions of all images, into ``y``; returns saturated conversions."""
+        """Read all positions of all images, into ``y``; returns saturated conversions."""
+        matrix = self.circuit.matrix
         phases, images, _ = codes.shape
         total, number = images * where.positions, threads()
         if total == 0:
             return 0
-        work = total * self.matrix.size * phases + _NOISE * total * phases * self.alpha.size
-        if work < SMALL:
+        if total * phases * (matrix.size + _NOISE * self.circuit.alpha.size) < SMALL:
             number = 1
-        if self.matrix.dtype.kind == "f":
+        if matrix.dtype.kind == "f":
             # One form of codes a matrix: each more is a kernel to compile.
-            codes = codes.astype(self.matrix.dtype, copy=False)
-        if self.matrix.ndim == 3:
-            return self._across(codes, where, seed, first_image, factor, constant, y, strides, number)
-        columns_of_blocks = len(self.blocks) * len(self.matrix)
+            codes = codes.astype(matrix.dtype, copy=False)
+        key = np.uint64(seed & (2**64 - 1))
+        inputs = kernels.Inputs(codes, where.base, where.row_offset, where.group_stride, key, first_image)
+        way = self._across if matrix.ndim == 3 else self._along
+        return way(inputs, kernels.Outputs(factor, constant, y, strides), total, number)
+
+    def _along(self, inputs: kernels.Inputs, outputs: kernels.Outputs, total: int, number: int) -> int:
+        """Vectors along columns."""
+        matrix = self.circuit.matrix
+        columns_of_blocks = len(self.circuit.blocks) * len(matrix)
         row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
         height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
-        tasks = -(-total // height) * columns_of_blocks
-        tallest, widest = self._scratch
+        tallest, widest = self._room
 
         def part(begin: int, end: int) -> int:
-            a = np.empty(height * tallest, self.matrix.dtype)
-            sums = np.empty(height * widest, gemm.sums_dtype(self.matrix.dtype))
-            saturated: int = kernels.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places.starts,
-                self.row_cuts, self.blocks, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
-                np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides, a, sums,
-            )  # fmt: skip
-            return saturated
+            a, sums = np.empty(height * tallest, matrix.dtype), np.empty(height * widest, gemm.sums_dtype(matrix.dtype))
+            return int(kernels.read(begin, end, height, self.circuit, inputs, outputs, a, sums))
 
-        return _spread(part, tasks, number)
+        return _spread(part, -(-total // height) * columns_of_blocks, number)
 
-    def _across(
-        self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
-        strides: tuple[int, int, int], number: int,
-    ) -> int:  # fmt: skip
-        """The same for a narrow layer."""
-        total = codes.shape[1] * where.positions
-        _, _, planes, columns = self.alpha.shape
-        tallest, units = self._scratch[0], int(self.unit_of_column[-1]) + 1 if self.unit.shape[2] else 0
-        bytes_of_position = 2 * tallest + (4 * planes + 8) * columns
+    def _across(self, inputs: kernels.Inputs, outputs: kernels.Outputs, total: int, number: int) -> int:
+        """Vectors along positions, in a narrow layer."""
+        _, _, planes, columns = self.circuit.alpha.shape
+        units = int(self.circuit.blocks[-1, 3])
+        bytes_of_position = 2 * self._room[0] + (4 * planes + 8) * columns
         height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
         height = -(-height // narrow.LANES) * narrow.LANES
 
         def part(begin: int, end: int) -> int:
-            saturated: int = narrow.read(
-                begin, end, height, codes, where.base, where.row_offset, where.group_stride, self.matrix, self.places.starts,
-                self.row_cuts, self.alpha, self.unit, self.unit_of_column, self.phase_weight, self.constants,
-                np.uint64(seed & (2**64 - 1)), first_image, factor, constant, y, strides,
-                *narrow.scratch(height, tallest, columns, planes * columns, units),
-            )  # fmt: skip
-            return saturated
+            scratch = narrow.Scratch.of(height, self._room[0], columns, planes * columns, units)
+            return int(narrow.read(begin, end, height, self.circuit, inputs, outputs, scratch))
 
         return _spread(part, -(-total // height), number)
 
 
 def _spread(part: Callable[[int, int], int], tasks: int, number: int) -> int:
     """Cut tasks into parts for that many threads; the sum of what the parts return."""
-    parts = min(tasks, 1 if number == 1 else 4 * number)
+    if number == 1:
+        return part(0, tasks)
+    parts = min(tasks, 4 * number)
     cuts = [tasks * n // parts for n in range(parts + 1)]
     return sum(parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number))
 
