@@ -77,16 +77,16 @@ class Coding:
         kind: Any = np.uint8 if self.bits <= 8 else np.uint16
         if self.mode == kernels.PLAIN and self.low < 0:
             kind = np.int32
-        codes = _room((self.polarities, x.size), kind)
+        codes = room((self.polarities, x.size), kind)
         clips = kernels.quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
         if self.per_bit:
-            bits = _room((self.polarities, self.bits, x.size), np.uint8)
+            bits = room((self.polarities, self.bits, x.size), np.uint8)
             np.bitwise_and(codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None], 1, out=bits, casting="unsafe")
             codes = bits
         return codes.reshape(self.weights.size, *x.shape), int(clips)
 
 
-def _room(shape: tuple[int, ...], kind: Any) -> Array:
-    """An empty array with what `narrow.read` wants behind it."""
+def room(shape: tuple[int, ...], kind: Any) -> Array:
+    """An empty array of codes with what `narrow.read` wants behind it."""
     size = prod(shape)
     return np.empty(size + narrow.LANES, kind)[:size].reshape(shape)

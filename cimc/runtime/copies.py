@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.coding import room
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
@@ -50,7 +51,9 @@ class SharedPlan(Plan):
                 steps = (per_image, count * per_position, per_column)
             else:
                 offset = (copy - first_image) % count
-                images, first = np.ascontiguousarray(codes[:, offset::count]), (first_image + offset) // count
+                own = codes[:, offset::count]
+                images, first = room(own.shape, own.dtype), (first_image + offset) // count
+                images[...] = own
                 share, begin, steps = where, offset * per_image, (count * per_image, per_position, per_column)
             arguments = (images, share, key, first, factor, constant, y[begin:], steps)
             saturated += super().read(*arguments) if copy == 0 else self.others[copy - 1].read(*arguments)
@@ -64,11 +67,11 @@ class CopiedCrossbar(Crossbar):
 
     def hold(self, held: Sequence[Devices]) -> None:
         """Let the copies hold these conductances."""
-        self._held, self._devices, self._plan = tuple(held), held[0], None
+        self._held, self._devices = tuple(held), held[0]
+        self._plan = self.turned = None
 
     @property
     def held(self) -> tuple[Devices, ...]:
-        """What the copies hold."""
         return self._held
 
     def _planned(self, positions: int) -> Plan:

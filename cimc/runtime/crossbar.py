@@ -83,6 +83,8 @@ class Crossbar:
         self._devices: Devices | None = None
         self._plan: Plan | None = None
         self._stale = False
+        #: Plan of transposed reads, which `cimc.runtime.transposed` makes; None once conductances have changed.
+        self.turned: Plan | None = None
         self.recode(layer if self.adc_range_ua is None else layer.model_copy(update={"adc_range_ua": self.adc_range_ua}))
         leak = leak_steps(target) * max(end - begin for begin, end in pairwise(self.row_cuts))
         if self._coding.per_bit and leak >= 0.5:
@@ -105,6 +107,11 @@ class Crossbar:
         return self._programmed().unit_g_us
 
     @property
+    def held(self) -> tuple[Devices, ...]:
+        """What each copy holds."""
+        return (self._programmed(),)
+
+    @property
     def coefficients(self) -> Coefficients:
         """How the digital side combines device columns."""
         return self._programmed().coefficients
@@ -123,16 +130,16 @@ class Crossbar:
         """Hold these conductances, of the shapes of `g_us` and `unit_g_us`, as from a saved chip."""
         old = self._programmed()
         self._devices = Devices(g_us, old.unit_g_us if unit_g_us is None else unit_g_us, old.coefficients)
-        self._plan = None
+        self._plan = self.turned = None
 
     def written(self) -> None:
         """Conductances were changed in place: what is derived from them is brought up to date at the next product."""
-        self._stale = True
+        self._stale, self.turned = True, None
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
         self._devices = None
-        self._plan = None
+        self._plan = self.turned = None
 
     def recode(self, layer: Layer) -> None:
         """Take the input coding and the ADC range of another version of the layer; conductances stay."""

@@ -30,8 +30,9 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
-from cimc.runtime import backward, kernels, narrow
-from cimc.runtime.coding import Coding
+from cimc.runtime import backward, kernels
+from cimc.runtime.coding import Coding, room
+from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
 from cimc.runtime.unfold import Unfolding
@@ -152,9 +153,7 @@ def _lines(codes: Array, planes: int, positions: int) -> Array:
     Of a pair, the second line has the first one's other phase.
     """
     phases, images, size = codes.shape
-    # `narrow.read` gathers beyond the end.
-    whole = np.empty(phases * images * planes * size + narrow.LANES, codes.dtype)
-    out = whole[: whole.size - narrow.LANES].reshape(phases, images, size // positions, planes, positions)
+    out = room((phases, images, size // positions, planes, positions), codes.dtype)
     out[:, :, :, 0] = codes.reshape(phases, images, -1, positions)
     if planes == 2:
         out[:, :, :, 1] = out[::-1, :, :, 0]
@@ -169,15 +168,21 @@ def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:
 
 
 def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Plan:
+    """The plan of what the devices hold, of all copies; kept until they change."""
+    if crossbar.turned is None:
+        cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
+        turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.held]
+        plans = [Plan.of(devices, coding, cuts, (0, crossbar.rows), read, range_ua, positions) for devices in turned]
+        crossbar.turned = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
+    return crossbar.turned
+
+
+def _turned(devices: Devices, tiles: int) -> Devices:
     """The devices as the transposed read sees them: word lines for bit lines, column tiles for row slices."""
-    g_us = crossbar.g_us
-    groups, rows, planes, columns = g_us.shape
-    turned = np.ascontiguousarray(g_us.transpose(0, 3, 2, 1)).reshape(groups, columns * planes, 1, rows)
-    cuts = tuple(planes * cut for cut in crossbar.column_cuts)
-    alpha = np.ones((groups, len(cuts) - 1, 1, rows))
+    groups, rows, planes, columns = devices.g_us.shape
+    turned = np.ascontiguousarray(devices.g_us.transpose(0, 3, 2, 1)).reshape(groups, columns * planes, 1, rows)
     no_units = np.empty((groups, columns * planes, 0), np.float32)
-    devices = Devices(turned, no_units, Coefficients(alpha, None, np.ones(groups * rows)))
-    return Plan.of(devices, coding, cuts, (0, rows), read, range_ua, positions)
+    return Devices(turned, no_units, Coefficients(np.ones((groups, tiles, 1, rows)), None, np.ones(groups * rows)))
 
 
 def _count(crossbar: Crossbar, positions: int, read: Target) -> None:

@@ -14,6 +14,7 @@ from cimc.errors import TargetError
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import VmmBackwardStep, weight_matrix
 from cimc.runtime import backward, serial, transposed
+from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.learn import Learning, learn
 from cimc.targets.transposed import transposed_target
@@ -307,6 +308,49 @@ def test_rows_of_a_flattened_batch_are_numbered_on_from_batch_to_batch() -> None
     assert len({row.tobytes() for row in whole}) == 6
     later = {row.tobytes() for row in run(slice(0, 6), 3, 8)}
     assert not later & {row.tobytes() for row in whole}
+
+
+# What is held ---------------------------------------------------------------------------------------------------------
+
+
+def test_one_plan_serves_until_conductances_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(10)
+    matrix, dy = rng.standard_normal((1, 6, 5)).astype(np.float32), rng.standard_normal((4, 5)).astype(np.float32)
+    bar, other = made(PAIR, matrix), made(PAIR, -matrix)
+    plans, make = [], transposed.Plan.of
+    monkeypatch.setattr(transposed.Plan, "of", lambda *arguments: plans.append(1) or make(*arguments))
+    first = gradient(bar, dy)
+    assert (gradient(bar, dy) == first).all()
+    assert len(plans) == 1
+    saved, negative = bar.g_us.copy(), gradient(other, dy)
+    assert (negative != first).any()
+    bar.g_us[...] = other.g_us
+    bar.written()
+    assert (gradient(bar, dy) == negative).all()
+    bar.set_conductances(saved)
+    assert (gradient(bar, dy) == first).all()
+
+
+@pytest.mark.parametrize("name", ["gemm", "conv2", "transposed"])
+def test_copies_share_out_positions(name: str) -> None:
+    """Position p is read on copy ``p mod 3``; of a product with one position an image, image i on ``i mod 3``."""
+    node, x_shape, w_shape = PRODUCTS[name]
+    rng = np.random.default_rng(11)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape))
+    program, step, _ = compiled(node, x, w)
+    (layer,) = program.layers
+    matrix = weight_matrix(program, layer)
+    chip = target(PAIR, device={"programming": {"sigma_us": 4.0}}, array={"transposed": {}})
+    bars = [Crossbar(layer, matrix, np.abs(matrix).max().reshape(1), chip, seed) for seed in range(3)]
+    bar = CopiedCrossbar(layer, matrix, bars[0].weight_max, chip)
+    bar.hold([one.held[0] for one in bars])
+    delta = rng.standard_normal((5, bar.groups, bar.columns, step.geometry.positions(x_shape))).astype(np.float32)
+    found, *alone = (transposed.multiply(delta, one, transposed_target(chip), 1, 7) for one in (bar, *bars))
+    assert (alone[0] != alone[1]).any()
+    for image in range(5):
+        for position in range(delta.shape[3]):
+            copy = (position if delta.shape[3] > 1 else image + 7) % 3
+            assert (found[image, :, position] == alone[copy][image, :, position]).all()
 
 
 def test_a_chip_without_one_is_refused() -> None:
