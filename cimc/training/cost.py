@@ -30,6 +30,11 @@ class Count:
     backward_saturations: int = 0
     writes: Writes = field(default_factory=Writes)
 
+    def add(self, before: dict[str, int], after: dict[str, int]) -> None:
+        """Take in what the crossbars have done between two looks at their reads."""
+        for name in after.keys() & vars(self).keys():
+            setattr(self, name, getattr(self, name) + after[name] - before[name])
+
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {**vars(self), "writes": dict(vars(self.writes))}

@@ -8,18 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, RunError
 from cimc.ir.program import InputCoding, Program
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
 from cimc.training.optimizers import Optimizer, clip_gradients, finite
 from cimc.training.rules.registry import Rule
-from cimc.training.run import DivergedError
 from cimc.training.step import Step, StepResult
 from cimc.training.trained import trained_initializers, with_initializers
 
 Arrays = dict[str, NDArray[Any]]
+
+
+class DivergedError(RunError):
+    """A loss, gradient or step is not finite."""
 
 
 class Learner:
@@ -55,7 +58,7 @@ class Learner:
         """Make one step.
 
         Raises:
-            RunError: A gradient is not finite; nothing has changed then.
+            DivergedError: A gradient or a change is not finite; no weight or device has changed then.
         """
         if self.clip_norm is not None:
             gradients, _ = clip_gradients(gradients, self.clip_norm)

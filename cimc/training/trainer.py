@@ -4,29 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any, Literal
 
 from numpy.typing import NDArray
-from pydantic_core import from_json, to_json
 
 from cimc.errors import CimcError
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
-from cimc.targets.description import figures_of
 from cimc.training import optimizers, schedules
-from cimc.training.cost import Count, training_cost
+from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
 from cimc.training.learner import Learner
+from cimc.training.provenance import with_training
 from cimc.training.ranges import Ranges
 from cimc.training.registry import within
 from cimc.training.rules import registry as rules
-from cimc.training.run import DivergedError, Progress, Run
+from cimc.training.run import Run
 from cimc.training.scores import Scores
-from cimc.training.step import Step, StepResult, training_program
+from cimc.training.step import Step, training_program
+from cimc.training.training import Training
 
 Update = Literal["threshold", "residual", "naive"]
 
@@ -105,15 +104,15 @@ class Trainer:
         program = chip.program
         rule_options = {} if threshold is None else {"threshold_share": threshold}
         rule = rules.create(program.target, update, **rule_options)
-        self._schedule_of = partial(schedules.create, schedule, lr, **(schedule_options or {}))
-        self._schedule: schedules.Schedule = self._schedule_of()
+        self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
+        self._lr = self._schedule().lr
         training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
         self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
         self._model_notes = len(self.notes)
         self._init: str = init or ("trained" if chip.memory else "weights")
         span = Window(window, w_max)
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
-        self._step = step = Step(training, chip)
+        step = Step(training, chip)
         kept = bool(chip.memory) and init is None  # then it brings ranges too
 
         def learner(start: Init | None) -> Learner:
@@ -122,11 +121,10 @@ class Trainer:
             states = initial_states(chip, step.trained_layers, start, span, self.notes)
             return Learner(chip, step, states, rule, own, clip_norm)
 
-        self._learner, self._learner_from = learner(init), learner
+        self._learner_from = learner
         self._feed = Feed.of(program, training, loss)
-        self._scores = Scores(loss, program)
-        self.steps, self.images, self._count = 0, 0, Count()
-        self.ranges = Ranges(chip, step, recalibrate, kept)
+        first = learner(init)  # it may make new crossbars, whose reads count from zero
+        self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, kept), Scores(loss, program))
         if self._feed.fixed_batch not in (None, batch_size):
             fixed = self._feed.fixed_batch
             raise CimcError(f"the model's batch size is {fixed}, not {batch_size}", fix=f"a batch of {fixed}")
@@ -139,6 +137,11 @@ class Trainer:
             "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
         self._told = False
+
+    @property
+    def steps(self) -> int:
+        """Done so far."""
+        return self._training.steps
 
     # Steps --------------------------------------------------------------------------------------------------------
 
@@ -154,39 +157,20 @@ class Trainer:
             DataError: Data do not suit the model.
             RunError: The loss is not finite.
         """
-        batch = self._feed.batch(x, y)
-        if not self.ranges.suit("training"):
-            self.ranges.choose("training", batch)
-        return self._advance([batch], self._schedule.lr if lr is None else lr).loss
+        batch = self._ready(x, y)
+        if not self._told:
+            self._tell({})
+        return self._training.advance([batch], self._lr if lr is None else lr).loss
 
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
         """Gradient of the mean loss by initializer name, as one step on this batch would use it; nothing is changed."""
-        batch = self._feed.batch(x, y)
-        if not self.ranges.suit("training"):
-            self.ranges.choose("training", batch)
-        return self._step.run(*batch, self.images).gradients
+        return self._training.gradients(self._ready(x, y)).gradients
 
-    def _advance(self, batches: list[Batch], lr: float) -> StepResult:
-        gradients: dict[str, NDArray[Any]] = {}
-        if not self._told:
-            self._tell({})
-        before = self.ranges.reads()
-        for inputs, labels in batches:
-            result = self._step.run(inputs, labels, self.images)
-            if not isfinite(result.loss):
-                raise DivergedError(f"the loss is {result.loss}")
-            for name, gradient in self._learner.gradients(result).items():
-                share = gradient / gradient.dtype.type(len(batches)) if len(batches) > 1 else gradient
-                gradients[name] = gradients[name] + share if name in gradients else share
-            self._learner.assign(result.statistics)
-            self.images += len(next(iter(inputs.values())))
-            self._count.images += len(next(iter(inputs.values())))
-        after = self.ranges.reads()
-        for name in after.keys() & vars(self._count).keys():
-            setattr(self._count, name, getattr(self._count, name) + after[name] - before[name])
-        self._count.writes += self._learner.update(gradients, lr)
-        self.steps += 1
-        return result
+    def _ready(self, x: Inputs, y: Any) -> Batch:
+        """The batch, with ranges that suit it."""
+        batch = self._feed.batch(x, y)
+        self._training.suit("training", batch)
+        return batch
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
@@ -231,12 +215,12 @@ class Trainer:
         tests = None if validation is None else source_of(self._feed, *validation, 1, self.seed, None)
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
-        self._schedule, progress = self._schedule_of(), Progress()
-        self.ranges.forget()
+        self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
         self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()})
-        run = Run(self, source, tests, epochs, progress, [*self.callbacks, *callbacks], checkpoint_steps)
+        told = [*self.callbacks, *callbacks]
+        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps)
         if checkpoint is not None:
             run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
         run.go()
@@ -245,31 +229,18 @@ class Trainer:
     def _forget(self, source: Arrays) -> None:
         """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""
         self._may_forget = False
-        if self._scores.knows(self.chip.program, *source.some(self.calibration_images)):
+        if self._training.scores.knows(self.chip.program, *source.some(self.calibration_images)):
             return
         del self.notes[self._model_notes :]  # what was said of programming its weights
         self.notes.append(
             "the model's weights do no better than guessing: W starts as read from the devices as they were born "
             "(init weights programs the model's)"
         )
-        self._learner, self._init = self._learner_from("devices"), "devices"
+        self._training.learner, self._init = self._learner_from("devices"), "devices"
 
     def _tell(self, run: Mapping[str, Any]) -> None:
-        """Let the chip's program say how it is trained; ``continues`` is the training that this one goes on from."""
-        program = self.chip.program
-        target, before = program.target, program.provenance.training
-        own = {name.replace(" ", "_"): value for name, value in self._settings.items() if name != "model"}
-        chosen = {
-            "target": target.name,
-            "target_figures": {path: value for path, value in figures_of(target).items() if path != "description"},
-            "update": own["update"] or target.update.rule,
-            "window": target.update.window_he if own["window"] is None and own["w_max"] is None else own["window"],
-            "init": self._init,
-        }
-        training = {**own, **chosen, **run, **({} if before is None else {"continues": before})}
-        text = to_json(training, inf_nan_mode="null", fallback=lambda value: getattr(value, "tolist", value.__str__)())
-        provenance = program.provenance.model_copy(update={"training": from_json(text)})
-        self.chip.program, self._told = program.model_copy(update={"provenance": provenance}), True
+        """Let the chip's program say how it is trained."""
+        self.chip.program, self._told = with_training(self.chip.program, self._settings, self._init, run), True
 
     def evaluate(self, x: Inputs, y: Any = None, batch: int = 256) -> dict[str, Any]:
         """Loss and accuracy on the chip in inference form; ``accuracy`` is null where the loss is no classification.
@@ -280,21 +251,7 @@ class Trainer:
         source = source_of(self._feed, x, y, batch, 0, None)
         if isinstance(source, Stream):
             raise CimcError("evaluation takes arrays", fix="give x and y")
-        return self._evaluate(source, batch)
-
-    def _evaluate(self, source: Arrays, batch: int = 256) -> dict[str, Any]:
-        size = self._feed.fixed_batch or batch
-        loss, right, scored, images = 0.0, 0, 0, 0
-        for first in range(0, source.images - (source.images % size if self._feed.fixed_batch else 0), size):
-            inputs, labels = source.taken(slice(first, first + size))
-            if not self.ranges.suit("inference"):
-                self.ranges.choose("inference", (inputs, labels))
-            outputs = self.chip.run(inputs, first)
-            count = len(next(iter(inputs.values())))
-            loss += self._scores.loss(outputs, labels) * count
-            hit, judged = self._scores.right(outputs, labels)
-            right, scored, images = right + hit, scored + judged, images + count
-        return {"images": images, "loss": loss / images, "accuracy": right / scored if scored else None}
+        return self._training.evaluate(source, batch)
 
     def program(self) -> Program:
         """The trained program, with the chip's state in it."""
@@ -302,8 +259,8 @@ class Trainer:
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics."""
-        return self._learner.values()
+        return self._training.learner.values()
 
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""
-        return training_cost(self._step.program, self._count)
+        return training_cost(self._training.step.program, self._training.count)

@@ -102,7 +102,7 @@ def test_gradients_are_finite_differences(name: str) -> None:
 def test_a_cells_gradients_need_no_shapes_at_run_time() -> None:
     """The symbolic batch is known to be one size in every step, so nothing asks what was broadcast."""
     trainer = trainer_of(NETWORKS["LSTM-forward"].model())
-    program = trainer._step.program
+    program = trainer._training.step.program
     segments = [program.tensors[f"segment/{step.name}"].tobytes() for step in program.steps if step.kind == "digital"]
     operators = {node.op_type for segment in segments for node in onnx.ModelProto.FromString(segment).graph.node}
     assert "NonZero" not in operators

@@ -176,13 +176,13 @@ def test_random_batches_cover_all_data_before_any_image_comes_again() -> None:
     x, y = data(48)
     x[:, 0, 0, 0] = np.arange(48) / 100
     t = trainer(chip())
-    advance = t._advance
+    advance = t._training.advance
 
     def watch(batches: Any, lr: float) -> Any:
         seen.extend(np.rint(100 * batches[0][0]["x"][:, 0, 0, 0]).astype(int).tolist())
         return advance(batches, lr)
 
-    t._advance = watch  # type: ignore[method-assign]
+    t._training.advance = watch  # type: ignore[method-assign]
     t.fit(x, y, epochs=3, steps_per_epoch=2)
     assert sorted(seen[:48]) == sorted(seen[48:]) == list(range(48))
     assert seen[:48] != seen[48:]

@@ -1,0 +1,107 @@
+"""A chip in training: what a step changes and counts, between the trainer's options and the order of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import isfinite
+from typing import Any
+
+from numpy.typing import NDArray
+
+from cimc.runtime.chip import Chip
+from cimc.training.checkpoint import Checkpoint
+from cimc.training.cost import Count
+from cimc.training.data import Arrays, Batch
+from cimc.training.learner import DivergedError, Learner
+from cimc.training.ranges import Form, Ranges
+from cimc.training.scores import Scores
+from cimc.training.step import Step, StepResult
+
+
+class Training:
+    """One chip, its training step and all that goes on from step to step.
+
+    Args:
+        chip: It is trained in place.
+        step: Of its training program.
+        learner: Takes the gradients.
+        ranges: The chip's input gains and ADC ranges.
+        scores: Loss and accuracy of its outputs.
+
+    Attributes:
+        steps: So far.
+        images: Trained on so far; their number keys read noise and dropout.
+        count: What the steps have done.
+    """
+
+    def __init__(self, chip: Chip, step: Step, learner: Learner, ranges: Ranges, scores: Scores) -> None:
+        self.chip, self.step, self.learner, self.ranges, self.scores = chip, step, learner, ranges, scores
+        self.steps, self.images, self.count = 0, 0, Count()
+
+    def suit(self, form: Form, batch: Batch) -> None:
+        """Have ranges that suit a form of the model, if need be from this batch."""
+        if not self.ranges.suit(form):
+            self.ranges.choose(form, batch)
+
+    def gradients(self, batch: Batch) -> StepResult:
+        """Loss and gradients, as the next step would find them; nothing is changed."""
+        return self.step.run(*batch, self.images)
+
+    def advance(self, batches: Sequence[Batch], lr: float) -> StepResult:
+        """One step by the mean gradient of some batches; what the last of them gave.
+
+        Raises:
+            DivergedError: A loss, gradient or change is not finite; no weight or device has changed then.
+        """
+        total: dict[str, NDArray[Any]] = {}
+        before = self.ranges.reads()
+        for batch in batches:
+            result = self.gradients(batch)
+            if not isfinite(result.loss):
+                raise DivergedError(f"the loss is {result.loss}")
+            for name, gradient in self.learner.gradients(result).items():
+                share = gradient / gradient.dtype.type(len(batches)) if len(batches) > 1 else gradient
+                total[name] = total[name] + share if name in total else share
+            self.learner.assign(result.statistics)
+            self.images += size_of(batch)
+            self.count.images += size_of(batch)
+        self.count.add(before, self.ranges.reads())
+        self.count.writes += self.learner.update(total, lr)
+        self.steps += 1
+        return result
+
+    def evaluate(self, source: Arrays, size: int = 256) -> dict[str, Any]:
+        """Loss and accuracy of the inference form, ``size`` images at a time; see `Trainer.evaluate`."""
+        fixed = source.feed.fixed_batch
+        size = fixed or size
+        loss, right, scored, images = 0.0, 0, 0, 0
+        for first in range(0, source.images - (source.images % size if fixed else 0), size):
+            batch = inputs, labels = source.taken(slice(first, first + size))
+            self.suit("inference", batch)
+            outputs = self.chip.run(inputs, first)
+            loss += self.scores.loss(outputs, labels) * size_of(batch)
+            hit, judged = self.scores.right(outputs, labels)
+            right, scored, images = right + hit, scored + judged, images + size_of(batch)
+        return {"images": images, "loss": loss / images, "accuracy": right / scored if scored else None}
+
+    def state(self) -> Checkpoint:
+        """All of it."""
+        arrays, ranges = self.learner.state()
+        own = {"steps": self.steps, "images": self.images, **self.ranges.state(), "count": self.count.to_dict()}
+        return Checkpoint(arrays, {**own, "ranges": ranges})
+
+    def restore(self, found: Checkpoint) -> None:
+        """Go on from a checkpoint.
+
+        Raises:
+            ArtifactError: It does not suit the model, the target or the optimizer.
+        """
+        record = found.record
+        self.learner.restore(found.arrays, record["ranges"])
+        self.steps, self.images, self.count = record["steps"], record["images"], Count.of(record["count"])
+        self.ranges.restore(record)
+
+
+def size_of(batch: Batch) -> int:
+    """Images in a batch."""
+    return len(next(iter(batch[0].values())))
