@@ -83,8 +83,9 @@ class Crossbar:
         self._devices: Devices | None = None
         self._plan: Plan | None = None
         self._stale = False
-        #: Plan of transposed reads, which `cimc.runtime.transposed` makes; None once conductances have changed.
+        #: Plan of transposed reads, which `cimc.runtime.transposed` makes, and whether conductances have changed since.
         self.turned: Plan | None = None
+        self.turned_stale = False
         self.recode(layer if self.adc_range_ua is None else layer.model_copy(update={"adc_range_ua": self.adc_range_ua}))
         leak = leak_steps(target) * max(end - begin for begin, end in pairwise(self.row_cuts))
         if self._coding.per_bit and leak >= 0.5:
@@ -134,7 +135,7 @@ class Crossbar:
 
     def written(self) -> None:
         """Conductances were changed in place: what is derived from them is brought up to date at the next product."""
-        self._stale, self.turned = True, None
+        self._stale = self.turned_stale = True
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""

@@ -168,9 +168,13 @@ def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:
 
 
 def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Plan:
-    """The plan of what the devices hold, of all copies; kept until they change."""
+    """The plan of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
+    cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
+    if crossbar.turned is not None and crossbar.turned_stale:
+        now = _turned(crossbar.held[0], len(cuts) - 1)
+        crossbar.turned = crossbar.turned if crossbar.turned.refresh(now.g_us, now.unit_g_us) else None
+    crossbar.turned_stale = False
     if crossbar.turned is None:
-        cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
         turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.held]
         plans = [Plan.of(devices, coding, cuts, (0, crossbar.rows), read, range_ua, positions) for devices in turned]
         crossbar.turned = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
