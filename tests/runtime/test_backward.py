@@ -12,7 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from cimc.compiler import compile as compile_program
-from cimc.ir.program import MaskStep, Program, VmmStep, weight_matrix
+from cimc.ir.geometry import Conv, WeightView
+from cimc.ir.program import Layer, MaskStep, Program, VmmStep, weight_matrix
 from cimc.runtime import backward, serial
 from cimc.runtime.coding import Coding
 from cimc.training.step import to_initializer
@@ -84,6 +85,40 @@ def test_gradients_are_the_adjoints_of_the_product(name: str, packed: bool) -> N
             (y2,) = session.run(None, product)
             left, right = (dy.astype(np.float64) * y2).sum(), (gradient.astype(np.float64) * moved).sum()
             assert left == pytest.approx(right, abs=1e-5 * float(np.abs(dy * y2).sum()))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("images", "channels", "columns", "side", "kernel", "pad", "stride"),
+    [(3, 5, 37, 20, 3, 1, 1), (40, 7, 17, 6, 3, 0, 1), (2, 1, 6, 40, 5, 2, 1), (9, 4, 9, 21, 4, 1, 2), (3, 40, 3, 1, 1, 0, 1)],
+    ids=["blocks of positions", "blocks of images", "few columns", "strides", "one position"],
+)
+def test_gradients_are_sums_over_windows(
+    images: int, channels: int, columns: int, side: int, kernel: int, pad: int, stride: int, dtype: Any
+) -> None:
+    """By einsum in float64, at sizes that take several tiles and blocks."""
+    rng = np.random.default_rng(3)
+    geometry = Conv(kernel_shape=(kernel,) * 2, strides=(stride,) * 2, dilations=(1, 1), pads=(pad,) * 4)
+
+    def windows(x: Array) -> Array:
+        padded = np.pad(x.astype(np.float64), ((0, 0), (0, 0), (pad, pad), (pad, pad)))
+        return np.lib.stride_tricks.sliding_window_view(padded, (kernel, kernel), axis=(2, 3))[:, :, ::stride, ::stride]
+
+    x, other = (rng.standard_normal((images, channels, side, side)).astype(dtype) for _ in range(2))
+    matrix = rng.standard_normal((1, channels * kernel**2, columns)).astype(dtype)
+    dy = rng.standard_normal((images, columns, *geometry.output_spatial((side, side)))).astype(dtype)
+    layer = Layer(name="l", weight=WeightView(tensor="w", split=matrix.shape, perm=(0, 1, 2), shape=matrix.shape))
+    dw = backward.weight_gradient(x, dy, layer, geometry)()
+    wanted = np.einsum("ncpqij,nopq->cijo", windows(x), dy.astype(np.float64), optimize=True).reshape(matrix.shape)
+    assert (dw.dtype, dw.shape) == (dtype, matrix.shape)
+    close = 1e-5 if dtype == np.float32 else 1e-13
+    np.testing.assert_allclose(dw, wanted, rtol=0, atol=close * np.abs(wanted).max())
+    dx = backward.activation_gradient(dy, matrix, x.shape, geometry)
+    w = matrix.astype(np.float64).reshape(channels, kernel, kernel, columns)
+    y = np.einsum("ncpqij,cijo->nopq", windows(other), w, optimize=True)
+    assert dx.dtype == dtype
+    left, right = (dy * y).sum(), (dx.astype(np.float64) * other).sum()
+    assert left == pytest.approx(right, abs=close * float(np.abs(dy * y).sum()))
 
 
 def test_packed_groups_have_no_gradient_between_them() -> None:
