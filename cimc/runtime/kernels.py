@@ -130,11 +130,25 @@ def deviation(variance_code: Scalar, squares: Scalar, variance_read: Scalar) -> 
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _draw(low: Scalar, high: Scalar, first: Scalar, noisy: Scalar, bits: Array) -> None:
-    """Random bits of device columns of one row."""
-    if noisy:
-        for j in range(bits.size):
-            bits[j] = rng.hash32(low, high, np.uint32(first + np.uint32(j)))
+def draw(low: Scalar, high: Scalar, first: Scalar, bits: Array) -> None:
+    """Random bits of a key's counters from ``first`` on."""
+    for j in range(bits.size):
+        bits[j] = rng.hash32(low, high, np.uint32(first + np.uint32(j)))
+
+
+@njit(cache=True, nogil=True, **INNER)
+def keys(first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, low: Array, high: Array) -> None:
+    """Halves of the noise keys of a block's positions."""
+    spread_seed = rng.mix64(seed)
+    done = 0
+    while done < count:
+        image, position = divmod(first + done, positions)
+        end = min(count, done + positions - position)
+        key = rng.mix64(spread_seed ^ np.uint64(first_image + image))
+        a, b = np.uint32(key), np.uint32(key >> np.uint64(32))
+        draw(a, b, np.uint32(position), low[done:end])
+        draw(b, a, np.uint32(position), high[done:end])
+        done = end
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
@@ -187,30 +201,6 @@ def _overload_moments(a: Any) -> Any:
         return np.float64(total), np.float64(square)
 
     return moments
-
-
-@njit(cache=True, nogil=True, **INNER)
-def keys(seed: Scalar, image: Scalar, first: Scalar, low: Array, high: Array) -> None:
-    """Halves of the noise keys of an image's positions from ``first`` on."""
-    key = rng.mix64(rng.mix64(np.uint64(seed)) ^ np.uint64(image))
-    a, b = np.uint32(key), np.uint32(key >> np.uint64(32))
-    for i in range(low.size):
-        position = np.uint32(np.uint32(first) + np.uint32(i))
-        low[i] = rng.hash32(a, b, position)
-        high[i] = rng.hash32(b, a, position)
-
-
-@njit(cache=True, nogil=True, **INNER)
-def _block_keys(
-    first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, low: Array, high: Array
-) -> None:
-    """Keys of the positions of a block."""
-    done = 0
-    while done < count:
-        image, position = divmod(first + done, positions)
-        end = min(count, done + positions - position)
-        keys(seed, first_image + image, position, low[done:end], high[done:end])
-        done = end
 
 
 @njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
@@ -268,7 +258,7 @@ def read(
         device_width = planes * width + u1 - u0
         padded_width = (device_width + panel - 1) // panel * panel
         acc[:count, :width] = 0
-        _block_keys(first, count, positions, seed, first_image, low, high)
+        keys(first, count, positions, seed, first_image, low, high)
         sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
         for s in range(slices):
             offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
@@ -297,13 +287,13 @@ def read(
                     level = np.float32(lsb_code * code_sum)
                     sigma = deviation(variance_code, np.float32(square_sum), variance_read)
                     # All columns in one block: their counters follow each other.
-                    lines = 1 if width == columns else planes + 1
+                    lines = 0 if not noisy else 1 if width == columns else planes + 1
                     for p in range(lines):
                         begin, counter = p * width, device + p * columns + c0
                         end = device_width if p == lines - 1 else begin + width
                         if p == planes:
                             counter = device + planes * columns + u0
-                        _draw(low[i], high[i], np.uint32(counter), noisy, bits[begin:end])
+                        draw(low[i], high[i], np.uint32(counter), bits[begin:end])
                     saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:device_width])
                     for p in range(planes):
                         _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])

@@ -49,29 +49,32 @@ def _interleave(_typing: Any, codes: Any, first: Any, second: Any, mask: Any, ou
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _gather(codes: Array, lane: Array, ends: Array, lines: Scalar, offsets: Array, words: Array) -> None:
-    """Interleave the codes of a block: ``words[k, i] = codes[lane[i] + offsets[2 * k]], codes[... offsets[2 * k + 1]]``.
+def _gather(codes: Array, starts: Array, ends: Array, lines: Scalar, offsets: Array, words: Array) -> None:
+    """Interleave the codes of a block: ``words[k, i] = codes[at(i) + offsets[2 * k]], codes[at(i) + offsets[2 * k + 1]]``.
 
-    ``lines`` runs of lanes, which end at ``ends``, lie one behind the other in the codes.
+    Lines of positions that end at ``ends`` have their codes one behind the other, from ``starts`` on. Beyond an odd number
+    of rows stands 0.
     """
-    flat, pitch = words.reshape(-1), words.shape[1] * 2
     tall = offsets.size
-    for k in range((tall + 1) // 2):
-        first, second = offsets[2 * k], offsets[min(2 * k + 1, tall - 1)]
-        mask = 255 if 2 * k + 1 < tall else 0
-        if lines * 4 > ends[lines - 1]:
-            pair = words[k]
-            for i in range(ends[lines - 1]):
-                pair[i, 0] = codes[lane[i] + first]
-                pair[i, 1] = codes[lane[i] + second] & mask
-            continue
-        begin = 0
-        for n in range(lines):
-            at, end = lane[begin], ends[n]
-            # The last vector reaches into the next line, which is written after it.
-            for i in range(0, end - begin, LANES):
-                _interleave(codes, at + i + first, at + i + second, mask, flat, k * pitch + 2 * (begin + i))
-            begin = end
+    if lines == ends[lines - 1]:
+        for k in range((tall + 1) // 2):
+            first, second = offsets[2 * k], offsets[min(2 * k + 1, tall - 1)]
+            mask, pair = 255 if 2 * k + 1 < tall else 0, words[k]
+            for i in range(lines):
+                pair[i, 0] = codes[starts[i] + first]
+                pair[i, 1] = codes[starts[i] + second] & mask
+        return
+    flat, pitch, begin = words.reshape(-1), words.shape[1] * 2, 0
+    for n in range(lines):
+        # The last vector reaches into the next line, which is written after it.
+        for i in range(begin, ends[n], LANES):
+            at = starts[n] + i - begin
+            for k in range(tall // 2):
+                _interleave(codes, at + offsets[2 * k], at + offsets[2 * k + 1], 255, flat, k * pitch + 2 * i)
+            if tall % 2:
+                last = at + offsets[tall - 1]
+                _interleave(codes, last, last, 0, flat, tall // 2 * pitch + 2 * i)
+        begin = ends[n]
 
 
 @njit(cache=True, nogil=True, **INNER)
@@ -102,25 +105,28 @@ def _add(factor: Scalar, values: Array, acc: Array) -> None:
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _place(
-    first: Scalar, count: Scalar, size: Scalar, base: Array, seed: Scalar, first_image: Scalar, lane: Array, ends: Array,
-    low: Array, high: Array,
-) -> Scalar:  # fmt: skip
-    """Where the inputs of a block's positions start, the ends of its lines, the keys of its positions; how many lines."""
-    done = 0
+def _line_ends(base: Array) -> Array:
+    """Of each position of an image: where the line ends whose inputs lie one behind the other."""
+    ends = np.empty(base.size, np.int64)
+    end = base.size
+    for p in range(base.size - 1, -1, -1):
+        if p + 1 < base.size and base[p + 1] != base[p] + 1:
+            end = p + 1
+        ends[p] = end
+    return ends
+
+
+@njit(cache=True, nogil=True, **INNER)
+def _place(first: Scalar, count: Scalar, size: Scalar, base: Array, line_ends: Array, starts: Array, ends: Array) -> Scalar:
+    """Where the lines of a block start in the codes, and end in the block; how many there are."""
+    done, lines = 0, 0
     while done < count:
         image, position = divmod(first + done, base.size)
-        end = min(count, done + base.size - position)
-        keys(seed, first_image + image, position, low[done:end], high[done:end])
-        for i in range(done, end):
-            lane[i] = image * size + base[position + i - done]
-        done = end
-    lines = 0
-    for i in range(1, count):
-        ends[lines] = i
-        lines += lane[i] != lane[i - 1] + 1
-    ends[lines] = count
-    return lines + 1
+        starts[lines] = image * size + base[position]
+        done = min(count, done + line_ends[position] - position)
+        ends[lines] = done
+        lines += 1
+    return lines
 
 
 @njit(cache=True, nogil=True, **INNER)
@@ -169,8 +175,10 @@ class Scratch(NamedTuple):
     """Level, deviation, a device column's codes, those of unit columns."""
     acc: Array
     """Digital sums."""
-    lanes: Array
-    """Where inputs start; ends of lines."""
+    begins: Array
+    """Where the codes of lines of positions begin."""
+    ends: Array
+    """Where the lines end."""
     low: Array
     """Halves of the positions' noise keys."""
     high: Array
@@ -185,7 +193,7 @@ class Scratch(NamedTuple):
             np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
             np.empty((3 + units, height), np.float32),
             np.empty((columns, height)),
-            np.empty((2, height), np.int64),
+            *np.empty((2, height), np.int64),
             *np.empty((3, height), np.uint32),
         )
 
@@ -212,7 +220,7 @@ def read(
     matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
     codes, base, row_offset, group_stride, seed, first_image = inputs
     scale, offset, y, strides = outputs
-    words, sums, lines, acc, lanes, low, high, bits = scratch
+    words, sums, lines, acc, begins, ends, low, high, bits = scratch
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0
@@ -222,13 +230,14 @@ def read(
     slope, top32 = np.float32(lsb_grid), np.float32(top)
     variance_code, variance_read = np.float32(variance_code), np.float32(variance_read)
     noisy = variance_code > 0 or variance_read > 0
-    flat = codes.reshape(-1)
+    flat, line_ends = codes.reshape(-1), _line_ends(base)
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height
         count = min(height, images * positions - first)
         wide = (count + LANES - 1) // LANES * LANES
-        number = _place(first, count, size, base, seed, first_image, lanes[0], lanes[1], low, high)
+        keys(first, count, positions, seed, first_image, low, high)
+        number = _place(first, count, size, base, line_ends, begins, ends)
         level, sigma = lines[0, :wide], lines[1, :wide]
         for group in range(groups):
             acc[:] = 0
@@ -237,7 +246,7 @@ def read(
                 steps = (offsets.size + 1) // 2
                 for phase in range(phases):
                     weight = phase_weight[phase]
-                    _gather(flat[phase * images * size + group * group_stride :], lanes[0], lanes[1], number, offsets, words)
+                    _gather(flat[phase * images * size + group * group_stride :], begins, ends, number, offsets, words)
                     gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, wide, sums)
                     moments = sums[device_width + gemm.TALL :]
                     gemm.moments_across(words, steps, wide, moments)

@@ -34,7 +34,7 @@ _HEIGHT = 96
 #: inputs of a dense layer across images takes longer.
 NARROW, NARROW_CONV = 32, 128
 #: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
-_ACROSS_BYTES, _ACROSS = 1 << 19, 1024
+_ACROSS_BYTES, _ACROSS = 1 << 19, 512
 #: Multiply-accumulates below which one thread is faster than two.
 SMALL = 1 << 19
 #: Devices that one thread packs alone.
