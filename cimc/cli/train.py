@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cimc.cli.common import Json, figure, note, print_json
-from cimc.errors import CimcError, DataError
+from cimc.cli.training import Bar, Data, parse_options
+from cimc.errors import CimcError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from cimc.ir.program import Program, ValueSpec
+    from cimc.ir.program import Program
     from cimc.training.trainer import Trainer
 
 #: Images that input scales and ADC ranges of a model are first chosen on; training chooses them again on the chip.
@@ -25,9 +24,11 @@ def train(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx|M.cim", show_default=False, help="A model, a compiled one, or a trained one.")
     ],
-    data: Annotated[Path, typer.Option(metavar="D.npz", help="x and y, or x_train, y_train, x_test, y_test.")],
-    epochs: Annotated[int, typer.Option(min=1, help="How many.")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="TRAINED.cim", help="Where the trained chip goes.")],
+    data: Annotated[
+        Path | None, typer.Option(metavar="D.npz", help="x and y, or x_train, y_train, x_test, y_test; may lack with --emit.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="How many; may lack with --emit.")] = None,
     onnx: Annotated[
         Path | None, typer.Option(metavar="TRAINED.onnx", help="Also write the model with the trained weights.")
     ] = None,
@@ -43,7 +44,14 @@ def train(
     optimizer: Annotated[Literal["sgd", "momentum", "adam", "adamw"], typer.Option(help="The optimizer.")] = "adamw",
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 4e-3,
     weight_decay: Annotated[float | None, typer.Option(help="Default: the optimizer's, 0.01 of adamw, else 0.")] = None,
+    optimizer_option: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Another of its options: momentum, nesterov, beta1, …")
+    ] = None,
     schedule: Annotated[Literal["cosine", "constant", "step", "plateau"], typer.Option(help="Of the learning rate.")] = "cosine",
+    schedule_option: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Of cosine: final; step: every, factor; plateau: patience, factor, mode, least."),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images a batch.")] = 64,
     accumulate: Annotated[int, typer.Option(min=1, help="Batches whose mean gradient makes a step.")] = 1,
     steps_per_epoch: Annotated[
@@ -70,34 +78,49 @@ def train(
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers or initializers that stay as they are.")
     ] = None,
+    trainable: Annotated[
+        list[str] | None, typer.Option(metavar="PATTERN", help="Only these train; default: all that may.")
+    ] = None,
+    ste: Annotated[
+        Literal["pass", "clipped"], typer.Option(help="Gradients where the DAC saturates: they pass, or are zero.")
+    ] = "pass",
     clip_norm: Annotated[float | None, typer.Option(help="Largest global norm of the gradients.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for checkpoint and metrics.jsonl.")] = None,
     checkpoint_steps: Annotated[int | None, typer.Option(min=1, help="A checkpoint also every so many steps.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the folder's checkpoint, if there is one.")] = False,
     tensorboard: Annotated[Path | None, typer.Option(metavar="DIR", help="Also write TensorBoard scalars.")] = None,
+    emit: Annotated[
+        Literal["onnx", "text", "json"] | None, typer.Option(help="Write the training step in this form, and do not train.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Train a model on a simulated chip."""
+    _check_paths(model, output, onnx)
+    if checkpoint_steps is not None and checkpoint is None:
+        raise CimcError("there is no folder for checkpoints", where="--checkpoint-steps", fix="give --checkpoint DIR")
+    arrays = None if data is None else Data(data)
+    program = _program(model, target, settings, arrays)
+    patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
+    if emit is not None:
+        _emit(program, emit, output, json, **patterns, frozen=freeze or ())
+        return
+    if arrays is None or epochs is None:
+        raise CimcError("training wants both", where="--data, --epochs", fix="give them, or --emit to see the training step")
     from cimc.runtime.chip import Chip
-    from cimc.training.history import TensorBoard
+    from cimc.training.history import Metrics, TensorBoard
     from cimc.training.trainer import Trainer
 
-    for path in (output, onnx):
-        if path is not None and not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise CimcError("no such folder, or none that may be written to", where=str(path.parent), fix="choose another")
-    arrays = _Data(data)
-    program = _program(model, target, settings, arrays)
-    x, y = arrays.part("train", program)
-    validation = arrays.part("test", program) if arrays.has_test else None
+    (x, y), validation = arrays.train(program), arrays.test(program)
+    # A checkpoint's folder has its own.
+    metrics = [] if checkpoint is not None else [Metrics(output.with_name(f"{output.stem}.metrics.jsonl"))]
     chip = Chip(program, None if "state/seed" in program.tensors else seed)
     trainer = Trainer(
         chip,
-        loss=loss,
+        **patterns,
         optimizer=optimizer,
         lr=lr,
         batch_size=batch,
         update=update,
-        backward=backward,
         seed=seed,
         schedule=schedule,
         init=init,
@@ -107,19 +130,16 @@ def train(
         threshold=threshold,
         clip_norm=clip_norm,
         accumulate=accumulate,
-        optimizer_options={} if weight_decay is None else {"weight_decay": weight_decay},
+        optimizer_options=parse_options("--optimizer-option", optimizer_option or ())
+        | ({} if weight_decay is None else {"weight_decay": weight_decay}),
+        schedule_options=parse_options("--schedule-option", schedule_option or ()),
         callbacks=[] if tensorboard is None else [TensorBoard(tensorboard)],
     )
-    for text in trainer.notes:
-        note(f"note: {text}")
-    told = len(trainer.notes)
-    with _Bar() as bar:
+    with Bar() as bar:
         history = trainer.fit(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
-            checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[bar.callback],
+            checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[*metrics, bar.callback],
         )  # fmt: skip
-    for text in trainer.notes[told:]:
-        note(f"note: {text}")
     trained = trainer.program()
     trained.save(output)
     if onnx is not None:
@@ -134,51 +154,78 @@ def train(
     if json:
         print_json(result)
         return
-    last, writes = history.last, history.cost["writes"]
-    accuracy = last["validation_accuracy"] if last["validation_accuracy"] is not None else last["accuracy"]
-    typer.echo(f"{output}: {model} trained on {program.target.name}, {last['epoch']} epochs, {last['step']} steps")
+    _tell(result, model)
+
+
+def _tell(result: dict[str, Any], model: Path) -> None:
+    """What came out, and what it cost; figures that the target does not give are named."""
+    last, cost = result["epochs"][-1], result["cost"]
+    writes, latency, energy = cost["writes"], cost["latency_ms"], cost["energy_mj"]
+    tests = last["validation_accuracy"] is not None
+    accuracy = last["validation_accuracy"] if tests else last["accuracy"]
+    typer.echo(f"{result['output']}: {model} trained on {result['target']}, {last['epoch']} epochs, {last['step']} steps")
     if accuracy is not None:
-        what = "test images" if last["validation_accuracy"] is not None else "the last epoch's training images"
+        what = "test images" if tests else "the last epoch's training images"
         typer.echo(f"  accuracy on the chip: {100 * accuracy:.2f} % of {what}")
+    counted = "".join(
+        f", {writes[name]} {words}"
+        for name, words in (("pulses", "pulses"), ("verify_reads", "verify reads"), ("failed", "failed"), ("worn", "worn out"))
+        if writes[name]
+    )
     typer.echo(
         f"  updates: {last['updates_per_weight']:.3g} per weight (most: {last['most_updates']}), "
-        f"{writes['device_writes']} device writes"
+        f"{writes['device_writes']} device writes{counted}"
     )
-    cost = history.cost
     typer.echo(
         f"  tile operations: {cost['tile_ops']['forward']} forward, {figure(cost['tile_ops']['backward'])} backward; "
-        f"{figure(cost['latency_ms']['analog'])} ms, {figure(cost['energy_mj']['analog'])} mJ analog"
+        f"{figure(latency['analog'])} ms, {figure(energy['analog'])} mJ analog"
     )
+    if latency["writes"] is not None or energy["writes"] is not None:
+        typer.echo(f"  writing: {figure(latency['writes'])} ms, {figure(energy['writes'])} mJ")
+    typer.echo(f"  digital: {figure(cost['digital_macs'])} multiply-accumulates of gradients")
+    parts = (("reads", "analog"), ("writes", "writes"), ("digital work", "digital"))
+    if missing := [word for word, key in parts if latency[key] is None or energy[key] is None]:
+        typer.echo(f"  not given by the target, so not counted: time or energy of {', '.join(missing)}")
 
 
-class _Data:
-    """The data file: ``x`` and ``y``, or the four arrays with ``_train`` and ``_test``."""
+def _check_paths(model: Path, output: Path, onnx: Path | None) -> None:
+    """Before the work: each result can be written, and none takes another's place.
 
-    def __init__(self, path: Path) -> None:
-        from cimc.data import read_npz
-
-        self.path, self.arrays = path, read_npz(path)
-        self.has_test = "x_test" in self.arrays and "x_train" in self.arrays
-
-    def part(self, part: str, program: Program) -> tuple[Any, Any]:
-        """Images (or inputs by name) and labels."""
-        suffix = f"_{part}" if f"x_{part}" in self.arrays else ""
-        names = [spec.name for spec in program.inputs if not spec.has_default]
-        labels = self.arrays.get(f"y{suffix}")
-        if f"x{suffix}" in self.arrays and len(names) == 1:
-            return self._ready(f"x{suffix}", program.inputs[0]), labels
-        if all(name in self.arrays for name in names):
-            return {spec.name: self._ready(spec.name, spec) for spec in program.inputs if spec.name in names}, labels
-        wanted = "x and y, or x_train and y_train" if len(names) == 1 else f"an array for each of {', '.join(names)}, and y"
-        raise DataError(f"holds {', '.join(self.arrays) or 'nothing'}", where=str(self.path), fix=f"save {wanted}")
-
-    def _ready(self, name: str, spec: ValueSpec) -> NDArray[Any]:
-        from cimc.data import as_input
-
-        return as_input(self.arrays[name], spec, f"{self.path}, {name}")
+    Raises:
+        CimcError: It cannot.
+    """
+    for path in (output, onnx):
+        if path is None:
+            continue
+        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise CimcError("no such folder, or none that may be written to", where=str(path.parent), fix="choose another")
+        if path.is_dir():
+            raise CimcError("is a folder", where=str(path), fix="give the name of a file")
+    if onnx is not None and onnx.resolve() == output.resolve():
+        raise CimcError("the trained chip and the trained model have one name", where=str(onnx), fix="give each its own")
 
 
-def _program(model: Path, target: str | None, settings: list[str] | None, data: _Data) -> Program:
+def _emit(program: Program, form: str, output: Path, json: bool, **options: Any) -> None:
+    """The training step as the user wants to see it, checked."""
+    from cimc.data import write_file
+    from cimc.ir.printer import print_program
+    from cimc.ir.verify import verify
+    from cimc.training.step import training_program
+
+    step = training_program(program, **options)
+    verify(step)
+    for text in step.provenance.notes[len(program.provenance.notes) :]:
+        note(f"note: {text}")
+    if form == "onnx":
+        content = step.to_onnx().SerializeToString()
+    else:
+        content = (print_program(step) if form == "text" else step.model_dump_json(indent=2) + "\n").encode()
+    write_file(output, content)
+    if json:
+        print_json({"output": str(output), "target": program.target.name, "notes": list(step.provenance.notes)})
+
+
+def _program(model: Path, target: str | None, settings: list[str] | None, data: Data | None) -> Program:
     """The program to train: compiled now, or loaded."""
     if model.suffix == ".cim":
         from cimc.ir.artifact import load
@@ -190,16 +237,11 @@ def _program(model: Path, target: str | None, settings: list[str] | None, data: 
                 )
         return load(model)
     from cimc import compiler
-    from cimc.data import as_input
     from cimc.frontend.load import load as load_model
     from cimc.passes.lower import value_spec
 
-    calibration = None
     inputs = [value_spec(value) for value in load_model(model).model.graph.inputs]
-    key = "x_train" if "x_train" in data.arrays else "x"
-    if len(inputs) == 1 and key in data.arrays:
-        images = data.arrays[key][:_CALIBRATION]
-        calibration = {inputs[0].name: as_input(images, inputs[0], f"{data.path}, {key}")}
+    calibration = None if data is None or len(inputs) != 1 else data.calibration(inputs[0], _CALIBRATION)
     state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings)
     for text in state.notes:
         note(f"note: {text}")
@@ -220,49 +262,3 @@ def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> 
             note(f"note: {model} has no initializer {', '.join(missing)}: {path} holds the graph as it was compiled")
             proto = None
     write_file(path, (trained.to_onnx() if proto is None else proto).SerializeToString())
-
-
-class _Bar:
-    """A line an epoch on standard error; while a terminal looks on, a bar with loss and rate."""
-
-    def __init__(self) -> None:
-        import sys
-
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        from cimc.training.history import Callback, Row, epoch_line
-
-        console = Console(stderr=True, highlight=False)
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[state]}"),
-        )
-        self.progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
-        progress = self.progress
-
-        class Show(Callback):
-            def on_start(self, trainer: Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
-                if done:
-                    note(f"resumed after {done} steps")
-                total = None if steps_per_epoch is None else epochs * steps_per_epoch
-                self.task = progress.add_task("training", total=total, completed=done, state="")
-
-            def on_step(self, trainer: Trainer, row: Row) -> None:
-                state = f"epoch {row['epoch']}, loss {row['loss']:.4f}, lr {row['lr']:.2g}"
-                progress.update(self.task, advance=1, state=state)
-
-            def on_epoch(self, trainer: Trainer, row: Row) -> None:
-                progress.console.print(epoch_line(row), soft_wrap=True)
-
-        self.callback = Show()
-
-    def __enter__(self) -> _Bar:
-        self.progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.progress.stop()

@@ -98,7 +98,8 @@ class Feed:
         labels: Array = np.asanyarray(y)
         if self.labels.dtype == "int64":
             if labels.dtype.kind not in "iu":
-                raise DataError(f"class numbers are {labels.dtype}", where=where, fix="give whole numbers")
+                fix = "give whole numbers; of one-hot labels, y.argmax(1)"
+                raise DataError(f"class numbers are {labels.dtype}", where=where, fix=fix)
             labels = labels.astype(np.int64)
         elif labels.dtype.kind not in "iufb":
             raise DataError(f"is {labels.dtype}, the loss takes {self.labels.dtype}", where=where)
@@ -115,7 +116,8 @@ class Feed:
             or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
         ):
             wanted = ", ".join("?" if d is None else str(d) for d in shape)
-            raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where)
+            hint = "give each image's class number; of one-hot labels, y.argmax(1)" if self.classes is not None else None
+            raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where, fix=hint)
         if self.classes is not None and labels.size:
             low, high = int(labels.min()), int(labels.max())
             if low < 0 or high >= self.classes:
@@ -166,6 +168,8 @@ class Arrays:
     seed: int
     per_epoch: int | None = None
     single: bool = True
+    where: str = "data"
+    """What errors call them."""
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
@@ -183,9 +187,10 @@ class Arrays:
             DataError: They do not suit the model.
         """
         if self.images == 0:
-            raise DataError("there are no images", where="data")
+            raise DataError("there are no images", where=self.where)
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != self.images):
-            raise DataError(f"{0 if self.y.ndim == 0 else len(self.y)} labels for {self.images} images", where="data, labels")
+            found = "a single label" if self.y.ndim == 0 else f"{len(self.y)} labels"
+            raise DataError(f"{found} for {self.images} images", where=f"{self.where}, labels")
         for first in range(0, self.images, _CHUNK):
             self.taken(slice(first, first + _CHUNK))
 
@@ -229,7 +234,8 @@ class Arrays:
     def taken(self, which: Any) -> Batch:
         """Those images and labels, ready."""
         x = {name: array[which] for name, array in self.x.items()}
-        return self.feed.batch(next(iter(x.values())) if self.single else x, None if self.y is None else self.y[which])
+        labels = None if self.y is None else self.y[which]
+        return self.feed.batch(next(iter(x.values())) if self.single else x, labels, self.where)
 
 
 @dataclass
@@ -293,8 +299,10 @@ class Stream:
         raise DataError("is no pair of images and labels", where=where, fix="yield (x, y)")
 
 
-def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None) -> Arrays | Stream:
-    """Batches from what the user gave to `fit`.
+def source_of(
+    feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None, where: str = "data"
+) -> Arrays | Stream:
+    """Batches from what the user gave to `fit`; ``where`` is what errors call them.
 
     Raises:
         CimcError: Something else was given.
@@ -305,7 +313,8 @@ def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch
     arrays = isinstance(x, np.ndarray) or (isinstance(x, Mapping) and all(isinstance(v, np.ndarray) for v in x.values()))
     if arrays:
         single = not isinstance(x, Mapping)
-        return Arrays(feed, feed.named(x), None if y is None else np.asanyarray(y), batch, seed, steps_per_epoch, single)
+        labels = None if y is None else np.asanyarray(y)
+        return Arrays(feed, feed.named(x), labels, batch, seed, steps_per_epoch, single, where)
     if callable(x) or isinstance(x, Iterable):
         if y is not None:
             raise CimcError("labels beside an iterator of batches", fix="yield (x, y) from the iterator")

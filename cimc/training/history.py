@@ -114,10 +114,18 @@ class TensorBoard(Callback):
 
 
 @dataclass
-class Metrics:
-    """``metrics.jsonl``: a line an epoch."""
+class Metrics(Callback):
+    """``metrics.jsonl``: a line an epoch. As a callback it is a file of its own, begun anew by each run."""
 
     path: Path
+
+    def on_start(self, trainer: Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
+        """See `Callback`."""
+        self._write("", "w")
+
+    def on_epoch(self, trainer: Trainer, row: Row) -> None:
+        """See `Callback`."""
+        self.append(row)
 
     def resume(self, rows: list[Row]) -> list[Row]:
         """Keep the lines of these epochs and drop later ones; timings, which ``rows`` lack, come from the file."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -98,6 +99,10 @@ class Trainer:
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate), ("calibration_images", calibration_images)):
             within(name, value, 1, 2**31)
         within("recalibrate", recalibrate, 0, 1)
+        if threshold is not None:
+            within("threshold", threshold, 0, inf, open_high=True)
+        if clip_norm is not None:
+            within("clip_norm", clip_norm, 1e-30, inf)
         within("seed", seed, 0, 2**63)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
@@ -212,7 +217,7 @@ class Trainer:
             within("checkpoint_steps", checkpoint_steps, 1, 2**31)
         per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
         source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
-        tests = None if validation is None else source_of(self._feed, *validation, 1, self.seed, None)
+        tests = None if validation is None else source_of(self._feed, *validation, 1, self.seed, None, "validation data")
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
         self._training.ranges.forget()

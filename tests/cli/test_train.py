@@ -113,3 +113,97 @@ def test_bad_labels_and_missing_arrays_are_bad_input(stripes: Path, tmp_path: Pa
         done = cimc(*train(tmp_path, "--epochs", 1))
         assert done.code == 2
         assert said in done.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "a_folder"), "is a folder"),
+        (("--onnx", "a_folder"), "is a folder"),
+        (("-o", "same", "--onnx", "same"), "one name"),
+        (("--checkpoint-steps", 1), "--checkpoint DIR"),
+        (("--optimizer-option", "momentum"), "NAME=VALUE"),
+        (("--optimizer", "momentum", "--optimizer-option", "momentun=0.5"), "no option 'momentun'"),
+        (("--schedule-option", "every=2"), "no option 'every'"),
+        (("--threshold", "nan"), "threshold"),
+        (("--clip-norm", 0), "clip_norm"),
+        (("--clip-norm", "nan"), "clip_norm"),
+    ],
+)
+def test_what_would_lose_the_work_is_refused_before_it(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a_folder").mkdir()
+    done = cimc(*train(stripes, "--epochs", 1, "--steps-per-epoch", 1, out="never.cim"), *arguments)
+    assert (done.code, done.out) == (2, ""), done.err
+    assert said in done.err
+    assert "epoch 1:" not in done.err
+    assert not (stripes / "never.cim").exists()
+
+
+def test_metrics_are_always_written(stripes: Path) -> None:
+    """Without a checkpoint's folder beside the result; the run before leaves nothing in them."""
+    for epochs in (2, 1):
+        done = cimc(*train(stripes, "--epochs", epochs, "--steps-per-epoch", 2, out="watched.cim"), "--json")
+        assert done.code == 0, done.err
+        lines = [json.loads(line) for line in (stripes / "watched.metrics.jsonl").read_text().splitlines()]
+        assert lines == done.json["epochs"]
+        assert len(lines) == epochs
+
+
+def test_the_training_step_is_emitted_and_nothing_trained(stripes: Path) -> None:
+    step = stripes / "step.onnx"
+    done = cimc("train", stripes / "small.onnx", "--emit", "onnx", "-o", step, "--freeze", "w1")
+    assert done.code == 0, done.err
+    assert "softmax cross-entropy" in done.err
+    model = onnx.load(step)
+    onnx.checker.check_model(model)
+    operators = [node.op_type for node in model.graph.node if node.domain == "cimc"]
+    assert {"Vmm", "VmmBackward", "Outer", "Update"} >= set(operators)
+    assert operators.count("Outer") == 1
+    for form, start in (("text", "program"), ("json", "{")):
+        assert cimc("train", stripes / "small.onnx", "--emit", form, "-o", stripes / form).code == 0
+        assert (stripes / form).read_text().startswith(start)
+    without = cimc("train", stripes / "small.onnx", "-o", stripes / "never.cim", "--epochs", 1)
+    assert without.code == 2
+    assert "--data" in without.err
+
+
+def test_options_of_optimizer_and_schedule_by_name(stripes: Path) -> None:
+    options = ("--optimizer", "momentum", "--optimizer-option", "nesterov=true", "--schedule", "step")
+    done = cimc(
+        *train(stripes, "--epochs", 3, "--steps-per-epoch", 1, out="options.cim"), *options,
+        "--schedule-option", "every=1", "--schedule-option", "factor=0.1", "--json",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    assert [row["lr"] for row in done.json["epochs"]] == pytest.approx([0.02, 0.002, 0.0002])
+
+
+def test_cost_names_what_the_target_does_not_give(stripes: Path) -> None:
+    done = cimc(*train(stripes, "--epochs", 1, "--set", "update.programming=write_verify", "--threshold", 0.01, out="cost.cim"))
+    assert done.code == 0, done.err
+    assert "pulses" in done.out
+    assert "verify reads" in done.out
+    assert "not given by the target, so not counted: time or energy of writes, digital work" in done.out
+
+
+def test_several_inputs_have_a_test_part_too(stripes: Path, tmp_path: Path) -> None:
+    """Two inputs by name, one a default that the data need not give; a test part of half the images."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 4] a, float[N, 4] b) => (float[N, 3] y)
+        <float[4, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1, 1, 0, 0}> { c = Add (a, b)  y = MatMul (c, w) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "two.onnx")
+    random = np.random.default_rng(0)
+    arrays = {}
+    for part, images in (("train", 32), ("test", 16)):
+        a, b = (random.uniform(0, 1, (images, 4)).astype(np.float32) for _ in range(2))
+        arrays |= {f"a_{part}": a, f"b_{part}": b, f"y_{part}": random.integers(0, 3, images)}
+    np.savez(tmp_path / "data.npz", **arrays)
+    options = ("--epochs", 1, "--batch", 8, "-o", tmp_path / "two.cim", "--json")
+    done = cimc("train", tmp_path / "two.onnx", "--data", tmp_path / "data.npz", *options)
+    assert done.code == 0, done.err
+    assert done.json["epochs"][0]["validation_accuracy"] is not None
+    np.savez(tmp_path / "data.npz", **{**arrays, "y_test": arrays["y_test"] + 2})
+    done = cimc("train", tmp_path / "two.onnx", "--data", tmp_path / "data.npz", *options)
+    assert done.code == 2
+    assert "validation data" in done.err

@@ -1,0 +1,147 @@
+"""What `cimc train` takes and shows: the data file, options by name, a bar with a line an epoch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cimc.cli.common import note
+from cimc.errors import CimcError, DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from cimc.ir.program import Program, ValueSpec
+    from cimc.training.trainer import Trainer
+
+
+class Data:
+    """The data file: ``x`` and ``y``, or both with ``_train`` and ``_test``; of several inputs each by its name, likewise."""
+
+    def __init__(self, path: Path) -> None:
+        from cimc.data import read_npz
+
+        self.path, self.arrays = path, read_npz(path)
+
+    def calibration(self, spec: ValueSpec, images: int) -> dict[str, NDArray[Any]] | None:
+        """The first images for the only input of a model; None: the file has none under ``x``."""
+        key = self._key("x", "train")
+        return {spec.name: self._ready(self.arrays[key][:images], key, spec)} if key in self.arrays else None
+
+    def train(self, program: Program) -> tuple[Any, Any]:
+        """Images (or inputs by name) and labels; None where there are no labels.
+
+        Raises:
+            DataError: An array is missing, or does not suit the model.
+        """
+        specs = _inputs(program)
+        found = self._part("train", specs)
+        if found is None:
+            names = ", ".join(spec.name for spec in specs)
+            wanted = "x and y, or x_train and y_train" if len(specs) == 1 else f"an array for each of {names}, and y"
+            raise DataError(f"holds {', '.join(self.arrays) or 'nothing'}", where=str(self.path), fix=f"save {wanted}")
+        return found
+
+    def test(self, program: Program) -> tuple[Any, Any] | None:
+        """The same of the test part; None: there is none."""
+        specs = _inputs(program)
+        alone = len(specs) == 1 and "x_test" in self.arrays
+        given = alone or all(f"{spec.name}_test" in self.arrays for spec in specs)
+        return self._part("test", specs) if given else None
+
+    def _part(self, part: str, specs: Sequence[ValueSpec]) -> tuple[Any, Any] | None:
+        labels = self.arrays.get(self._key("y", part))
+        if len(specs) == 1 and (key := self._key("x", part)) in self.arrays:
+            return self._ready(self.arrays[key], key, specs[0]), labels
+        keys = {spec.name: self._key(spec.name, part) for spec in specs}
+        if not all(key in self.arrays for key in keys.values()):
+            return None
+        return {spec.name: self._ready(self.arrays[keys[spec.name]], keys[spec.name], spec) for spec in specs}, labels
+
+    def _key(self, name: str, part: str) -> str:
+        return f"{name}_{part}" if f"{name}_{part}" in self.arrays else name
+
+    def _ready(self, array: NDArray[Any], key: str, spec: ValueSpec) -> NDArray[Any]:
+        from cimc.data import as_input
+
+        return as_input(array, spec, f"{self.path}, {key}")
+
+
+def _inputs(program: Program) -> list[ValueSpec]:
+    return [spec for spec in program.inputs if not spec.has_default]
+
+
+def parse_options(option: str, values: Sequence[str]) -> dict[str, Any]:
+    """``["momentum=0.8"]`` as values by name: numbers, ``true`` and ``false``, else text.
+
+    Raises:
+        CimcError: Not of that form.
+    """
+    options: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise CimcError(f"{value} is not NAME=VALUE", where=option)
+        options[name] = _value(text)
+    return options
+
+
+def _value(text: str) -> Any:
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
+class Bar:
+    """A line an epoch on standard error; while a terminal looks on, a bar with loss and rate."""
+
+    def __init__(self) -> None:
+        import sys
+
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        from cimc.training.history import Callback, Row, epoch_line
+
+        console = Console(stderr=True, highlight=False)
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[state]}"),
+        )
+        self.progress = Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty())
+        progress = self.progress
+
+        class Show(Callback):
+            def on_start(self, trainer: Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
+                for text in trainer.notes:
+                    note(f"note: {text}")
+                if done:
+                    note(f"resumed after {done} steps")
+                total = None if steps_per_epoch is None else epochs * steps_per_epoch
+                self.task = progress.add_task("training", total=total, completed=done, state="")
+
+            def on_step(self, trainer: Trainer, row: Row) -> None:
+                state = f"epoch {row['epoch']}, loss {row['loss']:.4f}, lr {row['lr']:.2g}"
+                progress.update(self.task, advance=1, state=state)
+
+            def on_epoch(self, trainer: Trainer, row: Row) -> None:
+                progress.console.print(epoch_line(row), soft_wrap=True)
+
+        self.callback = Show()
+
+    def __enter__(self) -> Bar:
+        self.progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.progress.stop()
