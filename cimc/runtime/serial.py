@@ -55,7 +55,8 @@ class Started:
         finally:
             # A thread that has not come to this work yet need not: there is none left.
             begun = [other for other in self._others if not other.cancel()]
-            wait(begun)
+            if begun:
+                wait(begun)
         for other in begun:
             other.result()
         return self._results

@@ -146,3 +146,20 @@ def test_a_stateless_optimizer_forgets_what_came_before(kind, options):
     after, first = optimizer.step(arrays(2), weights, LR), fresh.step(arrays(2), weights, LR)
     same = all(np.allclose(after[name], first[name], rtol=1e-5, atol=0) for name in SHAPES)
     assert optimizer.stateless == same
+
+
+@pytest.mark.parametrize("where", [0, 1, 7, 8, 99, 100])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_one_number_that_is_not_finite_is_found_wherever_it_stands(value, where):
+    largest = np.finfo(np.float32).max
+    array = np.resize(np.array([largest, largest, -largest, 0, -0.0, 1e-45], np.float32), 101)  # their sum is infinite
+    assert optimizers.finite(array)
+    array[where] = value
+    assert not optimizers.finite(array)
+
+
+def test_what_float32_cannot_hold_is_not_finite():
+    assert optimizers.finite(np.array([[1e38]]))
+    with np.errstate(over="ignore"):
+        assert not optimizers.finite(np.array([[1e39]]))
+    assert optimizers.finite(np.zeros(0, np.float32))
