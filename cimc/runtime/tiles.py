@@ -1,4 +1,4 @@
-"""The micro kernels of the backward pass: a tile of 6 x 2 vectors of sums in registers, over data that lie where they are."""
+"""The micro kernels of the backward pass: a tile of 5 x 2 vectors of sums in registers, over data that lie where they are."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 Index = NDArray[np.int64]
 
-#: Rows and vectors of a tile: 12 sums and what they take fit 16 registers, and two units never wait for a sum.
-ROWS, COLUMNS = 6, 2
+#: Rows and vectors of a tile: 10 sums and what they take fit 16 registers, and two units never wait for a sum.
+#: Of a single channel's kernel, 5 x 5 or 3 x 3, five rows leave little over.
+ROWS, COLUMNS = 5, 2
 #: Bytes of a vector.
 VECTOR = 32
 
@@ -85,7 +86,7 @@ def multiply(
     a: Array, rows: Index, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, count: int,
     out: Array, out_rows: Index, out_at: int,
 ) -> None:  # fmt: skip
-    """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows by 2 vectors of consecutive columns, 6 rows a tile.
+    """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows, a tile at a time, by 2 vectors of columns.
 
     Args:
         a: Factors, flat. All offsets are in elements.
