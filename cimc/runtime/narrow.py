@@ -6,6 +6,7 @@ column is then one pass over the block: noise, ADC and digital sum. Results are 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -185,17 +186,18 @@ class Scratch(NamedTuple):
     bits: Array
     """Random bits of a device column."""
 
-    @classmethod
-    def of(cls, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
-        """For blocks of ``height`` positions."""
-        return cls(
-            np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
-            np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
-            np.empty((3 + units, height), np.float32),
-            np.empty((columns, height)),
-            *np.empty((2, height), np.int64),
-            *np.empty((3, height), np.uint32),
-        )
+
+@lru_cache(maxsize=64)
+def scratch(_thread: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
+    """A thread's room for blocks of ``height`` positions. It is kept: the page faults of fresh memory take as long as a read."""
+    return Scratch(
+        np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
+        np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
+        np.empty((3 + units, height), np.float32),
+        np.empty((columns, height)),
+        *np.empty((2, height), np.int64),
+        *np.empty((3, height), np.uint32),
+    )
 
 
 @njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)

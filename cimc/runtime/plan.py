@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import inf
+from threading import get_ident
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,7 @@ NARROW, NARROW_CONV = 32, 128
 #: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
 _ACROSS_BYTES, _ACROSS = 1 << 19, 512
 #: Multiply-accumulates below which one thread is faster than two.
-SMALL = 1 << 19
+SMALL = 1 << 21
 #: Devices that one thread packs alone.
 _FEW = 1 << 18
 #: Multiply-accumulates that take as long as a conversion with noise.
@@ -224,7 +225,7 @@ class Plan:
         height = -(-height // narrow.LANES) * narrow.LANES
 
         def part(begin: int, end: int) -> int:
-            scratch = narrow.Scratch.of(height, self._room[0], columns, planes * columns, units)
+            scratch = narrow.scratch(get_ident(), height, self._room[0], columns, planes * columns, units)
             return int(narrow.read(begin, end, height, self.circuit, inputs, outputs, scratch))
 
         return _spread(part, -(-total // height), number)
@@ -234,7 +235,7 @@ def _spread(part: Callable[[int, int], int], tasks: int, number: int) -> int:
     """Cut tasks into parts for that many threads; the sum of what the parts return."""
     if number == 1:
         return part(0, tasks)
-    parts = min(tasks, 4 * number)
+    parts = min(tasks, 2 * number)
     cuts = [tasks * n // parts for n in range(parts + 1)]
     return sum(parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number))
 
