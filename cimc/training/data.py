@@ -85,9 +85,14 @@ class Feed:
         for name, array in arrays.items():
             if len(array) != count:
                 raise DataError(f"{len(array)} images, but {count} of another input", where=f"{where}, input {name}")
-        return arrays, self._labelled(y, count, where)
+        return arrays, self.labelled(y, count, where)
 
-    def _labelled(self, y: Any, count: int, where: str) -> Array | None:
+    def labelled(self, y: Any, count: int, where: str = "data") -> Array | None:
+        """The labels of ``count`` images as the training step takes them; None where the model computes its loss.
+
+        Raises:
+            DataError: They do not suit the model.
+        """
         if self.labels is None:
             return None
         where = f"{where}, labels"
@@ -171,6 +176,8 @@ class Arrays:
     where: str = "data"
     """What errors call them."""
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
+    _ready: bool = field(default=False, repr=False)
+    """All images have been looked at, and go to the model as they are."""
 
     def __post_init__(self) -> None:
         self.images = len(next(iter(self.x.values())))
@@ -191,8 +198,11 @@ class Arrays:
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != self.images):
             found = "a single label" if self.y.ndim == 0 else f"{len(self.y)} labels"
             raise DataError(f"{found} for {self.images} images", where=f"{self.where}, labels")
+        ready = True
         for first in range(0, self.images, _CHUNK):
-            self.taken(slice(first, first + _CHUNK))
+            taken, _ = self.taken(slice(first, first + _CHUNK))
+            ready = ready and all(_is_view(taken[name], array) for name, array in self.x.items())
+        self._ready = ready
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """See `Source`."""
@@ -235,7 +245,13 @@ class Arrays:
         """Those images and labels, ready."""
         x = {name: array[which] for name, array in self.x.items()}
         labels = None if self.y is None else self.y[which]
+        if self._ready:
+            return x, self.feed.labelled(labels, len(next(iter(x.values()))), self.where)
         return self.feed.batch(next(iter(x.values())) if self.single else x, labels, self.where)
+
+
+def _is_view(part: Array, array: Array) -> bool:
+    return part.dtype == array.dtype and part.shape[1:] == array.shape[1:] and np.may_share_memory(part, array)
 
 
 @dataclass
