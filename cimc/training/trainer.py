@@ -1,7 +1,7 @@
 """Training a chip: forward on its crossbars, gradients, an optimizer, writes to its devices; epochs, checkpoints, evaluation.
 
-`Trainer` holds the options and answers the user. `Training` is what a step changes and counts, with the `Learner` for W, devices and
-optimizer and `Ranges` for the converters. A `Run` is one call of `fit`: the order of steps, its `Progress`, its checkpoints.
+`Trainer` holds the options and answers the user. `Training` is what a step changes and counts, with the `Learner` for W, devices
+and optimizer, and `Ranges` for the converters. A `Run` is one call of `fit`: the order of steps, its `Progress`, its checkpoints.
 """
 
 from __future__ import annotations
