@@ -125,7 +125,7 @@ def _micro(rows: int, moments: bool = False) -> Any:
     return kernel
 
 
-_micro_tall, _micro_one, _micro_moments = _micro(TALL), _micro(1), _micro(2, moments=True)
+_micro_tall, _micro_two, _micro_moments = _micro(TALL), _micro(2), _micro(2, moments=True)
 
 
 @njit(nogil=True, cache=True)
@@ -143,12 +143,11 @@ def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any
     for p in range(panels.shape[0]):
         at = p * steps * 64
         i = 0
-        while count - i >= TALL // 2:
+        while count - i > 2:
             _micro_tall(a, i * a_stride, a_stride, panels, at, 64, steps, out, i * out_stride + p * 64, out_stride)
             i += TALL
-        while i < count:
-            _micro_one(a, i * a_stride, a_stride, panels, at, 64, steps, out, i * out_stride + p * 64, out_stride)
-            i += 1
+        if i < count:
+            _micro_two(a, i * a_stride, a_stride, panels, at, 64, steps, out, i * out_stride + p * 64, out_stride)
 
 
 @njit(nogil=True, cache=True)
@@ -169,16 +168,15 @@ def multiply_across(
     a_stride, stride, out_stride = a.shape[1] * 2, words.shape[1] * 4, out.shape[1] * 4
     for p in range(wide // 16):
         i = 0
-        while count - i >= TALL // 2:
+        while count - i > 2:
             _micro_tall(
                 a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride
             )
             i += TALL
-        while i < count:
-            _micro_one(
+        if i < count:
+            _micro_two(
                 a, i * a_stride + 2 * first, a_stride, words, p * 64, stride, steps, out, i * out_stride + p * 64, out_stride
             )
-            i += 1
 
 
 @njit(nogil=True, cache=True)
