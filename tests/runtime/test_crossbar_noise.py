@@ -72,6 +72,27 @@ def test_noise_changes_with_every_part_of_its_key() -> None:
     assert np.array_equal(later[0], noise[2])
 
 
+def test_noise_of_neighbours_is_uncorrelated() -> None:
+    """Slices and phases, of which one is driven at a time, then images, positions and columns of two groups."""
+    matrix = np.random.default_rng(0).normal(size=(2, 6, 8)).astype(np.float32)
+    noisy, quiet = (
+        crossbar(target(PAIR, device={"read_sigma_us": sigma}, adc={"bits": None}), matrix, (0, 3, 6), gain=200.0, signed=True)
+        for sigma in (1.5, 0.0)
+    )
+    geometry = Dense(input_perm=(0, 1, 2), kept=2, output_dims=(16,), output_perm=(0, 1, 2))
+    parts = []
+    for begin, sign in ((0, 1), (0, -1), (3, 1), (3, -1)):
+        x = np.zeros((50, 60, 2, 6), np.float32)
+        x[..., begin : begin + 3] = sign
+        x = x.reshape(50, 60, 12)
+        parts.append(noisy.multiply(x, geometry, 1) - quiet.multiply(x, geometry, 1))
+    noise = np.stack(parts).reshape(2, 2, 50, 60, 16).astype(np.float64)
+    for axis, size in enumerate(noise.shape):
+        first, second = noise.take(range(size - 1), axis), noise.take(range(1, size), axis)
+        for a, b in ((first, second), (np.abs(first), np.abs(second))):
+            assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 5 / a.size**0.5
+
+
 CHIPS: dict[str, Any] = {
     "two_phase": target(PAIR, device=NOISE, adc={"sigma_lsb": 1.0}),
     "offset": target(PAIR, device=NOISE, dac={"signed": "offset"}),
