@@ -34,14 +34,18 @@ def _has_body(model: ir.Model, node: ir.Node) -> bool:
 
 def _replace(model: ir.Model, node: ir.Node) -> None:
     inputs = list(dict.fromkeys(v for v in node.inputs if v is not None))
-    alone = helper.make_graph(
-        [ir.to_proto(node)], "one", [ir.to_proto(v) for v in inputs], [ir.to_proto(v) for v in node.outputs if v.name]
-    )
+    proto = ir.to_proto(node)
+    given = {attribute.name for attribute in proto.attribute}
+    # The inliner drops what refers to an attribute that is not there, so defaults are spelt out.
+    schema = onnx.defs.get_schema(node.op_type, model.graph.opset_imports[""])
+    defaults = [a.default_value for a in schema.attributes.values() if a.default_value.name and a.name not in given]
+    proto.attribute.extend(defaults)
+    alone = helper.make_graph([proto], "one", [ir.to_proto(v) for v in inputs], [ir.to_proto(v) for v in node.outputs if v.name])
     opsets = [helper.make_opsetid("", model.graph.opset_imports[""])]
-    proto = onnx.inliner.inline_selected_functions(
+    inlined = onnx.inliner.inline_selected_functions(
         helper.make_model(alone, opset_imports=opsets, ir_version=10), [("", node.op_type)], inline_schema_functions=True
     )
-    body = ir.from_proto(proto).graph
+    body = ir.from_proto(inlined).graph
     taken = {v.name for n in model.graph for v in n.outputs} | {n.name for n in model.graph}
     made = list(body)
     for index, inner in enumerate(made):

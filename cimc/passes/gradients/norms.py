@@ -57,6 +57,35 @@ def _group(r: Rule) -> Sequence[Term]:
     return _affine(r, r.reshape(dx, r.x), r.reshape(xhat, r.x))
 
 
+@gradient("LpNormalization")
+def _lp(r: Rule) -> Sequence[Term]:
+    """y = x/n along an axis: dx = (dy - ∂n/∂x·Σ dy·y)/n, where ∂n/∂x is y, or the sign of x where n is a sum of magnitudes."""
+    axis, first = [r.int_attr("axis", -1)], r.int_attr("p", 2) == 1
+    norm = r.op("Abs", r.x).sum(axis) if first else r.op("Sqrt", (r.x * r.x).sum(axis))
+    slope = r.op("Sign", r.x) if first else r.y
+    return [(r.dy - slope * (r.dy * r.y).sum(axis)) / norm]
+
+
+@gradient("LRN")
+def _lrn(r: Rule) -> Sequence[Term]:
+    """y = x·d^-β with d = bias + α·mean of x² over near channels: dx = dy·d^-β - 2αβ·x·(mean, reversed, of dy·y/d)."""
+    alpha, beta = r.float_attr("alpha", 1e-4), r.float_attr("beta", 0.75)
+    size = r.int_attr("size", 1)
+    below, above = (size - 1) // 2, size - 1 - (size - 1) // 2
+    # Channels as the height of a picture: a window over them is a pool.
+    picture = r.op("Concat", r.shape(r.x, 0, 1), r.ints([1]), r.shape(r.x, 1, 2), r.ints([-1]), axis=0)
+
+    def mean(term: Term, before: int, after: int) -> Term:
+        pooled = r.op(
+            "AveragePool", r.op("Reshape", term, picture), kernel_shape=[size, 1], pads=[before, 0, after, 0],
+            count_include_pad=1,
+        )  # fmt: skip
+        return r.reshape(pooled, r.x)
+
+    d = r.float_attr("bias", 1.0) + alpha * mean(r.x * r.x, below, above)
+    return [r.dy * r.op("Pow", d, r.scalar(-beta)) - (2 * alpha * beta) * r.x * mean(r.dy * r.y / d, above, below)]
+
+
 @gradient("LayerNormalization", "RMSNormalization")
 def _layer(r: Rule) -> Sequence[Term | None]:
     """Over the last axes; the scale has their shape, or broadcasts to it."""

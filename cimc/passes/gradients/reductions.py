@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from cimc.passes.gradients.registry import gradient
 from cimc.passes.gradients.rule import Rule
@@ -28,12 +29,22 @@ def _shared(r: Rule, y: Term) -> Term:
     return mask / r.op("ReduceSum", mask, axes, keepdims=1, noop_with_empty_axes=r.int_attr("noop_with_empty_axes", 0))
 
 
+def _product_of_others(r: Rule, y: Term) -> Term:
+    """y/x; at the only zero of a product the product of the others, at one of several zero."""
+    zero = r.x.equals(0)
+    options: dict[str, Any] = {"keepdims": 1, "noop_with_empty_axes": r.int_attr("noop_with_empty_axes", 0)}
+    others = r.op("ReduceProd", r.where(zero, 1, r.x), r.optional(1), **options)
+    alone = r.op("ReduceSum", zero.mask(), r.optional(1), **options).equals(1).mask()
+    return r.where(zero, others * alone, y / r.where(zero, 1, r.x))
+
+
 #: Factor on the output's gradient, from the rule and the output with its axes restored.
 FACTORS: dict[str, Callable[[Rule, Term], Term | None]] = {
     "ReduceSum": lambda r, y: None,
     "ReduceMean": lambda r, y: 1 / _count(r),
     "ReduceMax": _shared,
     "ReduceMin": _shared,
+    "ReduceProd": _product_of_others,
     "ReduceL1": lambda r, y: r.op("Sign", r.x),
     "ReduceL2": lambda r, y: r.x / r.where(y.equals(0), 1, y),
     "ReduceSumSquare": lambda r, y: 2 * r.x,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 
@@ -30,6 +31,24 @@ def moved_back(r: Rule) -> Term:
     attributes = {name: attribute.value for name, attribute in r.node.attributes.items()}
     origin = r.op(r.node.op_type, numbered(r, r.x), *(r.optional(i) for i in range(1, len(r.inputs))), **attributes)
     return scatter_flat(r, origin, r.dy, r.x)
+
+
+@gradient("Compress", "ReverseSequence")
+def _moves(r: Rule) -> Sequence[Term]:
+    return [moved_back(r)]
+
+
+@gradient("ScatterElements", "ScatterND")
+def _scatter(r: Rule) -> Sequence[Term | None]:
+    """What is written goes to the updates; what it replaces has no gradient, what it is added to keeps its own."""
+    mode = r.str_attr("reduction", "none")
+    if mode not in ("none", "add"):
+        r.refuse(f"reduction={mode}", "scatter with reduction none or add")
+    elements = r.node.op_type == "ScatterElements"
+    axis: dict[str, Any] = {"axis": r.int_attr("axis", 0)} if elements else {}
+    updates = r.op("GatherElements" if elements else "GatherND", r.dy, r.arg(1), **axis)
+    kept = r.dy if mode == "add" else r.op(r.node.op_type, r.dy, r.arg(1), r.zeros(r.arg(2)), **axis)
+    return [kept, None, updates]
 
 
 @gradient("Slice")

@@ -36,17 +36,32 @@ Array = NDArray[Any]
 #: Operators that ONNX Runtime 1.32 has no double kernel for on the CPU, or not for their gradient; Shrink has one that rounds to
 #: float.
 FLOAT_ONLY = {
-    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Celu", "Conv", "ConvTranspose", "Cosh",
-    "DepthToSpace", "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish",
-    "InstanceNormalization", "LeakyRelu", "Mean", "Mish", "PRelu", "Resize", "Selu", "Shrink", "Sinh", "Softplus",
-    "Softsign", "SpaceToDepth", "Tan", "ThresholdedRelu",
+    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "AveragePool", "Celu", "Conv", "ConvTranspose", "Cosh", "DepthToSpace",
+    "Elu", "Erf", "Gelu", "GlobalAveragePool", "GlobalMaxPool", "HardSigmoid", "HardSwish", "InstanceNormalization",
+    "LeakyRelu", "LpPool", "LRN", "Mean", "MeanVarianceNormalization", "Mish", "PRelu", "Resize", "Selu", "Shrink", "Sinh",
+    "Softplus", "Softsign", "SpaceToDepth", "Tan", "ThresholdedRelu",
 }  # fmt: skip
 #: Step for operators that are linear in each input, at least over that step.
 LINEAR_STEP = {
     "AveragePool": 0.5, "Conv": 0.5, "ConvTranspose": 0.5, "DepthToSpace": 0.5, "GlobalAveragePool": 0.5,
     "GlobalMaxPool": 2.0**-5, "Mean": 0.5, "Resize": 0.5, "SpaceToDepth": 0.5,
 }  # fmt: skip
-CLOSED_FORMS: dict[str, Callable[[Array], Array]] = {"Erf": erf, "Gelu": lambda x: x * ndtr(x)}
+
+
+def local_response(x: Array, size: int, alpha: float, beta: float = 0.75, bias: float = 1.0) -> Array:
+    """LRN by its definition; the reference evaluator leaves out the upper half of the window."""
+    padded = np.pad(x**2, [(0, 0), (size // 2, size // 2), *[(0, 0)] * (x.ndim - 2)])
+    return np.asarray(x / (bias + alpha / size * sum(padded[:, k : k + x.shape[1]] for k in range(size))) ** beta)
+
+
+def standardised(x: Array, axes: Sequence[int] = (0, 2, 3)) -> Array:
+    """MeanVarianceNormalization, whose body has constants of float."""
+    return np.asarray((x - x.mean(tuple(axes), keepdims=True)) / x.std(tuple(axes), keepdims=True))
+
+
+CLOSED_FORMS: dict[str, Callable[..., Array]] = {
+    "Erf": erf, "Gelu": lambda x: x * ndtr(x), "LRN": local_response, "MeanVarianceNormalization": standardised,
+}  # fmt: skip
 ort.set_default_logger_severity(4)
 
 
@@ -114,8 +129,8 @@ def forward(
     return evaluate
 
 
-def closed_form(op: str) -> Callable[[dict[str, Array]], Array]:
-    return lambda feeds: CLOSED_FORMS[op](np.asarray(feeds["x0"], np.float64))
+def closed_form(op: str, attributes: dict[str, Any]) -> Callable[[dict[str, Array]], Array]:
+    return lambda feeds: CLOSED_FORMS[op](np.asarray(feeds["x0"], np.float64), **attributes)
 
 
 def run_gradients(model: onnx.ModelProto, feeds: dict[str, Array], wrt: Sequence[str]) -> list[Array]:
@@ -153,7 +168,7 @@ def check(
             doubles = {n: np.asarray(a, np.float64) if n in wrt else a for n, a in feeds.items()}
             evaluate = forward(op, doubles, names, fixed_now, outputs, out, attributes, np.float64)
             if op in CLOSED_FORMS:
-                evaluate = closed_form(op)
+                evaluate = closed_form(op, attributes)
             np.testing.assert_allclose(y, evaluate(feeds), rtol=1e-5, atol=1e-5, err_msg=f"{op}: the two evaluators differ")
 
         weights = rng(7).uniform(0.5, 1.5, evaluate(feeds).shape).astype(kind)

@@ -91,6 +91,24 @@ def test_gather_elements_and_nd() -> None:
     check("GatherND", normal(2, 3, 2), np.array([[0], [2]]), batch_dims=1)
 
 
+def test_what_moves_elements_otherwise() -> None:
+    check("Compress", normal(3, 2), np.array([True, False, True]), axis=0)
+    check("Compress", normal(2, 2), np.array([False, True, True]))
+    check("ReverseSequence", normal(4, 2, 2), np.array([2, 4]))
+    check("ReverseSequence", normal(2, 4), np.array([2, 3]), batch_axis=0, time_axis=1)
+
+
+@pytest.mark.parametrize("reduction", ["none", "add"])
+def test_scatter(reduction: str) -> None:
+    """Sums may meet at one place; of several writes to one place the standard defines none."""
+    places = [[0, 2, 1], [1, 1, 0]] if reduction == "none" else [[0, 2, 1], [0, -1, 0]]
+    check("ScatterElements", normal(3, 3), np.array(places), normal(2, 3, seed=1), reduction=reduction)
+    check("ScatterElements", normal(2, 3), np.array([[2], [0]]), normal(2, 1, seed=1), axis=-1, reduction=reduction)
+    rows = [[2], [0]] if reduction == "none" else [[2], [2]]
+    check("ScatterND", normal(3, 2), np.array(rows), normal(2, 2, seed=1), reduction=reduction)
+    check("ScatterND", normal(3, 2), np.array([[0, 1]]), normal(1, seed=1), reduction=reduction)
+
+
 def test_gather_adds_up_many_repeats() -> None:
     check("Gather", normal(3, 2), np.arange(600) % 3)
 

@@ -94,6 +94,26 @@ def test_max_pool(shape: tuple[int, ...], attributes: dict[str, Any]) -> None:
     check("MaxPool", distinct(*shape), outputs=2, **attributes)
 
 
+def test_max_pool_with_column_major_indices() -> None:
+    options = {"kernel_shape": [2, 3], "strides": [2, 1], "pads": [1, 0, 0, 1], "storage_order": 1}
+    check("MaxPool", distinct(2, 2, 5, 4), **options)
+    check("MaxPool", distinct(2, 2, 5, 4), outputs=2, **options)
+
+
+@pytest.mark.parametrize("p", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("shape", "attributes"),
+    [
+        ((2, 2, 6), {"kernel_shape": [3]}),
+        ((1, 2, 5, 6), {"kernel_shape": [3, 2], "strides": [2, 3], "pads": [1, 0, 0, 1]}),
+        ((1, 1, 5, 4), {"kernel_shape": [2, 3], "auto_pad": "SAME_UPPER"}),
+        ((1, 1, 6, 6), {"kernel_shape": [2, 2], "dilations": [2, 3]}),
+    ],
+)
+def test_lp_pool(shape: tuple[int, ...], attributes: dict[str, Any], p: int) -> None:
+    check("LpPool", distinct(*shape), p=p, **attributes)
+
+
 @pytest.mark.parametrize("include", [0, 1])
 @pytest.mark.parametrize(("shape", "attributes"), POOLS)
 def test_average_pool(shape: tuple[int, ...], attributes: dict[str, Any], include: int) -> None:
