@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 
 from cimc.compiler import compile as compile_program
@@ -243,6 +244,37 @@ def test_older_models_are_brought_to_the_training_opset(opset: int) -> None:
     assert old.gradients.keys() == new.gradients.keys()
     for name, gradient in new.gradients.items():
         np.testing.assert_allclose(old.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("opset", "operator"), [(9, "Upsample"), (10, "Resize")])
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("factor", ["2.0", "1.5"])
+def test_older_resizing_samples_as_it_did(opset: int, operator: str, mode: str, factor: str) -> None:
+    """Gradient of the bias, by differences of the model at its own opset in ONNX Runtime."""
+    text = """g (float[N, 1, 3, 4] x) => (float loss) {
+        a = Conv (x, w1, b)  s = Constant <value = float[4] {1.0, 1.0, 2.0, FACTOR}> ()  u = OPERATOR <mode = "MODE"> (a, s)
+        m = Mul (u, u)  k = Mul (m, r)  loss = ReduceMean <keepdims = 0> (k)
+    }"""
+    for word, given in (("FACTOR", factor), ("OPERATOR", operator), ("MODE", mode)):
+        text = text.replace(word, given)
+    columns = 8 if factor == "2.0" else 6
+    weights = {"w1": (2, 1, 1, 1), "b": (2,), "r": (2, 6, columns)}
+    program = compiled(text, weights, opset)
+    x = np.random.default_rng(3).random((2, 1, 3, 4), np.float32)
+    gradient = Step(training_program(program, loss="model"), Chip(program)).run({"x": x}, None).gradients["b"]
+    numeric = []
+    for channel in range(2):
+        losses = []
+        for move in (0.5, -0.5):  # the loss is a square: no truncation
+            proto = model(text, weights, opset)
+            (bias,) = (tensor for tensor in proto.graph.initializer if tensor.name == "b")
+            moved = onnx.numpy_helper.to_array(bias).copy()
+            moved[channel] += move
+            bias.CopyFrom(onnx.numpy_helper.from_array(moved, "b"))
+            runtime = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+            losses.append(float(runtime.run(["loss"], {"x": x})[0]))
+        numeric.append(losses[0] - losses[1])
+    np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
 
 
 def test_a_max_pool_gives_no_indices() -> None:

@@ -18,6 +18,8 @@ from cimc.passes.samples import synthetic
 
 #: The first IR version that the opset needs.
 _IR_VERSION = 11
+#: The opset from which on Resize says where it samples.
+_RESIZE = 11
 #: Images of the comparison.
 _IMAGES = 2
 _RANDOM = ("Dropout", "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
@@ -70,6 +72,8 @@ def _converted(small: onnx.ModelProto, opset: int) -> bytes:
     except Exception as error:  # the converter raises RuntimeError, ValueError or its own type
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise _refused(f"ONNX's converter does not manage it: {reason}", opset) from error
+    if opset < _RESIZE:
+        _sample_as_before(after.graph)
     drop = {t.name for t in stand_in}
     inputs = [value for value in after.graph.input if value.name not in drop]
     del after.graph.input[:]
@@ -77,6 +81,14 @@ def _converted(small: onnx.ModelProto, opset: int) -> bytes:
     after.graph.initializer.extend(aside)
     after.ir_version = max(after.ir_version, _IR_VERSION)
     return after.SerializeToString()
+
+
+def _sample_as_before(graph: onnx.GraphProto) -> None:
+    """Before opset 11 Upsample and Resize had one way to sample; the converter leaves the later default, which is another."""
+    for node in graph.node:
+        if node.op_type == "Resize" and node.domain in ("", "ai.onnx"):
+            ways = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(name, way) for name, way in ways.items())
 
 
 def _annotate(before: ir.Model, after: ir.Model) -> None:
