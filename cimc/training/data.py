@@ -17,6 +17,7 @@ from cimc.data import as_input, preprocess
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.runtime import rng
+from cimc.training.scores import ending
 
 Array = NDArray[Any]
 Inputs = Array | Mapping[str, Array]
@@ -35,6 +36,8 @@ class Feed:
     classes: int | None
     """Where labels are class numbers and their number is known."""
     preprocessing: Preprocessing | None
+    shares: bool = False
+    """Whether targets lie in 0...1."""
 
     @classmethod
     def of(cls, program: Program, training: Program, loss: str) -> Feed:
@@ -44,8 +47,11 @@ class Feed:
         kind, _, chosen = loss.partition(":")
         outputs = {spec.name: spec for spec in program.outputs}
         scores = outputs.get(chosen, program.outputs[0])
-        axis = scores.shape[1] if kind == "softmax_cross_entropy" and scores.shape and len(scores.shape) > 1 else None
-        return cls(program.inputs, labels, axis if isinstance(axis, int) else None, program.preprocessing)
+        classes = None
+        if kind == "softmax_cross_entropy" and scores.shape and len(scores.shape) > 1:
+            classes = scores.shape[ending(program, scores.name)[1]]
+        shares = kind == "binary_cross_entropy"
+        return cls(program.inputs, labels, classes if isinstance(classes, int) else None, program.preprocessing, shares)
 
     @property
     def fixed_batch(self) -> int | None:
@@ -112,6 +118,9 @@ class Feed:
             labels = labels.astype(self.labels.dtype)
             if not np.isfinite(labels).all():
                 raise DataError("holds NaN or Inf", where=where)
+            if self.shares and labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+                found = f"targets from {labels.min():g} to {labels.max():g}"
+                raise DataError(f"{found}, binary cross-entropy takes 0 to 1", where=where)
         if labels.ndim == 0 or len(labels) != count:
             found = "a single label" if labels.ndim == 0 else f"{len(labels)} labels"
             raise DataError(f"{found} for {count} images", where=where)
@@ -315,6 +324,11 @@ class Stream:
         raise DataError("is no pair of images and labels", where=where, fix="yield (x, y)")
 
 
+def _as_array(value: Any) -> Any:
+    """What calls itself an array, as a tensor of PyTorch does, as one of numpy."""
+    return np.asanyarray(value) if hasattr(value, "__array__") else value
+
+
 def source_of(
     feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None, where: str = "data"
 ) -> Arrays | Stream:
@@ -326,6 +340,9 @@ def source_of(
     """
     if steps_per_epoch is not None and steps_per_epoch < 1:
         raise CimcError(f"steps_per_epoch is {steps_per_epoch}", fix="1 or more")
+    x, y = _as_array(x), _as_array(y)
+    if isinstance(x, Mapping):
+        x = {name: _as_array(value) for name, value in x.items()}
     arrays = isinstance(x, np.ndarray) or (isinstance(x, Mapping) and all(isinstance(v, np.ndarray) for v in x.values()))
     if arrays:
         single = not isinstance(x, Mapping)
@@ -333,6 +350,7 @@ def source_of(
         return Arrays(feed, feed.named(x), labels, batch, seed, steps_per_epoch, single, where)
     if callable(x) or isinstance(x, Iterable):
         if y is not None:
-            raise CimcError("labels beside an iterator of batches", fix="yield (x, y) from the iterator")
+            fix = "yield (x, y) from the iterator, or give both as arrays"
+            raise CimcError(f"labels beside a {type(x).__name__}, which is taken for batches", fix=fix)
         return Stream(feed, x, steps_per_epoch)
     raise CimcError(f"cannot train on a {type(x).__name__}", fix="give arrays, or an iterable of (x, y) batches")

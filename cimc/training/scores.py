@@ -17,6 +17,8 @@ Array = NDArray[Any]
 
 #: Share of the loss of a guess below which a model knows something.
 _GUESS = 0.95
+#: The opset from which on Softmax is of one axis, the last by default.
+_SOFTMAX_OF_ONE_AXIS = 13
 
 
 class Scores:
@@ -25,7 +27,7 @@ class Scores:
     def __init__(self, loss: str, program: Program) -> None:
         self.kind, _, name = loss.partition(":")
         self.output = name or program.outputs[0].name
-        self._ends = _ending(program, self.output)
+        self._ends, self._axis = ending(program, self.output)
 
     def loss(self, outputs: Mapping[str, Any], labels: Array | None) -> float:
         """Mean over the batch, in float64."""
@@ -35,9 +37,10 @@ class Scores:
         if self.kind == "softmax_cross_entropy":
             if self._ends == "Softmax":
                 y = np.log(np.maximum(y, 1e-38))
-            shifted = y - y.max(axis=1, keepdims=True)
-            logs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-            return float(-np.take_along_axis(logs, np.expand_dims(labels, 1), axis=1).mean())
+            axis = self._axis
+            shifted = y - y.max(axis=axis, keepdims=True)
+            logs = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
+            return float(-np.take_along_axis(logs, np.expand_dims(labels, axis), axis=axis).mean())
         target = labels.astype(np.float64)
         if self.kind == "mse":
             return float(np.square(y - target).mean())
@@ -55,19 +58,24 @@ class Scores:
             inputs, labels = {name: array[:batch] for name, array in inputs.items()}, labels[:batch]
         runner = session(*split(from_proto(program.to_onnx())), optimise=True)
         outputs = dict(zip([spec.name for spec in program.outputs], runner.run(None, dict(inputs)), strict=True))
-        return self.loss(outputs, labels) < _GUESS * log(np.asarray(outputs[self.output]).shape[1])
+        return self.loss(outputs, labels) < _GUESS * log(np.asarray(outputs[self.output]).shape[self._axis])
 
     def right(self, outputs: Mapping[str, Any], labels: Array | None) -> tuple[int, int]:
         """How many predictions are right, of how many; 0 of 0 where the loss is no classification."""
         if self.kind != "softmax_cross_entropy" or labels is None:
             return 0, 0
-        said = np.asarray(outputs[self.output]).argmax(axis=1)
+        said = np.asarray(outputs[self.output]).argmax(axis=self._axis)
         return int((said == labels).sum()), said.size
 
 
-def _ending(program: Program, output: str) -> str:
-    """Operator that makes the output."""
+def ending(program: Program, output: str) -> tuple[str, int]:
+    """Operator that makes the output, and the axis of its classes: that of a Softmax or LogSoftmax, else 1."""
     import onnx
 
-    graph = onnx.ModelProto.FromString(program.tensors["graph"].tobytes()).graph
-    return next((node.op_type for node in graph.node if output in node.output), "")
+    model = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
+    node = next((node for node in model.graph.node if output in node.output), None)
+    if node is None or node.op_type not in ("Softmax", "LogSoftmax"):
+        return ("" if node is None else node.op_type), 1
+    opset = next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))
+    default = -1 if opset >= _SOFTMAX_OF_ONE_AXIS else 1
+    return node.op_type, next((a.i for a in node.attribute if a.name == "axis"), default)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -258,6 +259,54 @@ def test_bad_data_is_refused_before_the_first_step(x: Any, y: Any, said: str) ->
     with pytest.raises(cimc.DataError, match=said):
         t.fit(x, y, epochs=1)
     assert t.steps == 0
+
+
+def test_targets_of_binary_cross_entropy_lie_between_0_and_1() -> None:
+    t, targets = trainer(chip(), loss="binary_cross_entropy"), np.ones((32, 3), np.float32)
+    targets[7, 1] = 1.5
+    with pytest.raises(cimc.DataError, match=r"targets from 1 to 1\.5, binary cross-entropy takes 0 to 1"):
+        t.fit(X, targets, epochs=1)
+
+
+def test_classes_along_another_axis_are_counted_and_scored_there() -> None:
+    """Four places of six classes each; one ONNX Runtime says the same of."""
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[N, 4, 6] x) => (float[N, 4, 6] y)
+        { a = MatMul (x, w)  y = Softmax <axis = -1> (a) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.eye(6, dtype=np.float32) * 3, "w"))
+    x = np.random.default_rng(0).random((32, 4, 6), np.float32)
+    y = x.argmax(2)
+    y[::4, 1] = (y[::4, 1] + 1) % 6
+    t = cimc.Trainer(cimc.Chip(cimc.compile(proto, "ideal"), seed=0), batch_size=8)
+    found = t.evaluate(x, y)
+    (said,) = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"]).run(None, {"x": x})
+    assert found["accuracy"] == pytest.approx((said.argmax(2) == y).mean())
+    assert found["loss"] == pytest.approx(-np.log(np.take_along_axis(said, y[..., None], 2)).mean(), rel=1e-4)
+    before = t.step(x[:8], y[:8])
+    assert before == pytest.approx(-np.log(np.take_along_axis(said[:8], y[:8, :, None], 2)).mean(), rel=1e-4)
+    with pytest.raises(cimc.DataError, match="the model has 6 classes"):
+        t.fit(x, y + 1, epochs=1)
+
+
+def test_what_calls_itself_an_array_is_one() -> None:
+    class Tensor:
+        def __init__(self, array: Any) -> None:
+            self.array = array
+
+        def __array__(self, dtype: Any = None, copy: Any = None) -> Any:
+            return self.array
+
+        def __iter__(self) -> Any:
+            return iter(self.array)
+
+    ends = []
+    for x, y in ((X, Y), (Tensor(X), Tensor(Y)), ({"x": Tensor(X)}, Y)):
+        t = trainer(chip())
+        t.fit(x, y, epochs=1)
+        ends.append({name: value.tobytes() for name, value in t.weights().items()})
+    assert ends[0] == ends[1] == ends[2]
+    with pytest.raises(cimc.CimcError, match="give both as arrays"):
+        trainer(chip()).fit(X.tolist(), Y.tolist(), epochs=1)
 
 
 def test_data_outside_the_range_compiled_for_are_refused() -> None:
