@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import onnx
 
 from cimc.errors import DataError, RunError
 from cimc.ir.onnx_io import session
@@ -14,13 +15,19 @@ from cimc.ir.program import DigitalStep, Program
 #: One value between steps: an array, a list (sequence), or None (an empty optional).
 Value = Any
 
+#: Operators whose work is not told by the size of what they read.
+_PRODUCTS = ("Conv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
+#: Bytes that a segment without them reads, up to which a second thread costs more, to wake and to wait for, than it does.
+_SMALL = 1 << 22
+
 
 class DigitalUnit:
-    """Executes digital steps; makes a segment's session when it first runs."""
+    """Executes digital steps; makes a segment's session when it first wants one."""
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        self._sessions: dict[str, Any] = {}
+        self._sessions: dict[tuple[str, bool], Any] = {}
+        self._light: dict[str, bool] = {}
 
     def run(self, step: DigitalStep, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
         """The outputs of ``step``, in its order.
@@ -45,7 +52,7 @@ class DigitalUnit:
 
     def _run(self, step: DigitalStep, feeds: Mapping[str, Value]) -> list[Value]:
         try:
-            runner = self._session(step)
+            runner = self._session(step, feeds)
             outputs: list[Value] = runner.run(list(step.outputs), feeds)
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             inputs = {value.name for value in self._program.inputs}
@@ -55,8 +62,25 @@ class DigitalUnit:
             raise RunError(reason, where=f"digital step {step.name}") from error
         return outputs
 
-    def _session(self, step: DigitalStep) -> Any:
-        if step.name not in self._sessions:
-            segment = self._program.tensors[f"segment/{step.name}"].tobytes()
-            self._sessions[step.name] = session(segment, self._program.initializers(), optimise=True)
-        return self._sessions[step.name]
+    def _session(self, step: DigitalStep, feeds: Mapping[str, Value]) -> Any:
+        """One of one thread, or of all cores: that depends on the inputs alone, and so do the bytes of the outputs."""
+        segment = self._program.tensors[f"segment/{step.name}"]
+        if step.name not in self._light:
+            self._light[step.name] = _is_light(segment.tobytes())
+        small = self._light[step.name] and sum(getattr(value, "nbytes", 0) for value in feeds.values()) <= _SMALL
+        key = step.name, small
+        if key not in self._sessions:
+            threads = 1 if small else None
+            self._sessions[key] = session(segment.tobytes(), self._program.initializers(), optimise=True, threads=threads)
+        return self._sessions[key]
+
+
+def _is_light(segment: bytes) -> bool:
+    """Whether each node takes a time in proportion to what it reads; of bodies and unknown operators nobody knows."""
+    model = onnx.ModelProto.FromString(segment)
+    return not model.functions and all(
+        node.domain in ("", "ai.onnx")
+        and not any(word in node.op_type for word in _PRODUCTS)
+        and not any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute)
+        for node in model.graph.node
+    )
