@@ -56,6 +56,8 @@ class Inputs(NamedTuple):
     """``[phases, images, image size]``: codes, or real inputs, in the dtype of a matrix of floats."""
     base: Array
     """``[positions]``, see `unfold.Unfolding`."""
+    line_ends: Array
+    """The same shape."""
     row_offset: Array
     """``[rows]``."""
     group_stride: int
@@ -224,7 +226,7 @@ def read(
         Saturated conversions.
     """
     matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = circuit
-    codes, base, row_offset, group_stride, seed, first_image = inputs
+    codes, base, _, row_offset, group_stride, seed, first_image = inputs
     scale, offset, y, strides = outputs
     phases, images, _ = codes.shape
     groups, slices, planes, columns = alpha.shape
@@ -242,7 +244,7 @@ def read(
         widest = max(widest, blocks[b, 1] - blocks[b, 0])
         units = max(units, blocks[b, 3])
     group_width = planes * columns + units
-    currents = np.empty(planes * widest + units + 8, np.float32)
+    currents = np.empty(planes * widest + units, np.float32)
     bits = np.empty(currents.size, np.uint32)
     unit_read = np.empty(widest, np.float32)
     acc = np.empty((height, widest), np.float64)

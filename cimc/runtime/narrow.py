@@ -106,18 +106,6 @@ def _add(factor: Scalar, values: Array, acc: Array) -> None:
 
 
 @njit(cache=True, nogil=True, **INNER)
-def _line_ends(base: Array) -> Array:
-    """Of each position of an image: where the line ends whose inputs lie one behind the other."""
-    ends = np.empty(base.size, np.int64)
-    end = base.size
-    for p in range(base.size - 1, -1, -1):
-        if p + 1 < base.size and base[p + 1] != base[p] + 1:
-            end = p + 1
-        ends[p] = end
-    return ends
-
-
-@njit(cache=True, nogil=True, **INNER)
 def _place(first: Scalar, count: Scalar, size: Scalar, base: Array, line_ends: Array, starts: Array, ends: Array) -> Scalar:
     """Where the lines of a block start in the codes, and end in the block; how many there are."""
     done, lines = 0, 0
@@ -220,7 +208,7 @@ def read(
         Saturated conversions.
     """
     matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
-    codes, base, row_offset, group_stride, seed, first_image = inputs
+    codes, base, line_ends, row_offset, group_stride, seed, first_image = inputs
     scale, offset, y, strides = outputs
     words, sums, lines, acc, begins, ends, low, high, bits = scratch
     phases, images, size = codes.shape
@@ -232,7 +220,7 @@ def read(
     slope, top32 = np.float32(lsb_grid), np.float32(top)
     variance_code, variance_read = np.float32(variance_code), np.float32(variance_read)
     noisy = variance_code > 0 or variance_read > 0
-    flat, line_ends = codes.reshape(-1), _line_ends(base)
+    flat = codes.reshape(-1)
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height

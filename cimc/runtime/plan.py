@@ -37,11 +37,11 @@ NARROW, NARROW_CONV = 32, 128
 #: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
 _ACROSS_BYTES, _ACROSS = 1 << 19, 512
 #: Multiply-accumulates below which one thread is faster than two.
-SMALL = 1 << 21
+SMALL = 1 << 22
 #: Devices that one thread packs alone.
 _FEW = 1 << 18
 #: Multiply-accumulates that take as long as a conversion with noise.
-_NOISE = 32
+_NOISE = 64
 #: Rows that the ideal target adds up at a time.
 _IDEAL_ROWS = 512
 
@@ -198,7 +198,7 @@ class Plan:
             # One form of codes a matrix: each more is a kernel to compile.
             codes = codes.astype(matrix.dtype, copy=False)
         key = np.uint64(seed & (2**64 - 1))
-        inputs = kernels.Inputs(codes, where.base, where.row_offset, where.group_stride, key, first_image)
+        inputs = kernels.Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
         way = self._across if matrix.ndim == 3 else self._along
         return way(inputs, kernels.Outputs(factor, constant, y, strides), total, number)
 

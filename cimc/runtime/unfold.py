@@ -50,6 +50,12 @@ class Unfolding:
         return prod(self.padded)
 
     @cached_property
+    def line_ends(self) -> Index:
+        """Of each position: where the line of positions ends whose inputs lie one behind the other."""
+        ends = np.append(np.flatnonzero(np.diff(self.base) != 1) + 1, self.positions)
+        return ends[np.searchsorted(ends, np.arange(self.positions), side="right")]
+
+    @cached_property
     def contiguous(self) -> bool:
         """No padding: the input's own layout is the padded image."""
         return all(s == slice(None) for s in self.inner)
