@@ -59,6 +59,26 @@ class Feed:
         shape = self.inputs[0].shape if self.inputs else None
         return shape[0] if shape and isinstance(shape[0], int) else None
 
+    def check_batch(self, size: int) -> None:
+        """See that the model takes batches of that size.
+
+        Raises:
+            CimcError: Its own is another.
+        """
+        if self.fixed_batch in (None, size):
+            return
+        first = self.inputs[0]
+        if any(not isinstance(d, int) for d in (first.shape or ())[1:]):
+            raise CimcError(
+                f"the first axis of {first.name} is {self.fixed_batch} long, but images lie along it in training",
+                where=f"input {first.name}, {list(first.shape or ())}",
+                fix="export the model with its batch as the first axis, and the time second (batch_first)",
+            )
+        fixed = self.fixed_batch
+        raise CimcError(
+            f"the model's batch size is {fixed}, not {size}", fix=f"a batch of {fixed}, or export it with an open one"
+        )
+
     def named(self, x: Inputs) -> dict[str, Array]:
         """Arrays by input name.
 

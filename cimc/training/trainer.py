@@ -134,9 +134,7 @@ class Trainer:
         self._feed = Feed.of(program, training, loss)
         first = learner(init)  # it may make new crossbars, whose reads count from zero
         self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, kept), Scores(loss, program))
-        if self._feed.fixed_batch not in (None, batch_size):
-            fixed = self._feed.fixed_batch
-            raise CimcError(f"the model's batch size is {fixed}, not {batch_size}", fix=f"a batch of {fixed}")
+        self._feed.check_batch(batch_size)
         self._settings: dict[str, Any] = {
             "model": program.provenance.model_sha256, "target": program.target.model_dump(mode="json"), "chip seed": chip.seed,
             "loss": loss, "optimizer": optimizer, "optimizer options": dict(optimizer_options or {}), "learning rate": lr,

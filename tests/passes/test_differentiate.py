@@ -277,6 +277,24 @@ def test_older_resizing_samples_as_it_did(opset: int, operator: str, mode: str, 
     np.testing.assert_allclose(gradient, numeric, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("attributes", ["", "<alpha = 1.5>"])
+def test_an_operator_that_came_later_is_written_out(attributes: str) -> None:
+    """Swish, of opset 24: the gradient of the product before it in closed form."""
+    text = f"""g (float[N, 3] x) => (float loss) {{
+        a = MatMul (x, w1)  s = Swish {attributes} (a)  loss = ReduceMean <keepdims = 0> (s)
+    }}"""
+    proto = onnx.parser.parse_model(f'<ir_version: 11, opset_import: ["": 24]> {text}')
+    w = np.random.default_rng(1).standard_normal((3, 2)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w1"))
+    program = compile_program(proto, "ideal")
+    x = np.random.default_rng(3).random((4, 3), np.float32)
+    found = Step(training_program(program, loss="model"), Chip(program)).run({"x": x}, None).gradients["w1"]
+    alpha = 1.5 if attributes else 1.0
+    sigmoid = 1 / (1 + np.exp(-alpha * (x @ w)))
+    slope = sigmoid + alpha * (x @ w) * sigmoid * (1 - sigmoid)
+    np.testing.assert_allclose(found, x.T @ slope / 8, rtol=1e-4, atol=1e-6)
+
+
 def test_a_max_pool_gives_no_indices() -> None:
     text = """g (float[N, 1, 6, 6] x) => (float[N, 2] y) {
         a = Conv (x, w1)  p = MaxPool <kernel_shape = [2, 2]> (a)  f = Flatten (p)  y = Gemm (f, w2)

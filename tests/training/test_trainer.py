@@ -309,6 +309,15 @@ def test_what_calls_itself_an_array_is_one() -> None:
         trainer(chip()).fit(X.tolist(), Y.tolist(), epochs=1)
 
 
+def test_a_batch_that_does_not_come_first_is_said() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[6, N, 4] x) => (float[6, N, 3] y) { y = MatMul (x, w) }"""
+    proto = onnx.parser.parse_model(text)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w"))
+    with pytest.raises(cimc.CimcError, match="batch as the first axis") as error:
+        cimc.Trainer(cimc.Chip(cimc.compile(proto, "ideal"), seed=0), loss="mse")
+    assert "input x" in str(error.value)
+
+
 def test_data_outside_the_range_compiled_for_are_refused() -> None:
     c = chip(**{"input.range": (0, 1)})
     with pytest.raises(cimc.DataError, match=r"compiled for 0 to 1"):

@@ -67,12 +67,6 @@ def _celu(r: Rule) -> Term:
     return _either(r, 1, r.y * (1 / r.float_attr("alpha", 1.0)) + 1)
 
 
-def _swish(r: Rule) -> Term:
-    alpha = r.float_attr("alpha", 1.0)
-    s = _sigmoid(r.x * alpha)
-    return s + r.y * (1 - s) * alpha
-
-
 DERIVATIVES: dict[str, Callable[[Rule], Term]] = {
     "Abs": lambda r: r.op("Sign", r.x),
     "Acos": lambda r: -1 / r.op("Sqrt", 1 - r.x * r.x),
@@ -103,7 +97,6 @@ DERIVATIVES: dict[str, Callable[[Rule], Term]] = {
     "Softplus": lambda r: _sigmoid(r.x),
     "Softsign": lambda r: r.op("Reciprocal", (1 + r.op("Abs", r.x)) * (1 + r.op("Abs", r.x))),
     "Sqrt": lambda r: 0.5 / r.y,
-    "Swish": _swish,
     "Tan": lambda r: 1 + r.y * r.y,
     "Tanh": lambda r: 1 - r.y * r.y,
     "ThresholdedRelu": lambda r: (r.x > r.float_attr("alpha", 1.0)).mask(),

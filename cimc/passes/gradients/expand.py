@@ -32,14 +32,17 @@ def _has_body(model: ir.Model, node: ir.Node) -> bool:
     return bool(schema.has_function or schema.has_context_dependent_function)  # type: ignore[attr-defined]
 
 
+def spell_out_defaults(node: onnx.NodeProto, opset: int) -> None:
+    """ONNX's inliner drops what refers to an attribute that is not there."""
+    given = {attribute.name for attribute in node.attribute}
+    known = onnx.defs.get_schema(node.op_type, opset).attributes.values()
+    node.attribute.extend(a.default_value for a in known if a.default_value.name and a.name not in given)
+
+
 def _replace(model: ir.Model, node: ir.Node) -> None:
     inputs = list(dict.fromkeys(v for v in node.inputs if v is not None))
     proto = ir.to_proto(node)
-    given = {attribute.name for attribute in proto.attribute}
-    # The inliner drops what refers to an attribute that is not there, so defaults are spelt out.
-    schema = onnx.defs.get_schema(node.op_type, model.graph.opset_imports[""])
-    defaults = [a.default_value for a in schema.attributes.values() if a.default_value.name and a.name not in given]
-    proto.attribute.extend(defaults)
+    spell_out_defaults(proto, model.graph.opset_imports[""])
     alone = helper.make_graph([proto], "one", [ir.to_proto(v) for v in inputs], [ir.to_proto(v) for v in node.outputs if v.name])
     opsets = [helper.make_opsetid("", model.graph.opset_imports[""])]
     inlined = onnx.inliner.inline_selected_functions(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import onnx_ir as ir
 from numpy.typing import NDArray
 
@@ -13,6 +14,7 @@ from cimc.errors import ModelError
 from cimc.ir.expand import expand
 from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
+from cimc.passes.gradients.expand import spell_out_defaults
 from cimc.passes.gradients.survey import OPSET
 from cimc.passes.samples import synthetic
 
@@ -67,6 +69,8 @@ def _converted(small: onnx.ModelProto, opset: int) -> bytes:
     model.graph.initializer.extend(kept)
     stand_in = [t for t in aside if t.name not in given]
     model.graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in stand_in)
+    if opset > OPSET:
+        model = _without_newer(model, opset)
     try:
         after = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError, ValueError or its own type
@@ -81,6 +85,27 @@ def _converted(small: onnx.ModelProto, opset: int) -> bytes:
     after.graph.initializer.extend(aside)
     after.ir_version = max(after.ir_version, _IR_VERSION)
     return after.SerializeToString()
+
+
+def _without_newer(model: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """Operators that came after the training opset are written out, as the standard defines them by older ones."""
+    newer = set()
+    for node in model.graph.node:
+        if node.domain not in ("", "ai.onnx") or not onnx.defs.has(node.op_type):
+            continue
+        if onnx.defs.get_schema(node.op_type, opset).since_version > OPSET and not _older(node.op_type):
+            spell_out_defaults(node, opset)
+            newer.add(node.op_type)
+    return onnx.inliner.inline_selected_functions(model, [("", name) for name in newer], inline_schema_functions=True)
+
+
+def _older(op_type: str) -> bool:
+    """Whether the training opset has it too."""
+    try:
+        onnx.defs.get_schema(op_type, OPSET)
+    except onnx.defs.SchemaError:
+        return False
+    return True
 
 
 def _sample_as_before(graph: onnx.GraphProto) -> None:
