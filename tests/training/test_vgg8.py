@@ -45,7 +45,7 @@ def test_it_learns_two_classes_of_small_images(example: ModuleType) -> None:
     x = random.uniform(0, 0.7, (256, 1, 8, 8)).astype(np.float32)
     x[y == 1, :, :4] += 0.3
     program = cimc.compile(example.vgg8(1, 8, 2), target="bulk-rram-256", calibration={"input": x[:64]})
-    trainer = cimc.Trainer(cimc.Chip(program), lr=3e-3, batch_size=32, init="devices", w_max=0.5, calibration_images=128)
+    trainer = cimc.Trainer(cimc.Chip(program), lr=3e-3, batch_size=32, init="devices", w_max=0.25, calibration_images=128)
     history = trainer.fit(x[:192], y[:192], epochs=8)
     # By chance half of the 64 images: 53 are five deviations above.
     assert trainer.evaluate(x[192:], y[192:])["accuracy"] > 53 / 64
