@@ -17,6 +17,7 @@ from cimc.data import as_input, preprocess
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.runtime import rng
+from cimc.training.registry import within
 from cimc.training.scores import ending
 
 Array = NDArray[Any]
@@ -358,8 +359,8 @@ def source_of(
         CimcError: Something else was given.
         DataError: The data do not suit the model.
     """
-    if steps_per_epoch is not None and steps_per_epoch < 1:
-        raise CimcError(f"steps_per_epoch is {steps_per_epoch}", fix="1 or more")
+    if steps_per_epoch is not None:
+        within("steps_per_epoch", steps_per_epoch, 1, 2**31, whole=True)
     x, y = _as_array(x), _as_array(y)
     if isinstance(x, Mapping):
         x = {name: _as_array(value) for name, value in x.items()}

@@ -88,8 +88,8 @@ class Trainer:
         init: Init | None = None,
         window: float | None = None,
         w_max: float | None = None,
-        freeze: Sequence[str] = (),
-        trainable: Sequence[str] = (),
+        freeze: str | Sequence[str] = (),
+        trainable: str | Sequence[str] = (),
         ste: Literal["pass", "clipped"] = "pass",
         threshold: float | None = None,
         clip_norm: float | None = None,
@@ -100,14 +100,15 @@ class Trainer:
         schedule_options: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        freeze, trainable = ((patterns,) if isinstance(patterns, str) else patterns for patterns in (freeze, trainable))
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate), ("calibration_images", calibration_images)):
-            within(name, value, 1, 2**31)
+            within(name, value, 1, 2**31, whole=True)
         within("recalibrate", recalibrate, 0, 1)
         if threshold is not None:
             within("threshold", threshold, 0, inf, open_high=True)
         if clip_norm is not None:
             within("clip_norm", clip_norm, 1e-30, inf)
-        within("seed", seed, 0, 2**63)
+        within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
         program = chip.program
@@ -212,14 +213,18 @@ class Trainer:
             ArtifactError: The checkpoint is that of another run, or damaged.
             RunError: Training diverged, or a checkpoint cannot be written; the last one is intact.
         """
-        within("epochs", epochs, 1, 2**31)
+        within("epochs", epochs, 1, 2**31, whole=True)
         if resume and checkpoint is None:
             raise CimcError("there is no folder to resume from", fix="give checkpoint")
         if checkpoint_steps is not None:
-            within("checkpoint_steps", checkpoint_steps, 1, 2**31)
+            within("checkpoint_steps", checkpoint_steps, 1, 2**31, whole=True)
         per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
         source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
-        tests = None if validation is None else source_of(self._feed, *validation, 1, self.seed, None, "validation data")
+        tests = None
+        if validation is not None:
+            if not (isinstance(validation, tuple | list) and len(validation) == 2):
+                raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
+            tests = source_of(self._feed, *validation, 1, self.seed, None, "validation data")
         if isinstance(tests, Stream):
             raise CimcError("validation takes arrays", fix="give (x, y)")
         self._training.ranges.forget()

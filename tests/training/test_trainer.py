@@ -318,6 +318,32 @@ def test_a_batch_that_does_not_come_first_is_said() -> None:
     assert "input x" in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"epochs": 1.5}, "epochs is 1.5, it must be whole"),
+        ({"steps_per_epoch": 0}, "steps_per_epoch is 0"),
+        ({"steps_per_epoch": 2.5}, "steps_per_epoch is 2.5"),
+        ({"checkpoint_steps": 2.5}, "checkpoint_steps is 2.5"),
+        ({"validation": X}, "no pair of images and labels"),
+        ({"validation": (X,)}, "no pair of images and labels"),
+        ({"validation": (X, Y + 9)}, "validation data, labels: labels from 9"),
+        ({"validation": (iter([(X, Y)]), None)}, "give"),
+    ],
+)
+def test_bad_options_of_a_run_are_refused(options: dict[str, Any], said: str) -> None:
+    t = trainer(chip())
+    with pytest.raises(cimc.CimcError) as error:
+        t.fit(X, Y, **{"epochs": 1, **options})
+    assert said in str(error.value)
+    assert t.steps == 0
+
+
+def test_one_pattern_may_be_given_as_it_is() -> None:
+    t = trainer(chip(), freeze="w*")
+    assert not {name for name in t.weights() if name.startswith("w")}
+
+
 def test_data_outside_the_range_compiled_for_are_refused() -> None:
     c = chip(**{"input.range": (0, 1)})
     with pytest.raises(cimc.DataError, match=r"compiled for 0 to 1"):
