@@ -8,6 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -151,7 +152,13 @@ class Feed:
             or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
         ):
             wanted = ", ".join("?" if d is None else str(d) for d in shape)
-            hint = "give each image's class number; of one-hot labels, y.argmax(1)" if self.classes is not None else None
+            sizes = [n for n in shape[1:] if isinstance(n, int)]
+            if self.labels.dtype == "int64":
+                hint = "give each image's class number; of one-hot labels, y.argmax(1)"
+            elif len(sizes) == len(shape) - 1 and labels.size == count * prod(sizes):
+                hint = f"y.reshape({', '.join(map(str, (-1, *sizes)))})"
+            else:
+                hint = "give targets of the output's shape"
             raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where, fix=hint)
         if self.classes is not None and labels.size:
             low, high = int(labels.min()), int(labels.max())

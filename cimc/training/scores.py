@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx_ir import from_proto
 
+from cimc.errors import DataError
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
 
@@ -50,14 +51,23 @@ class Scores:
         return float((np.logaddexp(0, y) - y * target).mean())
 
     def knows(self, program: Program, inputs: Mapping[str, Array], labels: Array | None) -> bool:
-        """Whether the model, in floating point, does better than guessing; True where that cannot be told."""
+        """Whether the model, in floating point, does better than guessing; True where that cannot be told.
+
+        Raises:
+            DataError: It does not run on these data, as an embedding does not on an index beyond its table.
+        """
         if self.kind != "softmax_cross_entropy" or labels is None:
             return True
         batch = program.inputs[0].shape[0] if program.inputs[0].shape else None
         if isinstance(batch, int):
             inputs, labels = {name: array[:batch] for name, array in inputs.items()}, labels[:batch]
         runner = session(*split(from_proto(program.to_onnx())), optimise=True)
-        outputs = dict(zip([spec.name for spec in program.outputs], runner.run(None, dict(inputs)), strict=True))
+        try:
+            found = runner.run(None, dict(inputs))
+        except Exception as error:  # ONNX Runtime has a class for every status
+            why = str(error).strip().splitlines()[0]
+            raise DataError(f"the model does not run on them: {why}", where="data", fix="check ranges of indices") from error
+        outputs = dict(zip([spec.name for spec in program.outputs], found, strict=True))
         return self.loss(outputs, labels) < _GUESS * log(np.asarray(outputs[self.output]).shape[self._axis])
 
     def right(self, outputs: Mapping[str, Any], labels: Array | None) -> tuple[int, int]:

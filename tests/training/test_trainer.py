@@ -344,6 +344,28 @@ def test_one_pattern_may_be_given_as_it_is() -> None:
     assert not {name for name in t.weights() if name.startswith("w")}
 
 
+def test_labels_of_another_shape_are_told_what_to_become() -> None:
+    for loss, y, fix in (
+        ("softmax_cross_entropy", np.eye(3, dtype=np.int64)[Y], "argmax"),
+        ("mse", np.ones((32 * 3,), np.float32).reshape(32, 1, 3), r"y\.reshape\(-1, 3\)"),
+        ("mse", np.ones((32, 2), np.float32), "of the output's shape"),
+    ):
+        with pytest.raises(cimc.DataError, match=fix):
+            trainer(chip(), loss=loss).fit(X, y, epochs=1)
+
+
+def test_an_index_beyond_an_embedding_is_bad_data() -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (int64[N] x) => (float[N, 3] y)
+        { e = Gather (table, x)  y = MatMul (e, w) }"""
+    proto = onnx.parser.parse_model(text)
+    for name, shape in (("table", (5, 4)), ("w", (4, 3))):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
+    t = cimc.Trainer(cimc.Chip(cimc.compile(proto, "bulk-rram"), seed=0), batch_size=8)
+    with pytest.raises(cimc.DataError, match="does not run on them"):
+        t.fit(np.arange(32) % 6, Y, epochs=1)
+    assert t.steps == 0
+
+
 def test_data_outside_the_range_compiled_for_are_refused() -> None:
     c = chip(**{"input.range": (0, 1)})
     with pytest.raises(cimc.DataError, match=r"compiled for 0 to 1"):
