@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -281,3 +282,9 @@ def test_parameters_may_be_initializers() -> None:
     body = "g (double[2] x) => (double loss) <double[2] w = {3, 4}> { y = Mul(x, w) loss = ReduceSum<keepdims=0>(y) }"
     for grad, expected in zip(gradients(body, ["w", "x"], x=np.array([5.0, 6.0])), ([5, 6], [3, 4]), strict=True):
         np.testing.assert_array_equal(grad, expected)
+
+
+def test_the_documentation_lists_the_operators_that_have_a_rule() -> None:
+    text = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    listed = text.partition("There is one for ")[2].partition(".\n")[0]
+    assert listed.replace("\n", " ").split(", ") == registered()
