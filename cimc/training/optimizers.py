@@ -17,7 +17,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, DataError
+from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.training.registry import chosen, made, within
 
 F32 = NDArray[np.float32]
@@ -175,6 +175,8 @@ class Momentum(Optimizer):
     def __init__(self, momentum: float = 0.9, nesterov: bool = False, weight_decay: float = 0.0) -> None:
         super().__init__()
         within("momentum", momentum, 0, 1, open_high=True)
+        if not isinstance(nesterov, bool):
+            raise CimcError(f"nesterov is {nesterov!r}", fix="true or false")
         within("weight_decay", weight_decay, 0, inf, open_high=True)
         self.momentum, self.nesterov, self.weight_decay = momentum, nesterov, weight_decay
 

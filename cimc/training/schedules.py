@@ -60,7 +60,7 @@ class Step(Schedule):
 
     def __init__(self, lr: float, every: int = 10, factor: float = 0.5) -> None:
         super().__init__(lr)
-        within("every", every, 1, inf)
+        within("every", every, 1, inf, whole=True)
         within("factor", factor, 0, 1)
         self.every, self.factor = every, factor
 
@@ -98,7 +98,7 @@ class Plateau(Schedule):
         self, lr: float, patience: int = 5, factor: float = 0.5, mode: Literal["min", "max"] = "min", least: float = 0.0
     ) -> None:
         super().__init__(lr)
-        within("patience", patience, 1, inf)
+        within("patience", patience, 1, inf, whole=True)
         within("factor", factor, 0, 1)
         within("least", least, 0, lr)
         if mode not in ("min", "max"):

@@ -157,6 +157,8 @@ def test_batch_statistics_and_dropout_are_switched_on_and_said() -> None:
     assert any("mean squared error" in note for note in step.provenance.notes)
     still = training_program(program, loss="mse", frozen=["s"])
     assert not any(isinstance(s, UpdateStep) and s.action == "assign" for s in still.steps)
+    assert any("1 BatchNormalization by running statistics" in note for note in still.provenance.notes)
+    assert not any("statistics of the batch" in note for note in still.provenance.notes)
 
 
 def test_running_statistics_follow_the_batch() -> None:

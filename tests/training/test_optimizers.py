@@ -105,6 +105,7 @@ def test_a_state_of_another_optimizer_is_refused():
         ("adam", {"beta1": 1.0}, "beta1 is 1.0"),
         ("adamw", {"weight_decay": -1}, "weight_decay is -1"),
         ("momentum", {"momentum": "much"}, "momentum is 'much'"),
+        ("momentum", {"nesterov": "maybe"}, "nesterov is 'maybe'"),
     ],
 )
 def test_wrong_names_and_options_are_refused(kind, options, message):

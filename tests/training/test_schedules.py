@@ -80,6 +80,7 @@ def test_plateau_resumes_where_it_was(losses, cut):
         ("plateau", {"patience": 0}, "patience is 0"),
         ("plateau", {"mode": "best"}, "mode is 'best'"),
         ("step", {"factor": 2}, "factor is 2"),
+        ("step", {"every": 2.5}, r"every is 2\.5, it must be whole"),
     ],
 )
 def test_wrong_names_and_options_are_refused(name, options, message):

@@ -33,12 +33,13 @@ def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Valu
         ModelError: Dropout's ratio is computed, or its mask is used; two nodes share running statistics.
     """
     statistics: dict[str, ir.Value] = {}
-    normalisations, dropouts = 0, 0
+    normalisations, kept, dropouts = 0, 0, 0
     for node in list(model.graph):
         if node.domain not in ("", "ai.onnx", DOMAIN):
             continue
         if node.op_type == "BatchNormalization":
-            normalisations += _normalise_by_batch(node, frozen, statistics)
+            switched = _normalise_by_batch(node, frozen, statistics)
+            normalisations, kept = normalisations + switched, kept + (not switched)
         elif node.op_type == "Dropout":
             dropouts += _activate(node, model)
         elif is_vmm(node) and len(node.inputs) > 2 and (bias := node.inputs[2]) is not None and not frozen(bias):
@@ -46,6 +47,9 @@ def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Valu
     notes = []
     if normalisations:
         notes.append(f"training form: {_count(normalisations, 'BatchNormalization')} by the statistics of the batch")
+    if kept:
+        why = "frozen, or no initializers of its own"
+        notes.append(f"{_count(kept, 'BatchNormalization')} by running statistics, as in inference: {why}")
     if dropouts:
         notes.append(f"training form: {_count(dropouts, 'Dropout')} active")
     return statistics, notes
