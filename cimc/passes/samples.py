@@ -196,11 +196,11 @@ def _draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rn
         return rng.uniform(*span, shape).astype(kind)
     if dtype in (ir.DataType.UINT8, ir.DataType.INT8):
         return rng.integers(np.iinfo(kind).min, np.iinfo(kind).max, shape, kind, endpoint=True)
-    top = _entries(value)
+    top = table_entries(value)
     return np.ones(shape, kind) if top is None else rng.integers(0, top, shape).astype(kind)
 
 
-def _entries(value: ir.Value) -> int | None:
+def table_entries(value: ir.Value) -> int | None:
     """Entries of the table that an integer input looks up, if it does."""
     sizes = []
     for node, slot in value.uses():

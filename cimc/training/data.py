@@ -8,178 +8,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.data import as_input, preprocess
 from cimc.errors import CimcError, DataError
-from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.runtime import rng
+from cimc.training.feed import Batch, Feed
+from cimc.training.labels import counted
 from cimc.training.registry import within
-from cimc.training.scores import ending
 
 Array = NDArray[Any]
-Inputs = Array | Mapping[str, Array]
-Batch = tuple[dict[str, Array], Array | None]
 
 #: Images looked at together before training.
 _CHUNK = 4096
-
-
-@dataclass(frozen=True)
-class Feed:
-    """What the model takes, and how user data becomes that."""
-
-    inputs: tuple[ValueSpec, ...]
-    labels: ValueSpec | None
-    classes: int | None
-    """Where labels are class numbers and their number is known."""
-    preprocessing: Preprocessing | None
-    shares: bool = False
-    """Whether targets lie in 0...1."""
-
-    @classmethod
-    def of(cls, program: Program, training: Program, loss: str) -> Feed:
-        """The feed of an inference program and its training step."""
-        name = training.labels
-        labels = next((spec for spec in training.inputs if spec.name == name), None) if name else None
-        kind, _, chosen = loss.partition(":")
-        outputs = {spec.name: spec for spec in program.outputs}
-        scores = outputs.get(chosen, program.outputs[0])
-        classes = None
-        if kind == "softmax_cross_entropy" and scores.shape and len(scores.shape) > 1:
-            classes = scores.shape[ending(program, scores.name)[1]]
-        shares = kind == "binary_cross_entropy"
-        return cls(program.inputs, labels, classes if isinstance(classes, int) else None, program.preprocessing, shares)
-
-    @property
-    def fixed_batch(self) -> int | None:
-        """The batch size, where the model has one."""
-        shape = self.inputs[0].shape if self.inputs else None
-        return shape[0] if shape and isinstance(shape[0], int) else None
-
-    def check_batch(self, size: int) -> None:
-        """See that the model takes batches of that size.
-
-        Raises:
-            CimcError: Its own is another.
-        """
-        if self.fixed_batch in (None, size):
-            return
-        first = self.inputs[0]
-        if any(not isinstance(d, int) for d in (first.shape or ())[1:]):
-            raise CimcError(
-                f"the first axis of {first.name} is {self.fixed_batch} long, but images lie along it in training",
-                where=f"input {first.name}, {list(first.shape or ())}",
-                fix="export the model with its batch as the first axis, and the time second (batch_first)",
-            )
-        fixed = self.fixed_batch
-        raise CimcError(
-            f"the model's batch size is {fixed}, not {size}", fix=f"a batch of {fixed}, or export it with an open one"
-        )
-
-    def named(self, x: Inputs) -> dict[str, Array]:
-        """Arrays by input name.
-
-        Raises:
-            DataError: An input is missing, or several are wanted and one array is given.
-        """
-        names = [spec.name for spec in self.inputs if not spec.has_default]
-        if not isinstance(x, Mapping):
-            if len(names) != 1:
-                raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")
-            return {names[0]: np.asanyarray(x)}
-        if missing := [name for name in names if name not in x]:
-            raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(names)}")
-        return {name: np.asanyarray(x[name]) for name in names}
-
-    def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
-        """One batch as the training step takes it.
-
-        Raises:
-            DataError: Data or labels do not suit the model.
-        """
-        single = not isinstance(x, Mapping)
-        arrays = {}
-        for name, array in self.named(x).items():
-            spec = next(spec for spec in self.inputs if spec.name == name)
-            ready = as_input(array, spec, f"{where}, input {name}")
-            arrays[name] = preprocess(ready, self.preprocessing) if single else ready
-            _in_range(arrays[name], spec, f"{where}, input {name}")
-        count = len(next(iter(arrays.values()))) if arrays else 0
-        for name, array in arrays.items():
-            if len(array) != count:
-                raise DataError(f"{len(array)} images, but {count} of another input", where=f"{where}, input {name}")
-        return arrays, self.labelled(y, count, where)
-
-    def labelled(self, y: Any, count: int, where: str = "data") -> Array | None:
-        """The labels of ``count`` images as the training step takes them; None where the model computes its loss.
-
-        Raises:
-            DataError: They do not suit the model.
-        """
-        if self.labels is None:
-            return None
-        where = f"{where}, labels"
-        if y is None:
-            raise DataError(
-                "the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss"
-            )
-        labels: Array = np.asanyarray(y)
-        if self.labels.dtype == "int64":
-            if labels.dtype.kind not in "iu":
-                fix = "give whole numbers; of one-hot labels, y.argmax(1)"
-                raise DataError(f"class numbers are {labels.dtype}", where=where, fix=fix)
-            labels = labels.astype(np.int64)
-        elif labels.dtype.kind not in "iufb":
-            raise DataError(f"is {labels.dtype}, the loss takes {self.labels.dtype}", where=where)
-        else:
-            labels = labels.astype(self.labels.dtype)
-            if not np.isfinite(labels).all():
-                raise DataError("holds NaN or Inf", where=where)
-            if self.shares and labels.size and not (labels.min() >= 0 and labels.max() <= 1):
-                found = f"targets from {labels.min():g} to {labels.max():g}"
-                raise DataError(f"{found}, binary cross-entropy takes 0 to 1", where=where)
-        if labels.ndim == 0 or len(labels) != count:
-            found = "a single label" if labels.ndim == 0 else f"{len(labels)} labels"
-            raise DataError(f"{found} for {count} images", where=where)
-        shape = self.labels.shape
-        if shape is not None and (
-            labels.ndim != len(shape)
-            or any(isinstance(want, int) and n > 0 and labels.shape[n] != want for n, want in enumerate(shape))
-        ):
-            wanted = ", ".join("?" if d is None else str(d) for d in shape)
-            sizes = [n for n in shape[1:] if isinstance(n, int)]
-            if self.labels.dtype == "int64":
-                hint = "give each image's class number; of one-hot labels, y.argmax(1)"
-            elif len(sizes) == len(shape) - 1 and labels.size == count * prod(sizes):
-                hint = f"y.reshape({', '.join(map(str, (-1, *sizes)))})"
-            else:
-                hint = "give targets of the output's shape"
-            raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where, fix=hint)
-        if self.classes is not None and labels.size:
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.classes:
-                raise DataError(
-                    f"labels from {low} to {high}, the model has {self.classes} classes", where=where, fix="number them from 0"
-                )
-        return labels
-
-
-def _in_range(array: Array, spec: ValueSpec, where: str) -> None:
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError("holds Inf", where=where)
-    if spec.range is not None and array.size:
-        low, high = float(array.min()), float(array.max())
-        if not (spec.range[0] <= low and high <= spec.range[1]):
-            raise DataError(
-                f"data from {low:g} to {high:g}, but the model was compiled for {spec.range[0]:g} to {spec.range[1]:g}",
-                where=where,
-                fix=f"--set input.range={low:g},{high:g}",
-            )
 
 
 class Source(Protocol):
@@ -233,8 +76,7 @@ class Arrays:
         if self.images == 0:
             raise DataError("there are no images", where=self.where)
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != self.images):
-            found = "a single label" if self.y.ndim == 0 else f"{len(self.y)} labels"
-            raise DataError(f"{found} for {self.images} images", where=f"{self.where}, labels")
+            raise DataError(f"{counted(self.y)} for {self.images} images", where=f"{self.where}, labels")
         ready = True
         for first in range(0, self.images, _CHUNK):
             taken, _ = self.taken(slice(first, first + _CHUNK))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from cimc.runtime.chip import Chip
-from cimc.training.data import Batch
+from cimc.training.feed import Batch
 from cimc.training.step import Step
 
 Form = Literal["training", "inference"]

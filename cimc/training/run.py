@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
 from cimc.training.checkpoint import Checkpoint, Folder, same_settings
-from cimc.training.data import Arrays, Batch, Stream
+from cimc.training.data import Arrays, Stream
+from cimc.training.feed import Batch
 from cimc.training.history import Callback, Metrics, Row
 from cimc.training.learner import DivergedError
 from cimc.training.progress import Progress

@@ -19,7 +19,8 @@ from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
-from cimc.training.data import Arrays, Batch, Feed, Inputs, Stream, source_of
+from cimc.training.data import Arrays, Stream, source_of
+from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
 from cimc.training.learner import Learner

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from cimc.runtime.chip import Chip
 from cimc.training.checkpoint import Checkpoint
 from cimc.training.cost import Count
-from cimc.training.data import Arrays, Batch
+from cimc.training.data import Arrays
+from cimc.training.feed import Batch
 from cimc.training.learner import DivergedError, Learner
 from cimc.training.ranges import Form, Ranges
 from cimc.training.scores import Scores

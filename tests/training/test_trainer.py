@@ -354,16 +354,32 @@ def test_labels_of_another_shape_are_told_what_to_become() -> None:
             trainer(chip(), loss=loss).fit(X, y, epochs=1)
 
 
-def test_an_index_beyond_an_embedding_is_bad_data() -> None:
-    text = """<ir_version: 8, opset_import: ["": 17]> g (int64[N] x) => (float[N, 3] y)
-        { e = Gather (table, x)  y = MatMul (e, w) }"""
-    proto = onnx.parser.parse_model(text)
+@pytest.mark.parametrize("index", [5, -6])
+def test_an_index_beyond_a_table_is_refused_before_the_first_step_however_late_it_comes(index: int) -> None:
+    t = embedding("e = Gather (table, x)")
+    x = np.arange(5000) % 5 - 5 * (np.arange(5000) % 2)
+    t.fit(x[:64], x[:64] % 3, epochs=1)
+    steps, x[-1] = t.steps, index
+    with pytest.raises(cimc.DataError, match="the table has 5 entries"):
+        t.fit(x, x % 3, epochs=1)
+    assert t.steps == steps > 0
+
+
+def test_an_index_that_the_model_computes_beyond_a_table_is_bad_data() -> None:
+    t = embedding("one = Constant <value_int = 1> ()  i = Add (x, one)  e = Gather (table, i)")
+    with pytest.raises(cimc.DataError, match="does not run on them"):
+        t.fit(np.arange(32) % 5, Y, epochs=1)
+    assert t.steps == 0
+
+
+def embedding(look_up: str) -> cimc.Trainer:
+    """Of a model that looks x up in a table of 5 entries and multiplies."""
+    proto = onnx.parser.parse_model(
+        f"""<ir_version: 8, opset_import: ["": 17]> g (int64[N] x) => (float[N, 3] y) {{ {look_up}  y = MatMul (e, w) }}"""
+    )
     for name, shape in (("table", (5, 4)), ("w", (4, 3))):
         proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
-    t = cimc.Trainer(cimc.Chip(cimc.compile(proto, "bulk-rram"), seed=0), batch_size=8)
-    with pytest.raises(cimc.DataError, match="does not run on them"):
-        t.fit(np.arange(32) % 6, Y, epochs=1)
-    assert t.steps == 0
+    return cimc.Trainer(cimc.Chip(cimc.compile(proto, "bulk-rram"), seed=0), batch_size=8)
 
 
 def test_data_outside_the_range_compiled_for_are_refused() -> None:
