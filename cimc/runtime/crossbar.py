@@ -82,7 +82,8 @@ class Crossbar:
         self.device_columns = target.planes * self.columns + (tiles if target.array.unit_column else 0)
         self._devices: Devices | None = None
         self._plan: Plan | None = None
-        self._stale = False
+        #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
+        self._changed: list[NDArray[np.int64]] | None = []
         #: Plan of transposed reads, which `cimc.runtime.transposed` makes, and whether conductances have changed since.
         self.turned: Plan | None = None
         self.turned_stale = False
@@ -133,9 +134,14 @@ class Crossbar:
         self._devices = Devices(g_us, old.unit_g_us if unit_g_us is None else unit_g_us, old.coefficients)
         self._plan = self.turned = None
 
-    def written(self) -> None:
-        """Conductances were changed in place: what is derived from them is brought up to date at the next product."""
-        self._stale = self.turned_stale = True
+    def written(self, devices: NDArray[np.int64] | None = None) -> None:
+        """Conductances were changed in place: what is derived from them is brought up to date at the next product.
+
+        Args:
+            devices: Which, by flat numbers in `g_us`; None: any.
+        """
+        self._changed = None if devices is None or self._changed is None else [*self._changed, devices]
+        self.turned_stale = True
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
@@ -156,10 +162,9 @@ class Crossbar:
         return self._devices
 
     def _planned(self, positions: int) -> Plan:
-        if self._plan is not None and self._stale:
-            held = (self.matrix,) if self.target.is_ideal else (self.g_us, self.unit_g_us)
-            self._plan = self._plan if self._plan.refresh(*held) else None
-        self._stale = False
+        if self._plan is not None and self._changed != []:
+            self._plan = self._plan if self._refreshed(self._plan) else None
+        self._changed = []
         if self._plan is not None:
             return self._plan
         if self.target.is_ideal:
@@ -175,6 +180,14 @@ class Crossbar:
             sums = quantise(self.matrix, self.weight_max, self.target).sum(axis=1).reshape(-1)
             self._shift = sums * self._coding.shift * devices.coefficients.weight_step / self._coding.gain
         return self._plan
+
+    def _refreshed(self, plan: Plan) -> bool:
+        """Whether the plan could take in what was written."""
+        if self.target.is_ideal:
+            return plan.refresh(self.matrix)
+        if self._changed is None:
+            return plan.refresh(self.g_us, self.unit_g_us)
+        return plan.refresh_some(self.g_us, np.concatenate(self._changed))
 
     # Products -----------------------------------------------------------------------------------------------------
 

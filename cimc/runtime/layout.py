@@ -122,6 +122,38 @@ def put(values: Array, middle: Scalar, per_unit: Scalar, whole: Scalar, row_at: 
             out[row_at[r] + column_at[c]] = np.rint(value) if whole else value
 
 
+@njit(cache=True, nogil=True)
+def put_some(
+    devices: Index, values: Array, columns: int, middle: Scalar, per_unit: Scalar, whole: Scalar, limit: float, row_cuts: Index,
+    row_at: Index, column_at: Index, out: Array,
+) -> bool:  # fmt: skip
+    """As `put`, but of single devices; False, and nothing put, where a step reaches ``limit``.
+
+    Args:
+        devices: Flat numbers in ``values``.
+        values: Of all groups, rows and device columns, flat.
+        columns: Device columns of a row.
+        middle: See `put`, like what is not named here.
+        per_unit: The same.
+        whole: The same.
+        limit: Size of a step that is too large.
+        row_cuts: Row slices.
+        row_at: Of `Places`.
+        column_at: Of `Places`, ``[row slices, device columns and more]``.
+        out: The groups' matrices, each flat.
+    """
+    for d in devices:
+        if not abs(np.rint((values[d] - middle) * per_unit)) < limit:
+            return False
+    for d in devices:
+        line, c = divmod(d, columns)
+        g, r = divmod(line, row_at.size)
+        s = np.searchsorted(row_cuts, r, side="right") - 1
+        value = (values[d] - middle) * per_unit
+        out[g, row_at[r] + column_at[s, c]] = np.rint(value) if whole else value
+    return True
+
+
 def leak_steps(target: Target) -> float:
     """``g_min`` in level steps: what every device adds to a sum of inputs."""
     return target.device.g_min_us / level_step_us(target)

@@ -18,7 +18,7 @@ from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.kernels import Circuit
-from cimc.runtime.layout import Grid, Places, column_blocks, put
+from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
@@ -160,6 +160,12 @@ class Plan:
             return False
         self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype) if units is None else units)
         return True
+
+    def refresh_some(self, values: Array, devices: Index) -> bool:
+        """As `refresh`, where no devices but these (flat numbers in ``values``) were written."""
+        circuit, places = self.circuit, self.places
+        room = values[0, 0].size, *self.scale.numbers, self.limit, circuit.row_cuts, places.row_at, places.column_at
+        return bool(put_some(devices, values.reshape(-1), *room, circuit.matrix.reshape(len(circuit.matrix), -1)))
 
     def _pack(self, values: Array, units: Array) -> None:
         row_cuts, matrix = self.circuit.row_cuts, self.circuit.matrix

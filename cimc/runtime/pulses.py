@@ -68,6 +68,7 @@ class PulseWriter(DeviceState):
 
     def pulse(self, devices: I64, pulses: NDArray[np.int32]) -> Writes:
         """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``)."""
+        self.touched = devices
         worn = _pulse(
             self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.own_seed, self.endurance,
             self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle, self.spread,

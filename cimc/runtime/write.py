@@ -62,6 +62,8 @@ class Writer(Protocol):
     writes: U32
     """Flat."""
     device_seed: int
+    touched: I64
+    """Devices that the last call wrote, by flat numbers."""
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""
@@ -139,7 +141,7 @@ class DeviceState:
 
     Args:
         target: The chip.
-        g_us: The crossbar's conductances, µS, C-contiguous, any shape; changed in place (call `Crossbar.written` after).
+        g_us: The crossbar's conductances, µS, C-contiguous, any shape; changed in place (then tell `Crossbar.written`).
         writes: uint32 counters of the same size, changed in place.
         seed: From `device_seed`.
     """
@@ -149,6 +151,7 @@ class DeviceState:
             raise ValueError("conductances and counters must be contiguous and of one size")
         self.target, self.device = target, target.device
         self.g_us, self.writes = g_us.reshape(-1), writes.reshape(-1)
+        self.touched = np.zeros(0, np.int64)
         self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))
         self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
         self.stuck: NDArray[np.bool_] = np.zeros(0, np.bool_)
@@ -161,6 +164,7 @@ class GaussianWriter(DeviceState):
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
+        self.touched = devices
         programming, timing, n = self.device.programming, self.target.timing, devices.size
         if programming.kind == "gaussian" and self.device.kind == "memristor":
             mean, sigma = np.float32(programming.mean_us), np.float32(programming.sigma_us)

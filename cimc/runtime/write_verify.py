@@ -150,4 +150,5 @@ class VerifyWriter(DeviceState):
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
+        self.touched = devices
         return self.verify(devices, goal_us).writes(self.device.write_verify)

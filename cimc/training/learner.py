@@ -71,10 +71,12 @@ class Learner:
         for name, change in changes.items():
             kind, _, own = name.partition("/")
             if kind == "layer":
-                writes = self.rule.apply(self.states[own], change, self._writers[own])
-                if writes.devices or self.chip.program.target.is_ideal:
+                writer = self._writers[own]
+                done += self.rule.apply(self.states[own], change, writer)
+                if self.chip.program.target.is_ideal:
                     self.chip.crossbars[own].written()
-                done += writes
+                elif writer.touched.size:
+                    self.chip.crossbars[own].written(writer.touched)
             else:
                 value = self.step.parameters[own]
                 self.step.parameters[own] = (value.astype(np.float32) + change).astype(value.dtype)

@@ -202,7 +202,8 @@ def test_conductances_can_be_set_and_written() -> None:
 
 @pytest.mark.parametrize("columns", [3, 70])
 @pytest.mark.parametrize("largest_us", [30.0, 1e6])
-def test_what_was_written_is_read_as_a_chip_that_held_it_from_the_start(columns: int, largest_us: float) -> None:
+@pytest.mark.parametrize("parts", [0, 1, 3])
+def test_what_was_written_is_read_as_a_chip_that_held_it_from_the_start(columns: int, largest_us: float, parts: int) -> None:
     random = np.random.default_rng(0)
     matrix = random.normal(size=(2, 9, columns)).astype(np.float32)
     x = random.normal(size=(5, 18)).astype(np.float32)
@@ -210,7 +211,15 @@ def test_what_was_written_is_read_as_a_chip_that_held_it_from_the_start(columns:
     used, new = (crossbar(chip, matrix, (0, 4, 9), range_ua=20.0, gain=50.0, signed=True) for _ in range(2))
     used.multiply(x, dense(matrix), 0)
     g_us = random.uniform(1, largest_us, used.g_us.shape).astype(np.float32)
-    used.g_us[...] = g_us
-    used.written()
+    if parts:
+        # In several goes, half of all devices, some of them twice.
+        flat = used.g_us.reshape(-1)
+        for devices in np.split(random.choice(flat.size, 3 * (flat.size // 6)), parts):
+            flat[devices] = g_us.reshape(-1)[devices]
+            used.written(devices)
+        g_us = used.g_us.copy()
+    else:
+        used.g_us[...] = g_us
+        used.written()
     new.set_conductances(g_us)
     assert np.array_equal(used.multiply(x, dense(matrix), 0), new.multiply(x, dense(matrix), 0))
