@@ -12,6 +12,7 @@ grow to 0.1 at the largest, 5.4.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any
 
@@ -42,6 +43,7 @@ _Q0, _Q1, _Q2, _Q3 = (_F(c) for c in (3.7651300529, 1.9966250814, -0.4460240400,
 _Q4, _Q5, _Q6 = (_F(c) for c in (-0.1092366383, -0.0953852600, 0.1374857939))
 
 
+@lru_cache(maxsize=1024, typed=True)
 def key(*parts: int | str) -> int:
     """A 64-bit key from names and numbers; different parts give unrelated keys."""
     digest = blake2b(digest_size=8)
