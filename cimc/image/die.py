@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.image.control import registers
-from cimc.image.faults import FaultMap, fault_map
+from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import platform
 from cimc.image.image import Image
 from cimc.image.selftest import check, tests_of
@@ -189,7 +189,7 @@ def check_platform(image: Image, described: Target) -> None:
 
 
 def check_faults(image: Image, given: str | Path | FaultMap | None) -> None:
-    faults = fault_map(given)
+    faults = as_fault_map(given)
     if faults is None:
         return
     made_for = image.fault_map_sha256

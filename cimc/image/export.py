@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import CimcError, FitError
 from cimc.image.build import draft
-from cimc.image.faults import FaultMap, fault_map
+from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
 from cimc.image.image import Image
 from cimc.image.layout import SOURCES
@@ -86,7 +86,7 @@ def export_image(
         raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
     program = chip.trained_program() if isinstance(chip, Chip) else chip
     described = load_target(program.target if target is None else target, settings)
-    faults = _faults(fault_map)
+    faults = as_fault_map(fault_map)
     notes: list[str] = []
     if described.is_ideal:
         raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
@@ -165,10 +165,6 @@ def _around(
             except FitError:
                 continue
         raise error
-
-
-def _faults(given: str | Path | FaultMap | None) -> FaultMap | None:
-    return fault_map(given)
 
 
 def _placed_again(program: Program, copies: Mapping[str, int]) -> Program:

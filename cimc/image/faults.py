@@ -78,7 +78,7 @@ class FaultMap:
         return mask
 
 
-def fault_map(given: str | Path | FaultMap | None) -> FaultMap | None:
+def as_fault_map(given: str | Path | FaultMap | None) -> FaultMap | None:
     """A fault map from whatever the user gave; DataError where the file is none."""
     return FaultMap.load(given) if isinstance(given, str | Path) else given
 
