@@ -90,9 +90,9 @@ def decibels(sqnr_db: float | None, largest_error: float) -> float | str | None:
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
     """A bar on standard error while a terminal looks on; yields the function that advances it."""
-    if not sys.stderr.isatty():
+    if quiet or not sys.stderr.isatty():
         yield lambda _: None
         return
     from rich.console import Console

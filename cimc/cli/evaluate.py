@@ -35,7 +35,7 @@ def evaluate(
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
     announce(program, len(x))
-    with progress("images", len(x)) as advance:
+    with progress("images", len(x), quiet=json) as advance:
         result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance)
     if json:
         print_json(result.to_dict())

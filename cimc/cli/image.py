@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, training_rows
+from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, progress, training_rows
 
 if TYPE_CHECKING:
     from cimc.image.die import Die
@@ -149,7 +149,7 @@ def program(
     from cimc.data import save_npz
 
     image = _load(image_file, require_signature)
-    die = _die(image, seed, chip, fault_map, calibration, programming, error_free)
+    die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
     report = die.programming.to_dict()
     if output is not None:
         save_npz(output, die.programming.arrays())
@@ -186,7 +186,7 @@ def run(
     from cimc.data import load_arrays, save_npz
 
     image = _load(image_file, require_signature)
-    die = _die(image, seed, chip, fault_map, calibration, programming, error_free)
+    die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
     inputs = load_arrays(inputs_file, die.program.inputs, "test")
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
@@ -219,11 +219,22 @@ def _die(
     calibration: Path | None,
     programming: Literal["auto", "write_verify", "gaussian"],
     error_free: bool,
+    quiet: bool,
 ) -> Die:
+    """The image in a die, written while a bar shows how far it is."""
     from cimc.data import load_arrays
 
     data = None if calibration is None else load_arrays(calibration, image.compiled.inputs)
-    return image.program(seed, target=chip, fault_map=fault_map, calibration=data, programming=programming, error_free=error_free)
+    with progress("devices", image.devices, quiet) as advance:
+        return image.program(
+            seed,
+            target=chip,
+            fault_map=fault_map,
+            calibration=data,
+            programming=programming,
+            error_free=error_free,
+            advance=advance,
+        )
 
 
 def _plain(value: object) -> object:

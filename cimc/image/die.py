@@ -8,7 +8,7 @@ reference cells of its own, also where the image lets two layers share a word li
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -129,6 +129,7 @@ def program_die(
     calibration: Mapping[str, Array] | None = None,
     programming: Programming = "auto",
     error_free: bool = False,
+    advance: Callable[[int], None] | None = None,
 ) -> Die:
     """Write an image into a die.
 
@@ -141,6 +142,7 @@ def program_die(
         programming: write_verify: pulse by pulse; gaussian: errors drawn as ``device.programming`` says; auto: the first where
             the target describes its pulses.
         error_free: Every device takes its goal exactly, and none is faulty.
+        advance: Told how many devices were written, a copy of a layer at a time; of all copies they are `Image.devices`.
 
     Returns:
         The chip; its ``programming`` is the report.
@@ -163,7 +165,11 @@ def program_die(
     reports: dict[str, LayerReport] = {}
     held: dict[str, tuple[Devices, ...]] = {}
     for number, layer in enumerate(image.layers):
-        written = [_write(image, number, copy, described, seed, method) for copy in range(image.copies(number))]
+        written = []
+        for copy in range(image.copies(number)):
+            written.append(_write(image, number, copy, described, seed, method))
+            if advance is not None:
+                advance(written[-1][0].g_us.size)
         held[layer.name] = tuple(devices for devices, _ in written)
         first, *others = (report for _, report in written)
         reports[layer.name] = replace(first, copies=tuple(others))

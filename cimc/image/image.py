@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,6 +73,7 @@ class Image:
         calibration: Mapping[str, Array] | None = None,
         programming: Literal["auto", "write_verify", "gaussian"] = "auto",
         error_free: bool = False,
+        advance: Callable[[int], None] | None = None,
     ) -> Die:
         """Write this image into another die; see `cimc.image.die.program_die`."""
         from cimc.image.die import program_die
@@ -85,6 +86,7 @@ class Image:
             calibration=calibration,
             programming=programming,
             error_free=error_free,
+            advance=advance,
         )
 
     @property
@@ -225,6 +227,12 @@ class Image:
     def copies(self, layer: int) -> int:
         """Copies of a layer that work at once."""
         return int(self.sections["LAYR"][layer]["copies"])
+
+    @property
+    def devices(self) -> int:
+        """Devices of all copies of all layers, without unit columns."""
+        matrices = (layer.groups * layer.rows * layer.columns * self.copies(n) for n, layer in enumerate(self.layers))
+        return self.target.planes * sum(matrices)
 
     def goals(self, layer: int, copy: int = 0) -> Devices:
         """What the devices of one copy of a layer are to hold, and how the digital side combines them."""

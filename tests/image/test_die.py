@@ -51,6 +51,14 @@ def test_write_verify_reports_every_cell() -> None:
     assert writes.energy_nj == pytest.approx(0.25 * writes.pulses + 0.5 * writes.reads)
 
 
+def test_writing_tells_how_far_it_is() -> None:
+    program = cimc.compile(network(64, 64, 2), exact(array__rows=64, array__columns=64))
+    image, told = cimc.export_image(program, copies={"first": 3}), []
+    die = image.program(advance=told.append)
+    assert len(told) == sum(len(report.all) for report in die.programming.layers.values())
+    assert sum(told) == image.devices == sum(copy.success.size for r in die.programming.layers.values() for copy in r.all)
+
+
 def test_what_the_target_does_not_give_is_null() -> None:
     pulses = large().program().programming.to_dict()["totals"]
     assert pulses["pulses"] > 0
