@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from cimc.ir.program import Program
     from cimc.training.trainer import Trainer
 
-#: Images that input scales and ADC ranges of a model are first chosen on; training chooses them again on the chip.
-_CALIBRATION = 256
-
 
 def train(
     model: Annotated[
@@ -241,7 +238,7 @@ def _program(model: Path, target: str | None, settings: list[str] | None, data: 
     from cimc.passes.lower import value_spec
 
     inputs = [value_spec(value) for value in load_model(model).model.graph.inputs]
-    calibration = None if data is None or len(inputs) != 1 else data.calibration(inputs[0], _CALIBRATION)
+    calibration = None if data is None or len(inputs) != 1 else data.calibration(inputs[0])
     state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings)
     for text in state.notes:
         note(f"note: {text}")

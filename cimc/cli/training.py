@@ -25,10 +25,10 @@ class Data:
 
         self.path, self.arrays = path, read_npz(path)
 
-    def calibration(self, spec: ValueSpec, images: int) -> dict[str, NDArray[Any]] | None:
-        """The first images for the only input of a model; None: the file has none under ``x``."""
+    def calibration(self, spec: ValueSpec) -> dict[str, NDArray[Any]] | None:
+        """The images for the only input of a model; None: the file has none under ``x``."""
         key = self._key("x", "train")
-        return {spec.name: self._ready(self.arrays[key][:images], key, spec)} if key in self.arrays else None
+        return {spec.name: self._ready(self.arrays[key], key, spec)} if key in self.arrays else None
 
     def train(self, program: Program) -> tuple[Any, Any]:
         """Images (or inputs by name) and labels; None where there are no labels.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,19 +23,6 @@ Array = NDArray[Any]
 
 #: Images looked at together before training.
 _CHUNK = 4096
-
-
-class Source(Protocol):
-    """Batches of a run."""
-
-    steps_per_epoch: int | None
-    """None: until the source ends."""
-
-    def epoch(self, number: int, start: int) -> Iterator[Batch]:
-        """Batches of epoch ``number`` (from 0), without the first ``start``."""
-
-    def fingerprint(self) -> str:
-        """Tells other data apart."""
 
 
 @dataclass
@@ -84,7 +71,7 @@ class Arrays:
         self._ready = ready
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
-        """See `Source`."""
+        """Batches of epoch ``number`` (from 0), without the first ``start``."""
         for step in range(start, self.steps_per_epoch):
             if self.per_epoch:
                 first = (number * self.per_epoch + step) * self.batch
@@ -97,8 +84,12 @@ class Arrays:
         """As many images with their labels, or all: the first of the random order."""
         return self.taken(self._pass(0)[:count])
 
+    def calibration(self, count: int) -> Batch | None:
+        """What ranges are chosen on, at most ``count`` images; None where the model fixes its batch: the present one serves."""
+        return None if self.feed.fixed_batch else self.some(count)
+
     def fingerprint(self) -> str:
-        """Shapes, and a checksum of the ends."""
+        """Tells other data apart: shapes, and a checksum of the ends."""
         sums = [f"{self.batch},{self.per_epoch},{self.seed}"]
         for array in (*self.x.values(), *(() if self.y is None else (self.y,))):
             ends = np.ascontiguousarray(array[:64]).tobytes() + np.ascontiguousarray(array[-64:]).tobytes()
@@ -154,7 +145,7 @@ class Stream:
                 raise CimcError("an iterator has no end that could close an epoch", fix="give steps_per_epoch")
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
-        """See `Source`."""
+        """Batches of epoch ``number`` (from 0), without the first ``start``."""
         if self._running is not None:
             per = self.steps_per_epoch or 0
             while self._drawn < number * per + start:
@@ -176,8 +167,12 @@ class Stream:
                 yield self._ready(item, number, done)
             done += 1
 
+    def calibration(self, count: int) -> Batch | None:
+        """None: of a stream the present batch serves."""
+        return None
+
     def fingerprint(self) -> str:
-        """Nothing is known of it."""
+        """Tells other data apart, as far as that can be: nothing is known of the images."""
         return f"stream,{self.steps_per_epoch}"
 
     def _next(self, source: Iterator[Any]) -> Any:

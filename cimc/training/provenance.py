@@ -11,7 +11,7 @@ from cimc.ir.program import Program
 from cimc.targets.description import figures_of
 
 
-def with_training(program: Program, settings: Mapping[str, Any], init: str, run: Mapping[str, Any]) -> Program:
+def with_training(program: Program, settings: Mapping[str, Any], init: str, run: Mapping[str, Any], calibration: str) -> Program:
     """The program with ``provenance.training``, in which ``continues`` is the training that this one goes on from.
 
     Args:
@@ -19,6 +19,7 @@ def with_training(program: Program, settings: Mapping[str, Any], init: str, run:
         settings: Of the trainer.
         init: What W and devices began as.
         run: Of the call: epochs and data.
+        calibration: What input gains and ADC ranges are chosen on.
     """
     target, before = program.target, program.provenance.training
     own = {name.replace(" ", "_"): value for name, value in settings.items() if name != "model"}
@@ -31,5 +32,6 @@ def with_training(program: Program, settings: Mapping[str, Any], init: str, run:
     }
     training = {**own, **chosen, **run, **({} if before is None else {"continues": before})}
     text = to_json(training, inf_nan_mode="null", fallback=lambda value: getattr(value, "tolist", value.__str__)())
-    provenance = program.provenance.model_copy(update={"training": from_json(text)})
+    basis = {} if target.is_ideal else {"calibration": f"on the chip, {calibration}"}
+    provenance = program.provenance.model_copy(update={"training": from_json(text), **basis})
     return program.model_copy(update={"provenance": provenance})

@@ -129,9 +129,8 @@ class Run:
             callback.on_step(self.trainer, row)
 
     def _choose(self, form: Form, batch: Batch | None = None) -> None:
-        """Choose ranges anew, on many images where the data are arrays; else on a batch, if there is one."""
-        if isinstance(self.source, Arrays) and self.source.feed.fixed_batch is None:
-            batch = self.source.some(self.trainer.calibration_images)
+        """Choose ranges anew, on as many images as the source has for that; else on a batch, if there is one."""
+        batch = self.source.calibration(self.trainer.calibration_images) or batch
         if batch is not None:
             self.training.ranges.choose(form, batch)
 

@@ -31,7 +31,7 @@ from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
 from cimc.training.step import Step, training_program
-from cimc.training.training import Training
+from cimc.training.training import Training, size_of
 
 Update = Literal["threshold", "residual", "naive"]
 
@@ -168,7 +168,7 @@ class Trainer:
         """
         batch = self._ready(x, y)
         if not self._told:
-            self._tell({})
+            self._tell({}, "the present batch")
         return self._training.advance([batch], self._lr if lr is None else lr).loss
 
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
@@ -231,7 +231,12 @@ class Trainer:
         self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
-        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()})
+        images = source.calibration(self.calibration_images)
+        basis = f"{size_of(images)} training images" if images else "the present batch"
+        ranges = f"input gains and ADC ranges are chosen on the chip, from {basis}"
+        if not (self.chip.program.target.is_ideal or ranges in self.notes):
+            self.notes.append(ranges)
+        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()}, basis)
         told = [*self.callbacks, *callbacks]
         run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps)
         if checkpoint is not None:
@@ -251,9 +256,10 @@ class Trainer:
         )
         self._training.learner, self._init = self._learner_from("devices"), "devices"
 
-    def _tell(self, run: Mapping[str, Any]) -> None:
+    def _tell(self, run: Mapping[str, Any], calibration: str) -> None:
         """Let the chip's program say how it is trained."""
-        self.chip.program, self._told = with_training(self.chip.program, self._settings, self._init, run), True
+        self.chip.program = with_training(self.chip.program, self._settings, self._init, run, calibration)
+        self._told = True
 
     def evaluate(self, x: Inputs, y: Any = None, batch: int = 256) -> dict[str, Any]:
         """Loss and accuracy on the chip in inference form; ``accuracy`` is null where the loss is no classification.

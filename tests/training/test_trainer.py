@@ -442,6 +442,18 @@ def test_the_weights_given_by_name_stay_even_if_they_know_nothing() -> None:
     np.testing.assert_allclose(t.weights()["w2"], before, atol=1e-4)
 
 
+@pytest.mark.parametrize(("most", "used"), [(16, "16 training images"), (64, "32 training images")])
+def test_it_says_how_many_images_ranges_are_chosen_from(most: int, used: str) -> None:
+    t = trainer(chip(), calibration_images=most)
+    history = t.fit(X, Y, epochs=1)
+    assert f"input gains and ADC ranges are chosen on the chip, from {used}" in history.notes
+    assert t.program().provenance.calibration == f"on the chip, {used}"
+    t.fit(lambda epoch: [(X, Y)], epochs=1)
+    assert t.program().provenance.calibration == "on the chip, the present batch"
+    exact = trainer(chip("ideal"))  # it has no ranges
+    assert not any("ranges" in note for note in exact.fit(X, Y, epochs=1).notes)
+
+
 def test_ranges_are_chosen_for_the_form_that_runs() -> None:
     """After one step the running variance is a tenth of the batch's: outputs of the norm are 3 times as large in inference."""
     undropped = NORMED.replace("r = Constant <value_float = 0.25> ()  d = Dropout (c, r)  f = Flatten (d)", "f = Flatten (c)")
