@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cimc.errors import ArtifactError, DataError, RunError, TargetError
 from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
 from cimc.targets.description import Target
-from cimc.training.optimizers import finite
+from cimc.training.gradients import finite
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]

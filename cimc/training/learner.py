@@ -13,7 +13,8 @@ from cimc.ir.program import InputCoding, Program
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
-from cimc.training.optimizers import Optimizer, clip_gradients, finite
+from cimc.training.gradients import clip_gradients, finite
+from cimc.training.optimizers import Optimizer
 from cimc.training.rules.registry import Rule
 from cimc.training.step import Step, StepResult
 from cimc.training.trained import trained_initializers, with_initializers

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from math import inf, isfinite, sqrt
+from math import inf, sqrt
 from typing import Any
 
 import numpy as np
@@ -52,28 +52,6 @@ def _adam(
         second = beta2 * v[i] + rest2 * gradient * gradient
         m[i], v[i] = first, second
         out[i] = -rate * first / (np.sqrt(second) * root + epsilon) - decoupled * w[i]
-
-
-@njit(cache=True, nogil=True)
-def _sum_of_squares(g: F32) -> float:
-    total = 0.0
-    for i in range(g.size):
-        total += np.float64(g[i]) * np.float64(g[i])
-    return total
-
-
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
-def _vanishes(g: F32) -> bool:
-    """Zero times a finite number is zero, times any other NaN."""
-    total = np.float32(0)
-    for i in range(g.size):
-        total += g[i] * np.float32(0)
-    return bool(total == 0)
-
-
-def finite(array: NDArray[Any]) -> bool:
-    """Whether no element, as float32, is NaN or infinite."""
-    return bool(_vanishes(_flat(array)))
 
 
 def _flat(array: NDArray[Any]) -> F32:
@@ -234,16 +212,3 @@ def create(name: str, **options: Any) -> Optimizer:
         CimcError: No such optimizer or option, or a value out of range.
     """
     return made(chosen(OPTIMIZERS, name, "optimizer"), "optimizer", (), options)
-
-
-def clip_gradients(gradients: Mapping[str, NDArray[Any]], max_norm: float) -> tuple[dict[str, F32], float]:
-    """Gradients scaled so that their global 2-norm is at most ``max_norm``, and the norm before.
-
-    The sum is in float64 and in a fixed order. A norm that is not finite scales nothing: the caller sees it and stops.
-    """
-    within("max_norm", max_norm, 0, inf)
-    clipped = {name: np.asarray(g, np.float32, order="C") for name, g in gradients.items()}
-    norm = sqrt(sum(_sum_of_squares(g.reshape(-1)) for g in clipped.values()))
-    if isfinite(norm) and norm > max_norm:
-        clipped = {name: g * _F(max_norm / norm) for name, g in clipped.items()}
-    return clipped, norm

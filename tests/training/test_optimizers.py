@@ -5,6 +5,7 @@ import pytest
 
 from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.training import optimizers
+from cimc.training.gradients import clip_gradients, finite
 
 SHAPES = {"conv.weight": (4, 1, 5, 5), "conv.bias": (4,), "scale": ()}
 LR = 4e-3
@@ -123,16 +124,16 @@ def test_a_gradient_must_fit_its_parameter():
 def test_clipping_scales_to_the_norm_and_keeps_directions():
     gradients = arrays(5)
     flat = np.concatenate([g.reshape(-1) for g in gradients.values()]).astype(np.float64)
-    clipped, norm = optimizers.clip_gradients(gradients, 0.5)
+    clipped, norm = clip_gradients(gradients, 0.5)
     assert norm == pytest.approx(np.linalg.norm(flat))
     after = np.concatenate([g.reshape(-1) for g in clipped.values()])
     np.testing.assert_allclose(after, flat * 0.5 / norm, rtol=1e-5)
-    same, _ = optimizers.clip_gradients(gradients, 2 * norm)
+    same, _ = clip_gradients(gradients, 2 * norm)
     assert all(np.array_equal(same[n], gradients[n]) for n in SHAPES)
 
 
 def test_clipping_reports_a_norm_that_is_not_finite():
-    _, norm = optimizers.clip_gradients({"w": np.float32([1, np.nan])}, 1.0)
+    _, norm = clip_gradients({"w": np.float32([1, np.nan])}, 1.0)
     assert np.isnan(norm)
 
 
@@ -154,13 +155,13 @@ def test_a_stateless_optimizer_forgets_what_came_before(kind, options):
 def test_one_number_that_is_not_finite_is_found_wherever_it_stands(value, where):
     largest = np.finfo(np.float32).max
     array = np.resize(np.array([largest, largest, -largest, 0, -0.0, 1e-45], np.float32), 101)  # their sum is infinite
-    assert optimizers.finite(array)
+    assert finite(array)
     array[where] = value
-    assert not optimizers.finite(array)
+    assert not finite(array)
 
 
 def test_what_float32_cannot_hold_is_not_finite():
-    assert optimizers.finite(np.array([[1e38]]))
+    assert finite(np.array([[1e38]]))
     with np.errstate(over="ignore"):
-        assert not optimizers.finite(np.array([[1e39]]))
-    assert optimizers.finite(np.zeros(0, np.float32))
+        assert not finite(np.array([[1e39]]))
+    assert finite(np.zeros(0, np.float32))
