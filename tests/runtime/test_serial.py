@@ -1,0 +1,76 @@
+"""Work on our own threads: each task once, errors where results are asked for, nested work, forked processes."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+import time
+
+import pytest
+
+from cimc.runtime.serial import parallel, start
+
+
+def test_each_task_is_done_once_and_results_stand_in_their_order() -> None:
+    done: list[int] = []
+
+    def work(task: int) -> int:
+        time.sleep(0.001 * (task % 3))
+        done.append(task)
+        return task * task
+
+    assert parallel(work, 20, 4) == [n * n for n in range(20)]
+    assert sorted(done) == list(range(20))
+
+
+def test_another_thread_takes_part() -> None:
+    # Both wait for each other: one thread alone would never pass.
+    meeting = threading.Barrier(2)
+    assert sorted(parallel(lambda _: meeting.wait(timeout=30), 2, 2)) == [0, 1]
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_an_error_comes_out_after_no_task_runs_any_more(number: int) -> None:
+    running: list[int] = []
+
+    def work(task: int) -> None:
+        running.append(task)
+        time.sleep(0.005)
+        running.remove(task)
+        if task == 1:
+            raise ValueError("task 1")
+
+    with pytest.raises(ValueError, match="task 1"):
+        parallel(work, 6, number)
+    assert running == []
+
+
+def test_work_may_ask_for_work() -> None:
+    def outer(task: int) -> int:
+        return sum(parallel(lambda inner: 10 * task + inner, 3, 3))
+
+    assert parallel(outer, 4, 2) == [3 + 30 * task for task in range(4)]
+
+
+def test_what_was_started_first_does_not_keep_later_work_waiting() -> None:
+    held = threading.Event()
+    first = start(lambda _: held.wait(timeout=30), 1)
+    assert parallel(lambda task: task, 5, 2) == [0, 1, 2, 3, 4]
+    held.set()
+    assert first.results() == [True]
+
+
+def _sum_in_child(queue: multiprocessing.Queue[int]) -> None:
+    queue.put(sum(parallel(lambda task: task, 10, 2)))
+
+
+def test_a_forked_process_has_threads_of_its_own() -> None:
+    parallel(lambda task: task, 4, 2)
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_sum_in_child, args=(queue,))
+    child.start()
+    try:
+        assert queue.get(timeout=30) == 45
+    finally:
+        child.join(timeout=30)
