@@ -19,7 +19,7 @@ from cimc.errors import FitError, RunError
 from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
-from cimc.runtime import rng, windows
+from cimc.runtime import im2col, rng
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
@@ -231,7 +231,7 @@ class Crossbar:
         self._count(images * where.positions)
         out: Array
         if isinstance(geometry, ConvTranspose):
-            added = windows.fold(y.reshape(images, total, where.positions), Window.of(geometry, x.shape))
+            added = im2col.fold(y.reshape(images, total, where.positions), Window.of(geometry, x.shape))
             out = added.reshape(*added.shape[:2], *geometry.resolved(x.shape[2:])[1])
             if offset is not None:
                 per_channel = offset.reshape(out.shape[1], -1)[:, 0].astype(dtype)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
-from cimc.runtime import windows
+from cimc.runtime import im2col
 from cimc.runtime.planes import Window
 
 Array = NDArray[Any]
@@ -40,7 +40,7 @@ def output_vectors(dy: Array, geometry: Dense | Conv | ConvTranspose, x_shape: S
         rows = dy.transpose(np.argsort(geometry.output_perm)).reshape(images, positions, groups, columns)
         return np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
     if isinstance(geometry, ConvTranspose):
-        dy = windows.unfold(_flat(dy), Window.of(geometry, x_shape))
+        dy = im2col.unfold(_flat(dy), Window.of(geometry, x_shape))
     return np.ascontiguousarray(dy).reshape(images, groups, columns, positions)
 
 
@@ -50,7 +50,7 @@ def input_gradient(vectors: Array, geometry: Dense | Conv | ConvTranspose, x_sha
         order = geometry.input_perm
         return vectors.swapaxes(1, 2).reshape([x_shape[a] for a in order]).transpose(np.argsort(order))
     if isinstance(geometry, Conv):
-        vectors = windows.fold(vectors, Window.of(geometry, x_shape))
+        vectors = im2col.fold(vectors, Window.of(geometry, x_shape))
     return vectors.reshape(x_shape)
 
 

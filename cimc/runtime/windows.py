@@ -1,4 +1,4 @@
-"""The backward pass of windows, an image at a time, by the tiles of `cimc.runtime.tiles` over images laid out by `planes`.
+"""Products of the backward pass of windows, an image at a time: by the tiles of `tiles`, over images laid out by `planes`.
 
 Positions are laid out at the image's pitch where they are what vectors run along; between their lines there are zeros, or what
 is left out in the end.
@@ -104,36 +104,6 @@ def _correlate(
             copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], *placed)
 
 
-@njit(cache=True, nogil=True)
-def _fold(vectors: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
-    """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
-    starts, goals, runs, _, _ = placed
-    y, outs = np.empty(plane, out.dtype), out.reshape(-1)
-    for n in range(first, end):
-        for c in range(out.shape[1]):
-            y[:] = 0
-            for k in range(at.size):
-                values = vectors[n, c * at.size + k]
-                for i in range(runs.size):
-                    goal, source = y[at[k] + starts[i] :], values[goals[i] :]
-                    for p in range(runs[i]):
-                        goal[p] += source[p]
-            copy(y, 0, outs, (n * out.shape[1] + c) * out.shape[2], 1, plane, out.shape[2], *lines)
-
-
-@njit(cache=True, nogil=True)
-def _unfold(image: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
-    """Images ``first`` to ``end``: ``out[n, (channel, kernel element), position]``."""
-    channels, positions = image.shape[1], out.shape[2]
-    x, images, outs = np.zeros(plane, image.dtype), image.reshape(-1), out.reshape(-1)
-    for n in range(first, end):
-        for c in range(channels):
-            copy(images, (n * channels + c) * image.shape[2], x, 0, 1, image.shape[2], plane, *lines)
-            for k in range(at.size):
-                goal_at = ((n * channels + c) * at.size + k) * positions
-                copy(x, at[k], outs, goal_at, 1, plane, positions, *placed)
-
-
 def _parts(images: int, most: int = _PARTS) -> list[tuple[int, int]]:
     parts = max(1, min(images, most))
     return [(images * n // parts, images * (n + 1) // parts) for n in range(parts)]
@@ -191,7 +161,7 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
             factors, tiles, flat, first, end, out_rows, where.plane, where.span, where.lines.back, where.placed.back, out
         )  # fmt: skip
 
-    _each(part, len(flat))
+    each(part, len(flat))
     return out
 
 
@@ -213,42 +183,11 @@ def product(weights: Array, image: Array, window: Window) -> Array:
             where.placed.there, out,
         )  # fmt: skip
 
-    _each(part, len(image))
+    each(part, len(image))
     return out
 
 
-def fold(vectors: Array, window: Window) -> Array:
-    """``[images, channels, pixels]``: windows added up where they lie, col2im; in order of kernel elements.
-
-    Args:
-        vectors: ``[images, channels * kernel, positions]``, contiguous.
-        window: How they lie.
-    """
-    where = laid(window)
-    out = np.empty((len(vectors), vectors.shape[1] // where.at.size, prod(window.image)), vectors.dtype)
-    _each(
-        lambda first, end: _fold(vectors, first, end, where.at, where.plane, where.lines.back, where.placed.there, out),
-        len(vectors),
-    )
-    return out
-
-
-def unfold(image: Array, window: Window) -> Array:
-    """``[images, channels * kernel, positions]``: the windows of an image, im2col.
-
-    Args:
-        image: ``[images, channels, pixels]``, contiguous.
-        window: How they lie.
-    """
-    where = laid(window)
-    out = np.empty((len(image), image.shape[1] * where.at.size, prod(window.positions)), image.dtype)
-    _each(
-        lambda first, end: _unfold(image, first, end, where.at, where.plane, where.lines.there, where.placed.there, out),
-        len(image),
-    )
-    return out
-
-
-def _each(part: Callable[[int, int], None], images: int) -> None:
+def each(part: Callable[[int, int], None], images: int) -> None:
+    """Run ``part(first, end)`` on all images, in parts that threads take."""
     parts = _parts(images)
     parallel(lambda n: part(*parts[n]), len(parts))

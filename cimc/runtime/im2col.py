@@ -1,0 +1,78 @@
+"""col2im and im2col, an image and a channel at a time, over planes laid out by `planes`."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime.planes import Window, copy, laid
+from cimc.runtime.windows import each
+
+Array = NDArray[Any]
+Index = NDArray[np.int64]
+
+
+@njit(cache=True, nogil=True)
+def _fold(vectors: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
+    """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
+    starts, goals, runs, _, _ = placed
+    y, outs = np.empty(plane, out.dtype), out.reshape(-1)
+    for n in range(first, end):
+        for c in range(out.shape[1]):
+            y[:] = 0
+            for k in range(at.size):
+                values = vectors[n, c * at.size + k]
+                for i in range(runs.size):
+                    goal, source = y[at[k] + starts[i] :], values[goals[i] :]
+                    for p in range(runs[i]):
+                        goal[p] += source[p]
+            copy(y, 0, outs, (n * out.shape[1] + c) * out.shape[2], 1, plane, out.shape[2], *lines)
+
+
+@njit(cache=True, nogil=True)
+def _unfold(image: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
+    """Images ``first`` to ``end``: ``out[n, (channel, kernel element), position]``."""
+    channels, positions = image.shape[1], out.shape[2]
+    x, images, outs = np.zeros(plane, image.dtype), image.reshape(-1), out.reshape(-1)
+    for n in range(first, end):
+        for c in range(channels):
+            copy(images, (n * channels + c) * image.shape[2], x, 0, 1, image.shape[2], plane, *lines)
+            for k in range(at.size):
+                goal_at = ((n * channels + c) * at.size + k) * positions
+                copy(x, at[k], outs, goal_at, 1, plane, positions, *placed)
+
+
+def fold(vectors: Array, window: Window) -> Array:
+    """``[images, channels, pixels]``: windows added up where they lie, col2im; in order of kernel elements.
+
+    Args:
+        vectors: ``[images, channels * kernel, positions]``, contiguous.
+        window: How they lie.
+    """
+    where = laid(window)
+    out = np.empty((len(vectors), vectors.shape[1] // where.at.size, prod(window.image)), vectors.dtype)
+    each(
+        lambda first, end: _fold(vectors, first, end, where.at, where.plane, where.lines.back, where.placed.there, out),
+        len(vectors),
+    )
+    return out
+
+
+def unfold(image: Array, window: Window) -> Array:
+    """``[images, channels * kernel, positions]``: the windows of an image, im2col.
+
+    Args:
+        image: ``[images, channels, pixels]``, contiguous.
+        window: How they lie.
+    """
+    where = laid(window)
+    out = np.empty((len(image), image.shape[1] * where.at.size, prod(window.positions)), image.dtype)
+    each(
+        lambda first, end: _unfold(image, first, end, where.at, where.plane, where.lines.there, where.placed.there, out),
+        len(image),
+    )
+    return out
