@@ -7,13 +7,47 @@ from math import prod
 from typing import Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.program import Layer
-from cimc.runtime import kernels, narrow
+from cimc.runtime.gather import LANES
+from cimc.runtime.rng import Scalar
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
+
+PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
+    """DAC codes of a flat input: ``clip(rint(x * gain), low, high)``.
+
+    Args:
+        x: ``[n]``, real.
+        gain: Codes per unit of input.
+        low: Lowest code.
+        high: Highest code.
+        mode: PLAIN; TWO_PHASE: positive codes into ``out[0]``, negative ones into ``out[1]``; OFFSET: ``low`` is code 0.
+        out: ``[phases, n]``, unsigned, or signed where PLAIN codes may be negative.
+
+    Returns:
+        Inputs that were clipped.
+    """
+    clips = 0
+    for i in range(x.size):
+        code = np.rint(np.float64(x[i]) * gain)
+        clips += (code > high) | (code < low)
+        code = min(max(code, low), high)
+        if mode == TWO_PHASE:
+            out[0, i] = np.int32(max(code, 0.0))
+            out[1, i] = np.int32(max(-code, 0.0))
+        elif mode == OFFSET:
+            out[0, i] = np.int32(code - low)
+        else:
+            out[0, i] = np.int32(code)
+    return clips
 
 
 @dataclass(frozen=True)
@@ -23,7 +57,7 @@ class Coding:
     gain: float
     """Codes per unit of input."""
     mode: int
-    """`kernels.PLAIN`, `kernels.TWO_PHASE` or `kernels.OFFSET`."""
+    """`PLAIN`, `TWO_PHASE` or `OFFSET`."""
     low: float
     high: float
     bits: int | None
@@ -52,13 +86,13 @@ class Coding:
         weights = np.exp2(np.arange(bits, dtype=np.float64)) if per_bit else np.ones(1)
         full, largest = (1.0, 1) if per_bit else (2.0**bits, 2**bits - 1)
         top, half = 2.0**bits - 1, 2.0 ** (bits - 1)
-        mode, low, high, shift = kernels.PLAIN, -half, half - 1, 0.0
+        mode, low, high, shift = PLAIN, -half, half - 1, 0.0
         if not layer.coding.signed:
             low, high = 0.0, top
         elif target.dac.signed == "two_phase":
-            mode, low, high, weights = kernels.TWO_PHASE, -top, top, np.concatenate([weights, -weights])
+            mode, low, high, weights = TWO_PHASE, -top, top, np.concatenate([weights, -weights])
         elif target.dac.signed == "offset":
-            mode, shift = kernels.OFFSET, half
+            mode, shift = OFFSET, half
         else:
             weights[-1] *= -1
         return cls(gain, mode, low, high, bits, per_bit, weights, full, largest, shift)
@@ -66,19 +100,19 @@ class Coding:
     @property
     def polarities(self) -> int:
         """Tile operations a position takes."""
-        return 2 if self.mode == kernels.TWO_PHASE else 1
+        return 2 if self.mode == TWO_PHASE else 1
 
     def apply(self, x: Array) -> tuple[Array, int]:
         """Codes of contiguous inputs, phases in front, and how many inputs were clipped."""
         if self.bits is None:
             drive = x if self.gain == 1 else x * x.dtype.type(self.gain)
-            phases = np.stack([np.maximum(drive, 0), np.maximum(-drive, 0)]) if self.mode == kernels.TWO_PHASE else drive[None]
+            phases = np.stack([np.maximum(drive, 0), np.maximum(-drive, 0)]) if self.mode == TWO_PHASE else drive[None]
             return phases, 0
         kind: Any = np.uint8 if self.bits <= 8 else np.uint16
-        if self.mode == kernels.PLAIN and self.low < 0:
+        if self.mode == PLAIN and self.low < 0:
             kind = np.int32
         codes = room((self.polarities, x.size), kind)
-        clips = kernels.quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
+        clips = quantise(x.reshape(-1), self.gain, self.low, self.high, self.mode, codes)
         if self.per_bit:
             bits = room((self.polarities, self.bits, x.size), np.uint8)
             np.bitwise_and(codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None], 1, out=bits, casting="unsafe")
@@ -89,4 +123,4 @@ class Coding:
 def room(shape: tuple[int, ...], kind: Any) -> Array:
     """An empty array of codes with what `narrow.read` wants behind it."""
     size = prod(shape)
-    return np.empty(size + narrow.LANES, kind)[:size].reshape(shape)
+    return np.empty(size + LANES, kind)[:size].reshape(shape)

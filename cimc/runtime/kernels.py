@@ -1,13 +1,13 @@
-"""Compiled kernels of the crossbars: inputs to codes, and the read of a block of rows.
+"""The compiled read of a crossbar layer, a block of rows at a time, and what other reads share with it.
 
-`read` does a block of rows at a time: gather codes, multiply by the conductances of a row slice, then in the same cache-hot
-block read noise, ADC and the digital sum. Codes and conductance grid steps are integers whose products stay exact, so
-neither blocks nor threads change a byte; noise is keyed by image, position, phase, slice and device column.
+`read` gathers codes, multiplies them by the conductances of a row slice, then does read noise, ADC and the digital sum in the
+same cache-hot block. Codes and conductance grid steps are integers whose products stay exact, so neither blocks nor threads
+change a byte; noise is keyed by image, position, phase, slice and device column.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numba import njit, types
@@ -15,100 +15,13 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
+from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.rng import Scalar
 
 Array = NDArray[Any]
 
-PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
 #: Of what kernels alone call: no entry for other callers to compile, no test for divisions by 0.
 INNER: dict[str, Any] = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
-
-
-class Circuit(NamedTuple):
-    """What a read takes of a layer."""
-
-    matrix: Array
-    """``[groups, n]``: panels of each row slice and block of columns, see `gemm`; int16 grid steps, or floats. Of a narrow
-    layer ``[groups, device columns and more, rows]``, see `narrow.read`."""
-    starts: Array
-    """``[slices, blocks]``: where each of those starts; ``[slices]`` of a narrow layer: their first values in a row."""
-    row_cuts: Array
-    """Row slices."""
-    blocks: Array
-    """``[blocks, 4]``: first and end weight column, first and end unit column."""
-    alpha: Array
-    """``[groups, slices, planes, columns]``, float64, like the digital sums."""
-    unit: Array
-    """The unit column's ``[groups, slices, columns]``; no columns where there is none."""
-    unit_of_column: Array
-    """``[columns]``."""
-    phase_weight: Array
-    """``[phases]``."""
-    constants: Array
-    """LSB per unit of code sum, LSB per unit of grid sum, LSB**2 of noise per unit of the codes' sum of squares, LSB**2 of
-    noise of a conversion, highest ADC code (0: no ADC; -1: neither scale nor noise either)."""
-
-
-class Inputs(NamedTuple):
-    """What a layer's word lines see, and the noise of it."""
-
-    codes: Array
-    """``[phases, images, image size]``: codes, or real inputs, in the dtype of a matrix of floats."""
-    base: Array
-    """``[positions]``, see `unfold.Unfolding`."""
-    line_ends: Array
-    """The same shape."""
-    row_offset: Array
-    """``[rows]``."""
-    group_stride: int
-    """Values between two groups' inputs."""
-    seed: Any
-    """Key of chip, layer and direction, uint64."""
-    first_image: int
-    """Number of the first image."""
-
-
-class Outputs(NamedTuple):
-    """Where products go."""
-
-    scale: Array
-    """``[groups * columns]``, float64: digital factor."""
-    offset: Array
-    """The same shape, added after it."""
-    y: Array
-    """Flat."""
-    strides: tuple[int, int, int]
-    """Of image, position and column in ``y``."""
-
-
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
-    """DAC codes of a flat input: ``clip(rint(x * gain), low, high)``.
-
-    Args:
-        x: ``[n]``, real.
-        gain: Codes per unit of input.
-        low: Lowest code.
-        high: Highest code.
-        mode: PLAIN; TWO_PHASE: positive codes into ``out[0]``, negative ones into ``out[1]``; OFFSET: ``low`` is code 0.
-        out: ``[phases, n]``, unsigned, or signed where PLAIN codes may be negative.
-
-    Returns:
-        Inputs that were clipped.
-    """
-    clips = 0
-    for i in range(x.size):
-        code = np.rint(np.float64(x[i]) * gain)
-        clips += (code > high) | (code < low)
-        code = min(max(code, low), high)
-        if mode == TWO_PHASE:
-            out[0, i] = np.int32(max(code, 0.0))
-            out[1, i] = np.int32(max(-code, 0.0))
-        elif mode == OFFSET:
-            out[0, i] = np.int32(code - low)
-        else:
-            out[0, i] = np.int32(code)
-    return clips
 
 
 @njit(inline="always")

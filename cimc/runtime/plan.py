@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm, kernels, narrow
+from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
-from cimc.runtime.kernels import Circuit
+from cimc.runtime.gather import LANES
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
@@ -204,11 +205,11 @@ class Plan:
             # One form of codes a matrix: each more is a kernel to compile.
             codes = codes.astype(matrix.dtype, copy=False)
         key = np.uint64(seed & (2**64 - 1))
-        inputs = kernels.Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
+        inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
         way = self._across if matrix.ndim == 3 else self._along
-        return way(inputs, kernels.Outputs(factor, constant, y, strides), total, number)
+        return way(inputs, Outputs(factor, constant, y, strides), total, number)
 
-    def _along(self, inputs: kernels.Inputs, outputs: kernels.Outputs, total: int, number: int) -> int:
+    def _along(self, inputs: Inputs, outputs: Outputs, total: int, number: int) -> int:
         """Vectors along columns."""
         matrix = self.circuit.matrix
         columns_of_blocks = len(self.circuit.blocks) * len(matrix)
@@ -222,13 +223,13 @@ class Plan:
 
         return _spread(part, -(-total // height) * columns_of_blocks, number)
 
-    def _across(self, inputs: kernels.Inputs, outputs: kernels.Outputs, total: int, number: int) -> int:
+    def _across(self, inputs: Inputs, outputs: Outputs, total: int, number: int) -> int:
         """Vectors along positions, in a narrow layer."""
         _, _, planes, columns = self.circuit.alpha.shape
         units = int(self.circuit.blocks[-1, 3])
         bytes_of_position = 2 * self._room[0] + (4 * planes + 8) * columns
         height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
-        height = -(-height // narrow.LANES) * narrow.LANES
+        height = -(-height // LANES) * LANES
 
         def part(begin: int, end: int) -> int:
             scratch = narrow.scratch(get_ident(), height, self._room[0], columns, planes * columns, units)

@@ -30,8 +30,8 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
-from cimc.runtime import backward, kernels
-from cimc.runtime.coding import Coding, room
+from cimc.runtime import backward
+from cimc.runtime.coding import TWO_PHASE, Coding, room
 from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
@@ -125,7 +125,7 @@ def coding_of(read: Target) -> Coding:
     """Codes of a vector whose full scale is 1."""
     bits = read.dac.bits
     top, full = (1.0, 1.0) if bits is None else (2.0**bits - 1, 2.0**bits)
-    return Coding(top, kernels.TWO_PHASE, -top, top, bits, False, np.array([1.0, -1.0]), full, int(top), 0.0)
+    return Coding(top, TWO_PHASE, -top, top, bits, False, np.array([1.0, -1.0]), full, int(top), 0.0)
 
 
 def conversion_range_ua(read: Target, column_cuts: tuple[int, ...]) -> float | None:

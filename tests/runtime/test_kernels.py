@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimc.runtime import gemm, kernels, layout
+from cimc.runtime import coding, gemm, layout
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
@@ -71,14 +71,14 @@ def test_codes_are_rounded_clipped_and_counted(values: list[float], bits: int, g
     top, half = 2**bits - 1, 2 ** (bits - 1)
 
     plain = np.empty((1, x.size), np.uint16)
-    assert kernels.quantise(x, gain, 0, top, kernels.PLAIN, plain) == ((wanted < 0) | (wanted > top)).sum()
+    assert coding.quantise(x, gain, 0, top, coding.PLAIN, plain) == ((wanted < 0) | (wanted > top)).sum()
     assert (plain[0] == np.clip(wanted, 0, top)).all()
 
     phases = np.empty((2, x.size), np.uint16)
-    assert kernels.quantise(x, gain, -top, top, kernels.TWO_PHASE, phases) == (np.abs(wanted) > top).sum()
+    assert coding.quantise(x, gain, -top, top, coding.TWO_PHASE, phases) == (np.abs(wanted) > top).sum()
     assert (phases[0].astype(int) - phases[1] == np.clip(wanted, -top, top)).all()
     assert (phases.min(axis=0) == 0).all()
 
     offset = np.empty((1, x.size), np.uint16)
-    assert kernels.quantise(x, gain, -half, half - 1, kernels.OFFSET, offset) == ((wanted < -half) | (wanted > half - 1)).sum()
+    assert coding.quantise(x, gain, -half, half - 1, coding.OFFSET, offset) == ((wanted < -half) | (wanted > half - 1)).sum()
     assert (offset[0].astype(int) - half == np.clip(wanted, -half, half - 1)).all()
