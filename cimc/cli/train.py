@@ -104,7 +104,8 @@ def train(
     if arrays is None or epochs is None:
         raise CimcError("training wants both", where="--data, --epochs", fix="give them, or --emit to see the training step")
     from cimc.runtime.chip import Chip
-    from cimc.training.history import Metrics, TensorBoard
+    from cimc.training.history import Metrics
+    from cimc.training.tensorboard import TensorBoard
     from cimc.training.trainer import Trainer
 
     (x, y), validation = arrays.train(program), arrays.test(program)

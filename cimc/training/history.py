@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,52 +78,6 @@ class Lines(Callback):
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         print(epoch_line(row), file=sys.stderr, flush=True)
-
-
-class TensorBoard(Callback):
-    """Scalars for TensorBoard, an event an epoch, each on the disk before the next epoch begins.
-
-    Args:
-        folder: Where the event file goes; made if it is not there.
-
-    Raises:
-        RunError: TensorBoard is not installed, or the file cannot be written.
-    """
-
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            from tensorboard.compat.proto.event_pb2 import Event
-            from tensorboard.compat.proto.summary_pb2 import Summary
-            from tensorboard.summary.writer.record_writer import RecordWriter
-        except ImportError as error:
-            raise RunError("TensorBoard is not installed", fix="pip install 'cimc[tensorboard]'") from error
-        self._event, self._summary, self._folder = Event, Summary, Path(folder)
-        now = time.time()
-        with self._written():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            # TensorBoard reads the files of a folder in the order of their names.
-            name = f"events.out.tfevents.{int(now)}.{socket.gethostname()}.{os.getpid()}.{time.perf_counter_ns()}"
-            self._writer = RecordWriter((self._folder / name).open("xb", buffering=0))
-            self._writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-
-    def on_epoch(self, trainer: Trainer, row: Row) -> None:
-        """See `Callback`."""
-        values = [
-            self._summary.Value(tag=name, simple_value=float(value))
-            for name, value in row.items()
-            if isinstance(value, int | float) and name not in ("epoch", "step")
-        ]
-        event = self._event(wall_time=time.time(), step=row["epoch"], summary=self._summary(value=values))
-        with self._written():
-            self._writer.write(event.SerializeToString())
-
-    @contextmanager
-    def _written(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            fix = "choose a folder that you may write to and that has room"
-            raise RunError(f"cannot write: {error}", where=str(self._folder), fix=fix) from error
 
 
 @dataclass

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from cimc.errors import RunError
-from cimc.training.history import Metrics, TensorBoard
+from cimc.training.history import Metrics
+from cimc.training.tensorboard import TensorBoard
 
 ROW: dict[str, Any] = {"epoch": 1, "step": 40, "lr": 0.25, "loss": 1.5, "accuracy": None, "total": {"updates": 3}}
 
