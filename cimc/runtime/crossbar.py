@@ -25,29 +25,12 @@ from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.plan import Plan
 from cimc.runtime.planes import Window
+from cimc.runtime.stats import Stats
 from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
 Array = NDArray[Any]
-
-
-@dataclass
-class Stats:
-    """What a crossbar has done."""
-
-    positions: int = 0
-    """VMM positions."""
-    tile_reads: int = 0
-    """Tile operations: positions times tiles, twice for two-phase inputs."""
-    adc_conversions: int = 0
-    adc_saturations: int = 0
-    dac_inputs: int = 0
-    dac_clips: int = 0
-    transposed_reads: int = 0
-    """Tile operations of transposed reads, two a position and tile."""
-    transposed_conversions: int = 0
-    transposed_saturations: int = 0
 
 
 @dataclass
@@ -268,16 +251,7 @@ class Crossbar:
 
     def _codes(self, x: Array, where: Unfolding, dtype: np.dtype[Any]) -> Array:
         """Coded images, ``[phases, images, padded image]``."""
-        if where.perm is not None:
-            x = x.transpose(where.perm)
-        images = x.size // where.size if where.size else 0
-        if where.contiguous:
-            image = np.ascontiguousarray(x, dtype)
-        else:
-            # Padding is an input of 0 like any other, whatever code that has.
-            image = np.zeros((images, *where.padded), dtype)
-            image[(slice(None), *where.inner)] = x
-        codes, clips = self._coding.apply(image.reshape(images, where.padded_size))
+        codes, clips = self._coding.apply(where.padded_images(x, dtype))
         self.stats.dac_inputs += x.size
         self.stats.dac_clips += clips
         return codes

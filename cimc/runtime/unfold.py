@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from cimc.errors import DataError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 
+Array = NDArray[Any]
 Index = NDArray[np.int64]
 
 
@@ -59,6 +61,18 @@ class Unfolding:
     def contiguous(self) -> bool:
         """No padding: the input's own layout is the padded image."""
         return all(s == slice(None) for s in self.inner)
+
+    def padded_images(self, x: Array, dtype: np.dtype[Any]) -> Array:
+        """An input as ``[images, padded size]``, contiguous; without padding it is not copied if it need not be."""
+        if self.perm is not None:
+            x = x.transpose(self.perm)
+        images = x.size // self.size if self.size else 0
+        if self.contiguous:
+            return np.ascontiguousarray(x, dtype).reshape(images, self.padded_size)
+        # Padding is an input of 0 like any other, whatever code that has.
+        padded = np.zeros((images, *self.padded), dtype)
+        padded[(slice(None), *self.inner)] = x
+        return padded.reshape(images, self.padded_size)
 
 
 @lru_cache(maxsize=256)

@@ -1,0 +1,23 @@
+"""What the crossbars of a layer have done since they were made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass
+class Stats:
+    """Counts of one layer on one chip."""
+
+    positions: int = 0
+    """VMM positions."""
+    tile_reads: int = 0
+    """Tile operations: positions times tiles, twice for two-phase inputs."""
+    adc_conversions: int = 0
+    adc_saturations: int = 0
+    dac_inputs: int = 0
+    dac_clips: int = 0
+    transposed_reads: int = 0
+    """Tile operations of transposed reads, two a position and tile."""
+    transposed_conversions: int = 0
+    transposed_saturations: int = 0
