@@ -1,8 +1,9 @@
-"""Normalisations: all are x̂ = (x - mean)/√(mean square + ε) over some axes, then a scale and an offset."""
+"""Normalisations: but for those by a norm or by near channels all are x̂ = (x - mean)/√(mean square + ε) over some axes, then a scale and an offset."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import inf
 
 from cimc.passes.gradients.registry import gradient
 from cimc.passes.gradients.rule import Rule
@@ -59,11 +60,14 @@ def _group(r: Rule) -> Sequence[Term]:
 
 @gradient("LpNormalization")
 def _lp(r: Rule) -> Sequence[Term]:
-    """y = x/n along an axis: dx = (dy - ∂n/∂x·Σ dy·y)/n, where ∂n/∂x is y, or the sign of x where n is a sum of magnitudes."""
+    """y = x/n along an axis: dx = (dy - ∂n/∂x·Σ dy·y)/n, where ∂n/∂x is y, or the sign of x where n is a sum of magnitudes.
+
+    Of a vector of zeros, as ReLUs leave them, y is zero and has no slope; its gradient is zero.
+    """
     axis, first = [r.int_attr("axis", -1)], r.int_attr("p", 2) == 1
     norm = r.op("Abs", r.x).sum(axis) if first else r.op("Sqrt", (r.x * r.x).sum(axis))
     slope = r.op("Sign", r.x) if first else r.y
-    return [(r.dy - slope * (r.dy * r.y).sum(axis)) / norm]
+    return [(r.dy - slope * (r.dy * r.y).sum(axis)) / r.where(norm.equals(0), inf, norm)]
 
 
 @gradient("LRN")

@@ -110,6 +110,19 @@ def test_lp_normalization(p: int, axis: int) -> None:
     check("LpNormalization", normal(2, 3, 4), p=p, axis=axis)
 
 
+@pytest.mark.parametrize("p", [1, 2])
+def test_a_vector_of_zeros_has_no_direction_to_go_in(p: int) -> None:
+    """Nor does it make anything else NaN."""
+    feeds = {"x0": normal(3, 4), "r": normal(3, 4, seed=1)}
+    feeds["x0"][1] = 0
+    model = forward_model("LpNormalization", feeds, ["x0"], set(), 1, 0, {"p": p}, False, set())
+    (found,) = run_gradients(model, feeds, ["x0"])
+    assert not found[1].any()
+    others = {name: array[[0, 2]] for name, array in feeds.items()}
+    model = forward_model("LpNormalization", others, ["x0"], set(), 1, 0, {"p": p}, False, set())
+    np.testing.assert_array_equal(found[[0, 2]], run_gradients(model, others, ["x0"])[0])
+
+
 @pytest.mark.parametrize("shape", [(2, 5, 3, 2), (1, 2, 2, 2)])
 def test_lrn(shape: tuple[int, ...]) -> None:
     """Strong enough to matter: the standard's alpha of 1e-4 leaves next to nothing to check."""
