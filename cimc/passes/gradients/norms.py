@@ -1,4 +1,6 @@
-"""Normalisations: but for those by a norm or by near channels all are x̂ = (x - mean)/√(mean square + ε) over some axes, then a scale and an offset."""
+"""Normalisations: by mean and variance, x̂ = (x - mean)/√(mean square + ε) over some axes, then a scale and an offset; by a norm;
+by near channels.
+"""
 
 from __future__ import annotations
 
