@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from functools import cache
 from itertools import count
 from queue import SimpleQueue
 from threading import Thread
@@ -15,8 +16,12 @@ _team: tuple[int, SimpleQueue[Callable[[], None]], list[Thread]] | None = None
 
 def threads() -> int:
     """Threads that the kernels use: `set_threads`, else CIMC_THREADS, else the cores this process may run on."""
-    if _threads is not None:
-        return _threads
+    return _default() if _threads is None else _threads
+
+
+@cache
+def _default() -> int:
+    """Looked up once, as kernels ask at each call."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     wanted = os.environ.get("CIMC_THREADS", "")
     return int(wanted) if wanted.isdecimal() and int(wanted) else cores or 1

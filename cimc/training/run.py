@@ -69,8 +69,9 @@ class Run:
         per_epoch = None if batches is None else max(1, -(-batches // together))
         for callback in self.callbacks:
             callback.on_start(self.trainer, self.epochs, per_epoch, self.at.epoch * (per_epoch or 0) + self.at.step)
-        while self.at.epoch < self.epochs:
-            self._epoch(per_epoch)
+        with self.training.step.alone():
+            while self.at.epoch < self.epochs:
+                self._epoch(per_epoch)
 
     def _epoch(self, per_epoch: int | None) -> None:
         begin, done = time.perf_counter(), self.at.images

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -146,7 +147,7 @@ class Step:
             raise CimcError("the program has no loss, so it is none of training", fix="make one with training_program")
         self.program = program
         self._loss = program.loss
-        self._blas = ThreadpoolController()
+        self._blas, self._alone = ThreadpoolController(), False
         self._executor = Executor(program, chip.crossbars, chip.seed)
         self.weights: MutableMapping[str, F32] = {
             layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
@@ -171,6 +172,22 @@ class Step:
         steps = (s for s in self.program.steps if isinstance(s, UpdateStep))
         return tuple(s.parameter for s in steps if s.layer is None and s.action == "descend")
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """BLAS keeps to one thread meanwhile; around many steps, so that not each of them has to say so.
+
+        Kernels have threads of their own; a second pool beside them would cost more than it gives.
+        """
+        if self._alone:
+            yield
+            return
+        with self._blas.limit(limits=1, user_api="blas"):
+            self._alone = True
+            try:
+                yield
+            finally:
+                self._alone = False
+
     def run(self, inputs: Mapping[str, Any], labels: Array | None = None, first_image: int = 0) -> StepResult:
         """Loss and gradients of one batch; nothing is changed.
 
@@ -183,8 +200,7 @@ class Step:
             DataError: Inputs or labels do not suit the model.
         """
         learning = Learning(self.weights, self.parameters)
-        # Kernels have threads of their own; a second pool beside them would cost more than it gives.
-        with self._blas.limit(limits=1, user_api="blas"):
+        with self.alone():
             outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning)
         loss = float(np.asarray(outputs[self._loss]).reshape(()))
         return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
@@ -195,7 +211,7 @@ class Step:
         Raises:
             DataError: Inputs or labels do not suit the model.
         """
-        with self._blas.limit(limits=1, user_api="blas"):
+        with self.alone():
             self._executor.show(self._feeds(inputs, labels), chip.calibrator(), Learning(self.weights, self.parameters))
 
     def _feeds(self, inputs: Mapping[str, Any], labels: Array | None) -> dict[str, Any]:
