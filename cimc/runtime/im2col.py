@@ -9,41 +9,40 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.runtime.planes import Window, copy, laid
+from cimc.runtime.planes import Laid, Window, back, copy, laid
 from cimc.runtime.windows import each
 
 Array = NDArray[Any]
-Index = NDArray[np.int64]
 
 
 @njit(cache=True, nogil=True)
-def _fold(vectors: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
+def _fold(vectors: Array, first: int, end: int, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
-    starts, goals, runs, _, _ = placed
-    y, outs = np.empty(plane, out.dtype), out.reshape(-1)
+    at, placed, lines = where.at, where.placed, back(where.lines)
+    y, outs = np.empty(where.plane, out.dtype), out.reshape(-1)
     for n in range(first, end):
         for c in range(out.shape[1]):
             y[:] = 0
             for k in range(at.size):
                 values = vectors[n, c * at.size + k]
-                for i in range(runs.size):
-                    goal, source = y[at[k] + starts[i] :], values[goals[i] :]
-                    for p in range(runs[i]):
+                for i in range(placed.run.size):
+                    goal, source = y[at[k] + placed.source[i] :], values[placed.goal[i] :]
+                    for p in range(placed.run[i]):
                         goal[p] += source[p]
-            copy(y, 0, outs, (n * out.shape[1] + c) * out.shape[2], 1, plane, out.shape[2], *lines)
+            copy(y, 0, outs, (n * out.shape[1] + c) * out.shape[2], 1, where.plane, out.shape[2], lines)
 
 
 @njit(cache=True, nogil=True)
-def _unfold(image: Array, first: int, end: int, at: Index, plane: int, lines: Any, placed: Any, out: Array) -> None:
+def _unfold(image: Array, first: int, end: int, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, (channel, kernel element), position]``."""
-    channels, positions = image.shape[1], out.shape[2]
+    channels, positions, at, plane = image.shape[1], out.shape[2], where.at, where.plane
     x, images, outs = np.zeros(plane, image.dtype), image.reshape(-1), out.reshape(-1)
     for n in range(first, end):
         for c in range(channels):
-            copy(images, (n * channels + c) * image.shape[2], x, 0, 1, image.shape[2], plane, *lines)
+            copy(images, (n * channels + c) * image.shape[2], x, 0, 1, image.shape[2], plane, where.lines)
             for k in range(at.size):
                 goal_at = ((n * channels + c) * at.size + k) * positions
-                copy(x, at[k], outs, goal_at, 1, plane, positions, *placed)
+                copy(x, at[k], outs, goal_at, 1, plane, positions, where.placed)
 
 
 def fold(vectors: Array, window: Window) -> Array:
@@ -55,10 +54,7 @@ def fold(vectors: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(vectors), vectors.shape[1] // where.at.size, prod(window.image)), vectors.dtype)
-    each(
-        lambda first, end: _fold(vectors, first, end, where.at, where.plane, where.lines.back, where.placed.there, out),
-        len(vectors),
-    )
+    each(lambda first, end: _fold(vectors, first, end, where, out), len(vectors))
     return out
 
 
@@ -71,8 +67,5 @@ def unfold(image: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(image), image.shape[1] * where.at.size, prod(window.positions)), image.dtype)
-    each(
-        lambda first, end: _unfold(image, first, end, where.at, where.plane, where.lines.there, where.placed.there, out),
-        len(image),
-    )
+    each(lambda first, end: _unfold(image, first, end, where, out), len(image))
     return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -42,29 +42,20 @@ class Window:
         return cls(size, spatial, *how, begin)
 
 
-@dataclass(frozen=True)
-class Lines:
-    """Lines that are copied from plane to plane."""
+class Lines(NamedTuple):
+    """Lines that are copied from plane to plane; offsets and steps in elements."""
 
     source: Index
+    """Where each begins."""
     goal: Index
+    """Where it goes."""
     run: Index
+    """Elements of it."""
     source_step: int = 1
     goal_step: int = 1
 
-    @property
-    def there(self) -> tuple[Any, ...]:
-        """As `copy` takes them."""
-        return self.source, self.goal, self.run, self.source_step, self.goal_step
 
-    @property
-    def back(self) -> tuple[Any, ...]:
-        """From the goal to the source."""
-        return self.goal, self.source, self.run, self.goal_step, self.source_step
-
-
-@dataclass(frozen=True)
-class Laid:
+class Laid(NamedTuple):
     """How an image is laid out, and how positions run in it."""
 
     lines: Lines
@@ -115,18 +106,23 @@ def laid(window: Window) -> Laid:
 
 
 @njit(cache=True, nogil=True)
+def back(lines: Lines) -> Lines:
+    """From the goal to the source."""
+    return Lines(lines.goal, lines.source, lines.run, lines.goal_step, lines.source_step)
+
+
+@njit(cache=True, nogil=True)
 def copy(
-    source: Array, source_at: int, goal: Array, goal_at: int, channels: int, source_pitch: int, goal_pitch: int,
-    sources: Index, goals: Index, runs: Index, source_step: int, goal_step: int,
-) -> None:  # fmt: skip
-    """Lines of all channels."""
+    source: Array, source_at: int, goal: Array, goal_at: int, channels: int, source_pitch: int, goal_pitch: int, lines: Lines
+) -> None:
+    """Lines of all channels, whose pitches are those from channel to channel."""
     for c in range(channels):
-        for n in range(runs.size):
-            x = source[source_at + c * source_pitch + sources[n] :]
-            y = goal[goal_at + c * goal_pitch + goals[n] :]
-            if source_step == 1 and goal_step == 1:
-                for i in range(runs[n]):
+        for n in range(lines.run.size):
+            x = source[source_at + c * source_pitch + lines.source[n] :]
+            y = goal[goal_at + c * goal_pitch + lines.goal[n] :]
+            if lines.source_step == 1 and lines.goal_step == 1:
+                for i in range(lines.run[n]):
                     y[i] = x[i]
             else:
-                for i in range(runs[n]):
-                    y[i * goal_step] = x[i * source_step]
+                for i in range(lines.run[n]):
+                    y[i * lines.goal_step] = x[i * lines.source_step]

@@ -14,7 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.runtime.planes import Window, copy, laid
+from cimc.runtime.planes import Laid, Window, back, copy, laid
 from cimc.runtime.serial import Started, parallel, start
 from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply, transpose
 
@@ -30,14 +30,13 @@ _POSITIONS = 256
 
 
 @njit(cache=True, nogil=True)
-def _outer(
-    image: Array, flat: Array, first: int, end: int, rows: Index, plane: int, lines: Any, starts: Index, out: Array
-) -> None:
+def _outer(image: Array, flat: Array, first: int, end: int, rows: Index, where: Laid, out: Array) -> None:
     """Partial sum of images ``first`` to ``end`` into ``out``, ``[groups, rows of tiles, columns of panels]``.
 
     Columns are the lanes of vectors: a panel holds two vectors a position, and pixels meet it one by one.
     """
     groups, tall, pitch = out.shape
+    plane, starts = where.plane, where.placed.source
     channels, columns, positions = image.shape[1] // groups, flat.shape[1] // groups, flat.shape[2]
     wide, run = VECTOR // image.itemsize * COLUMNS, positions // starts.size
     some, several = max(1, min(end - first, _POSITIONS // positions)), max(1, _POSITIONS // run)
@@ -50,7 +49,7 @@ def _outer(
         for g in range(groups):
             for k in range(count):
                 at = ((n + k) * groups + g) * channels * image.shape[2]
-                copy(images, at, laid, k * channels * plane, channels, image.shape[2], plane, *lines)
+                copy(images, at, laid, k * channels * plane, channels, image.shape[2], plane, where.lines)
             for begin in range(0, count * starts.size, several):
                 stop = min(begin + several, count * starts.size)
                 for column in range(0, columns, wide):
@@ -64,44 +63,39 @@ def _outer(
 
 
 @njit(cache=True, nogil=True)
-def _scatter(
-    weights: Array, rows: Index, flat: Array, first: int, end: int, out_rows: Index, plane: int, span: int, lines: Any,
-    placed: Any, out: Array,
-) -> None:  # fmt: skip
+def _scatter(weights: Array, rows: Index, flat: Array, first: int, end: int, out_rows: Index, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
     groups, wide = len(weights), VECTOR // flat.itemsize * COLUMNS
     channels, columns = out.shape[1] // groups, flat.shape[1] // groups
     # An odd number of cache lines from column to column, so that they do not meet in the cache.
-    pitch = ((span + wide - 1) // wide | 1) * wide
-    x, y = np.zeros(columns * pitch, flat.dtype), np.empty(channels * plane + wide, flat.dtype)
+    pitch = ((where.span + wide - 1) // wide | 1) * wide
+    x, y = np.zeros(columns * pitch, flat.dtype), np.empty(channels * where.plane + wide, flat.dtype)
     flats, outs, none = flat.reshape(-1), out.reshape(-1), np.zeros(1, np.int64)
+    placed, lines = back(where.placed), back(where.lines)
     for n in range(first, end):
         for g in range(groups):
-            copy(flats, (n * groups + g) * columns * flat.shape[2], x, 0, columns, flat.shape[2], pitch, *placed)
+            copy(flats, (n * groups + g) * columns * flat.shape[2], x, 0, columns, flat.shape[2], pitch, placed)
             y[:] = 0
-            for j in range(0, span, wide):
+            for j in range(0, where.span, wide):
                 multiply(weights[g], rows, ROWS, x, j, pitch, none, none, columns, y, out_rows, j)
-            copy(y, 0, outs, (n * groups + g) * channels * out.shape[2], channels, plane, out.shape[2], *lines)
+            copy(y, 0, outs, (n * groups + g) * channels * out.shape[2], channels, where.plane, out.shape[2], lines)
 
 
 @njit(cache=True, nogil=True)
-def _correlate(
-    weights: Array, rows: Index, image: Array, first: int, end: int, at: Index, plane: int, span: int, lines: Any, placed: Any,
-    out: Array,
-) -> None:  # fmt: skip
+def _correlate(weights: Array, rows: Index, image: Array, first: int, end: int, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, row, position]``."""
     groups, wide = len(weights), VECTOR // image.itemsize * COLUMNS
     channels, outputs = image.shape[1] // groups, out.shape[1] // groups
-    pitch = (span + wide - 1) // wide * wide
+    at, plane, pitch = where.at, where.plane, (where.span + wide - 1) // wide * wide
     x, y = np.zeros(channels * plane + pitch + wide, image.dtype), np.empty(rows.size * pitch, image.dtype)
     images, outs, elements, out_rows = image.reshape(-1), out.reshape(-1), np.arange(at.size), np.arange(0, y.size, pitch)
     for n in range(first, end):
         for g in range(groups):
-            copy(images, (n * groups + g) * channels * image.shape[2], x, 0, channels, image.shape[2], plane, *lines)
+            copy(images, (n * groups + g) * channels * image.shape[2], x, 0, channels, image.shape[2], plane, where.lines)
             y[:] = 0
             for j in range(0, pitch, wide):
                 multiply(weights[g], rows, at.size, x, j, plane, elements, at, channels, y, out_rows, j)
-            copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], *placed)
+            copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], where.placed)
 
 
 def _parts(images: int, most: int = _PARTS) -> list[tuple[int, int]]:
@@ -131,7 +125,7 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
 
     def part(n: int) -> Array:
         total = np.zeros((groups, tiles.size, -(-columns // wide) * wide), image.dtype)
-        _outer(image, flat, *parts[n], tiles, where.plane, where.lines.there, where.placed.source, total)
+        _outer(image, flat, *parts[n], tiles, where, total)
         return total[:, : rows.size, :columns]
 
     return start(part, len(parts))
@@ -157,9 +151,7 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
 
     def part(first: int, end: int) -> None:
-        _scatter(
-            factors, tiles, flat, first, end, out_rows, where.plane, where.span, where.lines.back, where.placed.back, out
-        )  # fmt: skip
+        _scatter(factors, tiles, flat, first, end, out_rows, where, out)
 
     each(part, len(flat))
     return out
@@ -178,10 +170,7 @@ def product(weights: Array, image: Array, window: Window) -> Array:
     out = np.empty((len(image), groups * rows, prod(window.positions)), image.dtype)
 
     def part(first: int, end: int) -> None:
-        _correlate(
-            weights.reshape(groups, -1), tiles, image, first, end, where.at, where.plane, where.span, where.lines.there,
-            where.placed.there, out,
-        )  # fmt: skip
+        _correlate(weights.reshape(groups, -1), tiles, image, first, end, where, out)
 
     each(part, len(image))
     return out
