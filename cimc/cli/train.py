@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, figure, note, print_json
-from cimc.cli.training import Bar, Data, parse_options
+from cimc.cli.common import Json, note, print_json
+from cimc.cli.training import Bar, Data, parse_options, tell
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -152,38 +152,7 @@ def train(
     if json:
         print_json(result)
         return
-    _tell(result, model)
-
-
-def _tell(result: dict[str, Any], model: Path) -> None:
-    """What came out, and what it cost; figures that the target does not give are named."""
-    last, cost = result["epochs"][-1], result["cost"]
-    writes, latency, energy = cost["writes"], cost["latency_ms"], cost["energy_mj"]
-    tests = last["validation_accuracy"] is not None
-    accuracy = last["validation_accuracy"] if tests else last["accuracy"]
-    typer.echo(f"{result['output']}: {model} trained on {result['target']}, {last['epoch']} epochs, {last['step']} steps")
-    if accuracy is not None:
-        what = "test images" if tests else "the last epoch's training images"
-        typer.echo(f"  accuracy on the chip: {100 * accuracy:.2f} % of {what}")
-    counted = "".join(
-        f", {writes[name]} {words}"
-        for name, words in (("pulses", "pulses"), ("verify_reads", "verify reads"), ("failed", "failed"), ("worn", "worn out"))
-        if writes[name]
-    )
-    typer.echo(
-        f"  updates: {last['updates_per_weight']:.3g} per weight (most: {last['most_updates']}), "
-        f"{writes['device_writes']} device writes{counted}"
-    )
-    typer.echo(
-        f"  tile operations: {cost['tile_ops']['forward']} forward, {figure(cost['tile_ops']['backward'])} backward; "
-        f"{figure(latency['analog'])} ms, {figure(energy['analog'])} mJ analog"
-    )
-    if latency["writes"] is not None or energy["writes"] is not None:
-        typer.echo(f"  writing: {figure(latency['writes'])} ms, {figure(energy['writes'])} mJ")
-    typer.echo(f"  digital: {figure(cost['digital_macs'])} multiply-accumulates of gradients")
-    parts = (("reads", "analog"), ("writes", "writes"), ("digital work", "digital"))
-    if missing := [word for word, key in parts if latency[key] is None or energy[key] is None]:
-        typer.echo(f"  not given by the target, so not counted: time or energy of {', '.join(missing)}")
+    tell(result, model)
 
 
 def _check_paths(model: Path, output: Path, onnx: Path | None) -> None:

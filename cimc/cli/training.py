@@ -1,11 +1,13 @@
-"""What `cimc train` takes and shows: the data file, options by name, a bar with a line an epoch."""
+"""What `cimc train` takes and shows: the data file, options by name, a bar with a line an epoch, what came out."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cimc.cli.common import note
+import typer
+
+from cimc.cli.common import figure, note
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
@@ -145,3 +147,34 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+
+def tell(result: dict[str, Any], model: Path) -> None:
+    """What came out, and what it cost; figures that the target does not give are named."""
+    last, cost = result["epochs"][-1], result["cost"]
+    writes, latency, energy = cost["writes"], cost["latency_ms"], cost["energy_mj"]
+    tests = last["validation_accuracy"] is not None
+    accuracy = last["validation_accuracy"] if tests else last["accuracy"]
+    typer.echo(f"{result['output']}: {model} trained on {result['target']}, {last['epoch']} epochs, {last['step']} steps")
+    if accuracy is not None:
+        what = "test images" if tests else "the last epoch's training images"
+        typer.echo(f"  accuracy on the chip: {100 * accuracy:.2f} % of {what}")
+    counted = "".join(
+        f", {writes[name]} {words}"
+        for name, words in (("pulses", "pulses"), ("verify_reads", "verify reads"), ("failed", "failed"), ("worn", "worn out"))
+        if writes[name]
+    )
+    typer.echo(
+        f"  updates: {last['updates_per_weight']:.3g} per weight (most: {last['most_updates']}), "
+        f"{writes['device_writes']} device writes{counted}"
+    )
+    typer.echo(
+        f"  tile operations: {cost['tile_ops']['forward']} forward, {figure(cost['tile_ops']['backward'])} backward; "
+        f"{figure(latency['analog'])} ms, {figure(energy['analog'])} mJ analog"
+    )
+    if latency["writes"] is not None or energy["writes"] is not None:
+        typer.echo(f"  writing: {figure(latency['writes'])} ms, {figure(energy['writes'])} mJ")
+    typer.echo(f"  digital: {figure(cost['digital_macs'])} multiply-accumulates of gradients")
+    parts = (("reads", "analog"), ("writes", "writes"), ("digital work", "digital"))
+    if missing := [word for word, key in parts if latency[key] is None or energy[key] is None]:
+        typer.echo(f"  not given by the target, so not counted: time or energy of {', '.join(missing)}")
