@@ -226,29 +226,6 @@ class Crossbar:
             out = y.reshape(kept + geometry.output_dims).transpose(geometry.output_perm)
         return np.require(out.astype(x.dtype, copy=False), requirements="C")
 
-    def currents(self, samples: Array, row_slice: int | None = None) -> F32:
-        """Noise-free effective currents, for calibration.
-
-        Args:
-            samples: Row vectors of inputs, ``[n, groups, rows]``.
-            row_slice: One row slice alone; None: all.
-
-        Returns:
-            µA, ``[phases, n, groups, slices, device columns]``, unit columns last; a phase is a polarity or an input bit.
-        """
-        held = self._programmed()
-        flat, _ = self._coding.apply(np.ascontiguousarray(samples).reshape(samples.shape[0], -1))
-        codes = flat.reshape(len(flat), *samples.shape).astype(np.float32)
-        chosen = range(len(self.row_cuts) - 1) if row_slice is None else [row_slice]
-        out = np.empty((*codes.shape[:3], len(chosen), self.device_columns), np.float32)
-        volt = np.float32(self.target.device.read_voltage_v / self._coding.full)
-        for n, s in enumerate(chosen):
-            r0, r1 = self.row_cuts[s], self.row_cuts[s + 1]
-            for g in range(self.groups):
-                lines = np.concatenate([held.g_us[g, r0:r1].reshape(r1 - r0, -1), held.unit_g_us[g, r0:r1]], axis=1)
-                out[:, :, g, n] = codes[:, :, g, r0:r1] @ lines * volt
-        return out
-
     def _codes(self, x: Array, where: Unfolding, dtype: np.dtype[Any]) -> Array:
         """Coded images, ``[phases, images, padded image]``."""
         codes, clips = self._coding.apply(where.padded_images(x, dtype))

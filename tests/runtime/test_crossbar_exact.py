@@ -96,17 +96,6 @@ def test_an_unknown_adc_range_is_an_error() -> None:
         crossbar(target(PAIR), matrix).multiply(np.ones((1, 4), np.float32), dense(matrix), 0)
 
 
-def test_currents_are_the_effective_currents_in_microampere() -> None:
-    matrix = np.random.default_rng(0).normal(size=(2, 30, 4)).astype(np.float32)
-    bar = crossbar(target(PAIR), matrix, (0, 16, 30), gain=100.0)
-    x = np.random.default_rng(1).normal(size=(6, 2, 30)).astype(np.float32)
-    got = bar.currents(x)
-    assert got.shape == (2, 6, 2, 2, 8)
-    codes = np.clip(np.rint(-x[:, 1, 16:] * 100.0), 0, 255)
-    np.testing.assert_allclose(got[1, :, 1, 1], 0.1 * codes / 256 @ bar.g_us[1, 16:].reshape(14, -1), rtol=1e-5)
-    assert np.array_equal(bar.currents(x, 1)[:, :, :, 0], got[:, :, :, 1])
-
-
 def test_a_fine_chip_approaches_the_product_of_what_its_devices_hold() -> None:
     """Programming errors and faults act as weights; DAC and ADC of 15 and 22 bits leave little else."""
     random = np.random.default_rng(3)
