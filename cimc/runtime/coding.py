@@ -17,6 +17,7 @@ from cimc.targets.description import Target
 
 Array = NDArray[Any]
 
+#: How inputs become codes, see `quantise`.
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
 
 
