@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import CimcError, DataError
 from cimc.runtime import rng
-from cimc.training.feed import Batch, Feed
+from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.labels import counted
 from cimc.training.registry import within
 
@@ -189,15 +189,8 @@ class Stream:
         raise DataError("is no pair of images and labels", where=where, fix="yield (x, y)")
 
 
-def _as_array(value: Any) -> Any:
-    """What calls itself an array, as a tensor of PyTorch does, as one of numpy."""
-    return np.asanyarray(value) if hasattr(value, "__array__") else value
-
-
-def source_of(
-    feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None, where: str = "data"
-) -> Arrays | Stream:
-    """Batches from what the user gave to `fit`; ``where`` is what errors call them.
+def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None) -> Arrays | Stream:
+    """Batches from what the user gave to `fit`.
 
     Raises:
         CimcError: Something else was given.
@@ -205,17 +198,41 @@ def source_of(
     """
     if steps_per_epoch is not None:
         within("steps_per_epoch", steps_per_epoch, 1, 2**31, whole=True)
-    x, y = _as_array(x), _as_array(y)
-    if isinstance(x, Mapping):
-        x = {name: _as_array(value) for name, value in x.items()}
-    arrays = isinstance(x, np.ndarray) or (isinstance(x, Mapping) and all(isinstance(v, np.ndarray) for v in x.values()))
-    if arrays:
-        single = not isinstance(x, Mapping)
-        labels = None if y is None else np.asanyarray(y)
-        return Arrays(feed, feed.named(x), labels, batch, seed, steps_per_epoch, single, where)
+    x, y = _as_arrays(x), _as_arrays(y)
+    if _are_arrays(x):
+        return _arrays(feed, x, y, batch, seed, steps_per_epoch)
     if callable(x) or isinstance(x, Iterable):
         if y is not None:
             fix = "yield (x, y) from the iterator, or give both as arrays"
             raise CimcError(f"labels beside a {type(x).__name__}, which is taken for batches", fix=fix)
         return Stream(feed, x, steps_per_epoch)
     raise CimcError(f"cannot train on a {type(x).__name__}", fix="give arrays, or an iterable of (x, y) batches")
+
+
+def arrays_of(feed: Feed, x: Any, y: Any, what: str) -> Arrays:
+    """Images and labels that are taken in their own order, for ``what``: that is how errors call it.
+
+    Raises:
+        CimcError: Something else was given.
+        DataError: The data do not suit the model.
+    """
+    x, y = _as_arrays(x), _as_arrays(y)
+    if not _are_arrays(x):
+        raise CimcError(f"{what} takes arrays, not a {type(x).__name__}", fix="give images and labels")
+    return _arrays(feed, x, y, feed.fixed_batch or 1, 0, None, f"{what} data")
+
+
+def _as_arrays(given: Any) -> Any:
+    """What calls itself an array, as a tensor of PyTorch does, as one of numpy; also by input name."""
+    if isinstance(given, Mapping):
+        return {name: _as_arrays(value) for name, value in given.items()}
+    return np.asanyarray(given) if hasattr(given, "__array__") else given
+
+
+def _are_arrays(x: Any) -> bool:
+    return isinstance(x, np.ndarray) or (isinstance(x, Mapping) and all(isinstance(v, np.ndarray) for v in x.values()))
+
+
+def _arrays(feed: Feed, x: Inputs, y: Any, batch: int, seed: int, steps_per_epoch: int | None, where: str = "data") -> Arrays:
+    labels = None if y is None else np.asanyarray(y)
+    return Arrays(feed, feed.named(x), labels, batch, seed, steps_per_epoch, not isinstance(x, Mapping), where)

@@ -19,7 +19,7 @@ from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
-from cimc.training.data import Arrays, Stream, source_of
+from cimc.training.data import Arrays, arrays_of, source_of
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
@@ -225,9 +225,7 @@ class Trainer:
         if validation is not None:
             if not (isinstance(validation, tuple | list) and len(validation) == 2):
                 raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
-            tests = source_of(self._feed, *validation, 1, self.seed, None, "validation data")
-        if isinstance(tests, Stream):
-            raise CimcError("validation takes arrays", fix="give (x, y)")
+            tests = arrays_of(self._feed, *validation, "validation")
         self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
@@ -267,10 +265,7 @@ class Trainer:
         Raises:
             DataError: Data do not suit the model.
         """
-        source = source_of(self._feed, x, y, batch, 0, None)
-        if isinstance(source, Stream):
-            raise CimcError("evaluation takes arrays", fix="give x and y")
-        return self._training.evaluate(source, batch)
+        return self._training.evaluate(arrays_of(self._feed, x, y, "evaluation"), batch)
 
     def program(self) -> Program:
         """The trained program, with the chip's state in it."""

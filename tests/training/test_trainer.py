@@ -16,7 +16,7 @@ import cimc
 from cimc.training.history import Callback, Row
 from cimc.training.trained import into_model
 
-from .small import NORMED, chip, data, model, trainer
+from .small import NORMED, TEXT, chip, data, model, trainer
 
 
 @pytest.fixture(scope="module")
@@ -342,6 +342,19 @@ def test_bad_options_of_a_run_are_refused(options: dict[str, Any], said: str) ->
 def test_one_pattern_may_be_given_as_it_is() -> None:
     t = trainer(chip(), freeze="w*")
     assert not {name for name in t.weights() if name.startswith("w")}
+
+
+def test_what_is_evaluated_are_arrays_that_fill_a_batch() -> None:
+    t = trainer(chip())
+    batches = [(X, Y)]
+    with pytest.raises(cimc.CimcError, match="evaluation takes arrays"):
+        t.evaluate(iter(batches))
+    with pytest.raises(cimc.CimcError, match="validation takes arrays"):
+        t.fit(X, Y, epochs=1, validation=(iter(batches), None))
+    fixed = trainer(chip(text=TEXT.replace("float[N, ", "float[16, ")))
+    assert fixed.evaluate(X, Y)["images"] == 32
+    with pytest.raises(cimc.DataError, match="12 images do not fill a batch of 16"):
+        fixed.evaluate(X[:12], Y[:12])
 
 
 def test_labels_of_another_shape_are_told_what_to_become() -> None:
