@@ -7,6 +7,7 @@ is left out in the end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -108,6 +109,14 @@ def _tiles(starts: Index) -> Index:
     return np.concatenate([starts, np.repeat(starts[-1:], -starts.size % ROWS)])
 
 
+@lru_cache(maxsize=256)
+def _pixels(window: Window, channels: int, by_element: bool) -> Index:
+    """Where what a window sees at the first position lies in the channels' planes, channel by channel or element by element."""
+    where = laid(window)
+    places = np.arange(channels)[:, None] * where.plane + where.at
+    return _tiles((places.T if by_element else places).reshape(-1))
+
+
 def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
     """Partial sums ``[groups, channels * kernel, columns]``: over all images and positions, windows times columns.
 
@@ -117,16 +126,14 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
         window: How they meet.
         groups: Groups of channels and columns.
     """
-    where = laid(window)
-    rows = (np.arange(image.shape[1] // groups)[:, None] * where.plane + where.at).reshape(-1)
-    columns, wide = flat.shape[1] // groups, VECTOR // image.itemsize * COLUMNS
-    tiles, shape = _tiles(rows), (groups, rows.size, columns)
-    parts = _parts(len(image), max(1, min(_PARTS, _MOST // max(1, prod(shape)))))
+    where, channels, columns = laid(window), image.shape[1] // groups, flat.shape[1] // groups
+    tiles, rows, wide = _pixels(window, channels, False), channels * where.at.size, VECTOR // image.itemsize * COLUMNS
+    parts = _parts(len(image), max(1, min(_PARTS, _MOST // max(1, groups * rows * columns))))
 
     def part(n: int) -> Array:
         total = np.zeros((groups, tiles.size, -(-columns // wide) * wide), image.dtype)
         _outer(image, flat, *parts[n], tiles, where, total)
-        return total[:, : rows.size, :columns]
+        return total[:, :rows, :columns]
 
     return start(part, len(parts))
 
@@ -143,7 +150,7 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     where, kernel = laid(window), prod(window.kernel)
     channels = rows // kernel
     out = np.empty((len(flat), groups * channels, prod(window.image)), flat.dtype)
-    out_rows = _tiles((where.at[:, None] + np.arange(channels) * where.plane).reshape(-1))
+    out_rows = _pixels(window, channels, True)
     # A tile's factors lie together, so that they come from the second-level cache in time; beyond the last row they are 0.
     own = np.zeros((groups, out_rows.size, columns), weights.dtype)
     own[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)

@@ -166,12 +166,6 @@ class Step:
         """Layers that get a gradient."""
         return tuple(s.layer for s in self.program.steps if isinstance(s, UpdateStep) and s.layer is not None)
 
-    @property
-    def trained_parameters(self) -> tuple[str, ...]:
-        """Digital initializers that get a gradient."""
-        steps = (s for s in self.program.steps if isinstance(s, UpdateStep))
-        return tuple(s.parameter for s in steps if s.layer is None and s.action == "descend")
-
     @contextmanager
     def alone(self) -> Iterator[None]:
         """BLAS keeps to one thread meanwhile; around many steps, so that not each of them has to say so.
