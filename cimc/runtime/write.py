@@ -27,7 +27,7 @@ U32 = NDArray[np.uint32]
 NO_END = 1 << 62
 
 
-@dataclass(frozen=True)
+@dataclass
 class Writes:
     """What an update cost. None: not modelled by this writer, or the target gives no figure. Sums with ``+``."""
 

@@ -75,9 +75,12 @@ class Ranges:
                 found[name] += stats[own]
         return found
 
-    def outgrown(self) -> bool:
-        """Whether too many of the last reads saturated, or inputs clipped; looks once there are enough of them to tell."""
-        reads = self.reads()
+    def outgrown(self, reads: dict[str, int]) -> bool:
+        """Whether too many reads saturated or inputs clipped since the last look; there is one once they are enough to tell.
+
+        Args:
+            reads: What the crossbars have done, from `reads`.
+        """
         last = {name: value - self._since[name] for name, value in reads.items()}
         if last["adc_conversions"] + last["dac_inputs"] < self._enough:
             return False

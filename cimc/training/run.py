@@ -122,7 +122,7 @@ class Run:
             ) from error
         images = sum(map(size_of, batches))
         at.add(result.loss, images, *training.scores.right(result.outputs, batches[-1][1]), lr)
-        if training.ranges.outgrown():
+        if training.ranges.outgrown(training.reads):
             self._choose("training", batches[-1])
             at.recalibrations += 1
         row = {"epoch": at.epoch + 1, "step": training.steps, "lr": lr, "loss": result.loss, "images": images}

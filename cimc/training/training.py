@@ -33,11 +33,12 @@ class Training:
         steps: So far.
         images: Trained on so far; their number keys read noise and dropout.
         count: What the steps have done.
+        reads: What the crossbars had done after the last step.
     """
 
     def __init__(self, chip: Chip, step: Step, learner: Learner, ranges: Ranges, scores: Scores) -> None:
         self.chip, self.step, self.learner, self.ranges, self.scores = chip, step, learner, ranges, scores
-        self.steps, self.images, self.count = 0, 0, Count()
+        self.steps, self.images, self.count, self.reads = 0, 0, Count(), ranges.reads()
 
     def suit(self, form: Form, batch: Batch) -> None:
         """Have ranges that suit a form of the model, if need be from this batch."""
@@ -66,7 +67,8 @@ class Training:
             self.learner.assign(result.statistics)
             self.images += size_of(batch)
             self.count.images += size_of(batch)
-        self.count.add(before, self.ranges.reads())
+        self.reads = self.ranges.reads()
+        self.count.add(before, self.reads)
         self.count.writes += self.learner.update(total, lr)
         self.steps += 1
         return result

@@ -86,7 +86,8 @@ class Naive:
         k, n = _snap(
             checked(change, state), state.weights, state.written_us, state.updates, state.w_max, *form, touched, devices, goals
         )
-        done = Writes(updates=k) + writer.write(devices[:n], goals[:n])
+        done = writer.write(devices[:n], goals[:n])
+        done.updates = k
         seed = np.uint64(rng.key(writer.device_seed, "read back"))
         sigma = np.float32(self.target.device.read_sigma_us)
         read_back(touched[:k], writer.g_us, state.updates, state.weights, state.written_us, state.w_max, *form, sigma, seed, True)

@@ -104,7 +104,8 @@ class Residual:
             checked(change, state), state.weights, state.delta, state.updates, state.w_max, share, most, planes,
             np.uint64(rng.key(writer.device_seed, "odd pulse")), touched, devices, pulses,
         )  # fmt: skip
-        done = Writes(updates=k) + writer.pulse(devices[:n], pulses[:n])
+        done = writer.pulse(devices[:n], pulses[:n])
+        done.updates = k
         if self.copy == "read":
             seed = np.uint64(rng.key(writer.device_seed, "read back"))
             sigma, form = np.float32(self.target.device.read_sigma_us), (code.full, code.shift, code.pair, False)

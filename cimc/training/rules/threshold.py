@@ -83,4 +83,6 @@ class Threshold:
             checked(change, state), state.weights, state.delta, state.written_us, state.updates, state.w_max, theta,
             code.full, code.shift, code.pair, whole, code.step_us, code.g_min_us, devices, goals,
         )  # fmt: skip
-        return Writes(updates=updates) + writer.write(devices[:n], goals[:n])
+        done = writer.write(devices[:n], goals[:n])
+        done.updates = updates
+        return done
