@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,29 +47,46 @@ def model() -> onnx.ModelProto:
     return proto
 
 
-def rate(fit: Callable[[], object], images: int, repeats: int) -> dict[str, float]:
-    """Images per second: the best of some runs, and the median; and the CPU time of a step, which a busy machine changes less."""
-    seconds, busy = [], []
-    for _ in range(repeats):
+@dataclass
+class Runner:
+    """What trains some epochs when called, and what else there is to say of it."""
+
+    fit: Callable[[int], object]
+    said: Callable[[], dict[str, Any]]
+    seconds: list[float] = field(default_factory=list)
+    busy: list[float] = field(default_factory=list)
+
+    def run(self, epochs: int) -> None:
+        """One run, after a rest in which the threads of the one before fall asleep."""
+        time.sleep(0.5)
         begin, cpu = time.perf_counter(), time.process_time()
-        fit()
-        seconds.append(time.perf_counter() - begin)
-        busy.append(time.process_time() - cpu)
-    cpu_ms = 1e3 * min(busy) / (images / BATCH)
-    return {"images_per_second": images / min(seconds), "median": images / float(np.median(seconds)), "cpu_ms_a_step": cpu_ms}
+        self.fit(epochs)
+        self.seconds.append(time.perf_counter() - begin)
+        self.busy.append(time.process_time() - cpu)
+
+    def result(self, steps: int) -> dict[str, Any]:
+        """Images per second, of the best and of the median run; CPU time of a step, which a busy machine changes less."""
+        images, median = steps * BATCH, float(np.median(self.seconds))
+        return {
+            "images_per_second": images / min(self.seconds),
+            "median": images / median,
+            "cpu_ms_a_step": 1e3 * min(self.busy) / steps,
+            **self.said(),
+        }
 
 
-def ours(x: NDArray[Any], y: NDArray[Any], steps: int, epochs: int, repeats: int) -> dict[str, Any]:
+def ours(x: NDArray[Any], y: NDArray[Any], steps: int) -> Runner:
     """The chip."""
     program = cimc.compile(model(), target="bulk-rram", calibration={"input": x[:256]})
     trainer = cimc.Trainer(cimc.Chip(program), batch_size=BATCH, schedule="constant", init="devices")
     trainer.fit(x, y, epochs=1, steps_per_epoch=steps)  # compiles kernels, and gets over the many writes at the start
-    found: dict[str, Any] = rate(lambda: trainer.fit(x, y, epochs=epochs, steps_per_epoch=steps), epochs * steps * BATCH, repeats)
-    found["accuracy"] = trainer.evaluate(x[-5000:], y[-5000:])["accuracy"]
-    return found
+    return Runner(
+        lambda epochs: trainer.fit(x, y, epochs=epochs, steps_per_epoch=steps),
+        lambda: {"accuracy": trainer.evaluate(x[-5000:], y[-5000:])["accuracy"]},
+    )
 
 
-def pytorch(x: NDArray[Any], y: NDArray[Any], steps: int, epochs: int, repeats: int) -> dict[str, Any] | None:
+def pytorch(x: NDArray[Any], y: NDArray[Any], steps: int) -> Runner | None:
     """Plain PyTorch in FP32, all threads it takes by default."""
     try:
         import torch
@@ -79,13 +97,11 @@ def pytorch(x: NDArray[Any], y: NDArray[Any], steps: int, epochs: int, repeats: 
         nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(),
         nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(), nn.Linear(84, 10),
     )  # fmt: skip
-    return {
-        **_torch_loop(torch, net, torch.optim.AdamW(net.parameters(), 4e-3), x, y, steps, epochs, repeats),
-        "version": torch.__version__,
-    }
+    optimizer = torch.optim.AdamW(net.parameters(), 4e-3)
+    return Runner(_torch_loop(torch, net, optimizer, x, y, steps), lambda: {"version": torch.__version__})
 
 
-def aihwkit(x: NDArray[Any], y: NDArray[Any], steps: int) -> dict[str, Any] | None:
+def aihwkit(x: NDArray[Any], y: NDArray[Any], steps: int) -> Runner | None:
     """IBM's simulator with its mixed-precision preset, whose optimizer is its own SGD."""
     try:
         import torch
@@ -104,12 +120,10 @@ def aihwkit(x: NDArray[Any], y: NDArray[Any], steps: int) -> dict[str, Any] | No
     )  # fmt: skip
     optimizer = AnalogSGD(net.parameters(), lr=0.05)
     optimizer.regroup_param_groups(net)
-    return {**_torch_loop(torch, net, optimizer, x, y, steps, 1, 1), "version": __version__}
+    return Runner(_torch_loop(torch, net, optimizer, x, y, steps), lambda: {"version": __version__})
 
 
-def _torch_loop(
-    torch: Any, net: Any, optimizer: Any, x: NDArray[Any], y: NDArray[Any], steps: int, epochs: int, repeats: int
-) -> dict[str, float]:
+def _torch_loop(torch: Any, net: Any, optimizer: Any, x: NDArray[Any], y: NDArray[Any], steps: int) -> Callable[[int], None]:
     images, labels = torch.from_numpy(x), torch.from_numpy(y.astype(np.int64))
     loss = torch.nn.CrossEntropyLoss()
 
@@ -123,21 +137,33 @@ def _torch_loop(
                 optimizer.step()
 
     fit(1)
-    return rate(lambda: fit(epochs), epochs * steps * BATCH, repeats)
+    return fit
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--steps", type=int, default=400, help="batches an epoch")
     parser.add_argument("--epochs", type=int, default=5, help="of a run")
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=5, help="runs of each, in turns")
     options = parser.parse_args()
     data = mnist()
     x, y = data["x_train"][:, None].astype(np.float32) / np.float32(255), data["y_train"]
-    given = (x, y, options.steps, options.epochs, options.repeats)
-    found = {"cimc": ours(*given), "pytorch_fp32": pytorch(*given), "aihwkit_mixed_precision": aihwkit(x, y, options.steps)}
-    own = found["cimc"]["images_per_second"]
-    others = {name: (found[name] or {}).get("images_per_second") for name in found if name != "cimc"}
+    given = (x, y, options.steps)
+    own, torch, slow = ours(*given), pytorch(*given), aihwkit(*given)
+    # In turns, so that a machine that others use too slows all of them alike.
+    for _ in range(options.repeats):
+        for runner in (own, torch):
+            if runner is not None:
+                runner.run(options.epochs)
+    if slow is not None:
+        slow.run(1)
+    steps = options.epochs * options.steps
+    found: dict[str, Any] = {
+        "cimc": own.result(steps),
+        "pytorch_fp32": torch and torch.result(steps),
+        "aihwkit_mixed_precision": slow and slow.result(options.steps),
+    }
+    rates = {name: None if row is None else row["images_per_second"] for name, row in found.items()}
     result = {
         "batch": BATCH,
         "steps": options.steps,
@@ -145,7 +171,7 @@ def main() -> None:
         "cores": len(os.sched_getaffinity(0)),
         "load": os.getloadavg()[0],
         **found,
-        "times_as_fast_as": {name: None if other is None else own / other for name, other in others.items()},
+        "times_as_fast_as": {name: rate and rates["cimc"] / rate for name, rate in rates.items() if name != "cimc"},
     }
     print(json.dumps(result, indent=2))
 
