@@ -193,7 +193,18 @@ class Plan:
         self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
         strides: tuple[int, int, int],
     ) -> int:  # fmt: skip
-        """Read all positions of all images, into ``y``; returns saturated conversions."""
+        """Read all positions of all images, into ``y``; returns saturated conversions.
+
+        Args:
+            codes: Coded images, ``[phases, images, padded image]``.
+            where: How they form row vectors.
+            seed: Key of the noise.
+            first_image: Number of the first image, which keys it too.
+            factor: Of each column's digital sum, float64 ``[groups * columns]``.
+            constant: Added after it, the same shape.
+            y: The output, flat.
+            strides: In it from image to image, position to position and column to column.
+        """
         matrix = self.circuit.matrix
         phases, images, _ = codes.shape
         total, number = images * where.positions, threads()
