@@ -2,6 +2,7 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
@@ -13,14 +14,18 @@ help:
 	@echo "make bench  speed, as JSON in benchmarks/results"
 	@echo "make docs   API reference in docs/build, links of the guides checked"
 
-# Installed from the sources in place; again when the dependencies change.
-$(READY): pyproject.toml
+# Installed from the sources in place; again when the dependencies change. The demo takes what a user has and no more.
+$(BASE): pyproject.toml
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet -e .
+	@touch $@
+
+$(READY): $(BASE)
 	$(BIN)/python -m pip install --quiet -e '.[dev,report]'
 	@touch $@
 
-demo: $(READY)
+demo: $(BASE)
 	$(BIN)/python examples/lenet_mnist/demo.py
 	$(BIN)/python examples/lenet_mnist/train.py
 
