@@ -10,7 +10,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime.planes import Laid, Window, back, copy, laid
-from cimc.runtime.windows import each
+from cimc.runtime.serial import spread
 
 Array = NDArray[Any]
 
@@ -54,7 +54,7 @@ def fold(vectors: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(vectors), vectors.shape[1] // where.at.size, prod(window.image)), vectors.dtype)
-    each(lambda first, end: _fold(vectors, first, end, where, out), len(vectors))
+    spread(lambda first, end: _fold(vectors, first, end, where, out), len(vectors))
     return out
 
 
@@ -67,5 +67,5 @@ def unfold(image: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(image), image.shape[1] * where.at.size, prod(window.positions)), image.dtype)
-    each(lambda first, end: _unfold(image, first, end, where, out), len(image))
+    spread(lambda first, end: _unfold(image, first, end, where, out), len(image))
     return out

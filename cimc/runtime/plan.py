@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -20,7 +19,7 @@ from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.gather import LANES
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some
-from cimc.runtime.serial import parallel, threads
+from cimc.runtime.serial import parallel, spread, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
 
@@ -165,8 +164,8 @@ class Plan:
     def refresh_some(self, values: Array, devices: Index) -> bool:
         """As `refresh`, where no devices but these (flat numbers in ``values``) were written."""
         circuit, places = self.circuit, self.places
-        room = values[0, 0].size, *self.scale.numbers, self.limit, circuit.row_cuts, places.row_at, places.column_at
-        return bool(put_some(devices, values.reshape(-1), *room, circuit.matrix.reshape(len(circuit.matrix), -1)))
+        where = circuit.row_cuts, places.row_at, places.column_at, circuit.matrix.reshape(len(circuit.matrix), -1)
+        return bool(put_some(devices, values.reshape(-1), values[0, 0].size, *self.scale.numbers, self.limit, *where))
 
     def _pack(self, values: Array, units: Array) -> None:
         row_cuts, matrix = self.circuit.row_cuts, self.circuit.matrix
@@ -232,7 +231,7 @@ class Plan:
             a, sums = np.empty(height * tallest, matrix.dtype), np.empty(height * widest, gemm.sums_dtype(matrix.dtype))
             return int(kernels.read(begin, end, height, self.circuit, inputs, outputs, a, sums))
 
-        return _spread(part, -(-total // height) * columns_of_blocks, number)
+        return sum(spread(part, -(-total // height) * columns_of_blocks, number))
 
     def _across(self, inputs: Inputs, outputs: Outputs, total: int, number: int) -> int:
         """Vectors along positions, in a narrow layer."""
@@ -246,16 +245,7 @@ class Plan:
             scratch = narrow.scratch(get_ident(), height, self._room[0], columns, planes * columns, units)
             return int(narrow.read(begin, end, height, self.circuit, inputs, outputs, scratch))
 
-        return _spread(part, -(-total // height), number)
-
-
-def _spread(part: Callable[[int, int], int], tasks: int, number: int) -> int:
-    """Cut tasks into parts for that many threads; the sum of what the parts return."""
-    if number == 1:
-        return part(0, tasks)
-    parts = min(tasks, 2 * number)
-    cuts = [tasks * n // parts for n in range(parts + 1)]
-    return sum(parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number))
+        return sum(spread(part, -(-total // height), number))
 
 
 def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:

@@ -10,14 +10,14 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv
-from cimc.runtime.serial import parallel, threads
+from cimc.runtime.serial import spread
 
 Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
-def _spread(
-    dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, first: int, end: int, dx: Array
+def _give(
+    dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, dx: Array, first: int, end: int
 ) -> None:
     """Windows are searched backwards and without a jump, as which element won is beyond a processor's guess."""
     _, height, width = x.shape
@@ -46,8 +46,8 @@ def _spread(
 
 
 @njit(cache=True, nogil=True)
-def _spread_pairs(dy: Array, x: Array, y: Array, first: int, end: int, dx: Array) -> None:
-    """As `_spread`, of windows of two by two side by side, the pools of most networks: a fifth of the time.
+def _give_pairs(dy: Array, x: Array, y: Array, dx: Array, first: int, end: int) -> None:
+    """As `_give`, of windows of two by two side by side, the pools of most networks: a fifth of the time.
 
     Unsigned indices spare the question whether one counts from the end.
     """
@@ -87,15 +87,10 @@ def max_pool_gradient(dy: Array, x: Array, y: Array, geometry: Conv) -> Array:
     within = all(2 * n <= size for n, size in zip(y.shape[2:], x.shape[2:], strict=True))
     if sizes == strides == (2, 2) and dilations == (1, 1) and within and not any(begin):
         dx = np.empty(inputs.shape, dy.dtype)
-        spread = partial(_spread_pairs, goals, inputs, outputs)
+        give = partial(_give_pairs, goals, inputs, outputs, dx)
     else:
         dx = np.zeros(inputs.shape, dy.dtype)
         shapes = (np.array((low, *own) if flat else own) for low, own in ((1, sizes), (1, strides), (1, dilations), (0, begin)))
-        spread = partial(_spread, goals, inputs, outputs, *shapes)
-    parts = max(1, min(planes, 4 * threads() if threads() > 1 else 1))
-
-    def part(n: int) -> None:
-        spread(planes * n // parts, planes * (n + 1) // parts, dx)
-
-    parallel(part, parts)
+        give = partial(_give, goals, inputs, outputs, *shapes, dx)
+    spread(give, planes)
     return dx.reshape(x.shape)

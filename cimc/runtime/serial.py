@@ -10,6 +10,8 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
+#: Parts a thread: few, as each costs its own room and a call.
+_EACH = 2
 _threads: int | None = None
 _team: tuple[int, SimpleQueue[Callable[[], None]], list[Thread]] | None = None
 
@@ -33,7 +35,7 @@ def set_threads(number: int | None) -> None:
     _threads = number
 
 
-def _help(number: int) -> SimpleQueue[Callable[[], None]]:
+def _queue(number: int) -> SimpleQueue[Callable[[], None]]:
     """Where threads take work from, that many or more of them; of this process, as threads do not survive a fork."""
     global _team
     if _team is None or _team[0] != os.getpid():
@@ -60,7 +62,7 @@ class Started:
         self._work, self._tasks, self._following = work, tasks, count()
         self._ended: SimpleQueue[tuple[int, Any, BaseException | None]] = SimpleQueue()
         for _ in range(min(others, tasks)):
-            _help(others).put(self._take)
+            _queue(others).put(self._take)
 
     def _take(self) -> None:
         """Task after task, as long as there are any; a thread that comes late finds none."""
@@ -94,3 +96,14 @@ def parallel(work: Callable[[int], Any], tasks: int, number: int | None = None) 
     if number < 2:
         return [work(task) for task in range(tasks)]
     return Started(work, tasks, number - 1).results()
+
+
+def spread(part: Callable[[int, int], Any], items: int, number: int | None = None) -> list[Any]:
+    """``part(first, end)`` over all items, in a few parts a thread, of which each thread takes the next as it becomes free.
+
+    Only for items that do not depend on how they are cut; `part` releases the GIL.
+    """
+    number = threads() if number is None else number
+    parts = 1 if number == 1 else max(1, min(items, _EACH * number))
+    cuts = [items * n // parts for n in range(parts + 1)]
+    return parallel(lambda n: part(cuts[n], cuts[n + 1]), parts, number)

@@ -6,7 +6,6 @@ is left out in the end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
 from math import prod
 from typing import Any
@@ -16,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime.planes import Laid, Window, back, copy, laid
-from cimc.runtime.serial import Started, parallel, start
+from cimc.runtime.serial import Started, spread, start
 from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply, transpose
 
 Array = NDArray[Any]
@@ -99,7 +98,8 @@ def _correlate(weights: Array, rows: Index, image: Array, first: int, end: int, 
             copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], where.placed)
 
 
-def _parts(images: int, most: int = _PARTS) -> list[tuple[int, int]]:
+def _parts(images: int, most: int) -> list[tuple[int, int]]:
+    """The same for any number of threads, as partial sums are."""
     parts = max(1, min(images, most))
     return [(images * n // parts, images * (n + 1) // parts) for n in range(parts)]
 
@@ -160,7 +160,7 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     def part(first: int, end: int) -> None:
         _scatter(factors, tiles, flat, first, end, out_rows, where, out)
 
-    each(part, len(flat))
+    spread(part, len(flat))
     return out
 
 
@@ -179,11 +179,5 @@ def product(weights: Array, image: Array, window: Window) -> Array:
     def part(first: int, end: int) -> None:
         _correlate(weights.reshape(groups, -1), tiles, image, first, end, where, out)
 
-    each(part, len(image))
+    spread(part, len(image))
     return out
-
-
-def each(part: Callable[[int, int], None], images: int) -> None:
-    """Run ``part(first, end)`` on all images, in parts that threads take."""
-    parts = _parts(images)
-    parallel(lambda n: part(*parts[n]), len(parts))
