@@ -16,7 +16,7 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
-from cimc.runtime.planes import Window
+from cimc.runtime.planes import Window, flattened
 from cimc.runtime.serial import start
 
 Array = NDArray[Any]
@@ -46,9 +46,9 @@ def activation_gradient(
         full = products.reshape([x_shape[a] for a in (*kept, *inner)])
         out = full.transpose(np.argsort(geometry.input_perm))
     elif isinstance(geometry, Conv):
-        out = windows.scatter(w, _flat(dy, kind), Window.of(geometry, x_shape)).reshape(x_shape)
+        out = windows.scatter(w, flattened(dy, kind), Window.of(geometry, x_shape)).reshape(x_shape)
     else:
-        out = windows.product(w, _flat(dy, kind), Window.of(geometry, x_shape)).reshape(x_shape)
+        out = windows.product(w, flattened(dy, kind), Window.of(geometry, x_shape)).reshape(x_shape)
     dx: Array = np.ascontiguousarray(out).astype(dy.dtype, copy=False)
     return dx
 
@@ -75,9 +75,9 @@ def weight_gradient(
         outputs = _columns(dy, geometry, groups, columns).astype(kind, copy=False)
         begun = start(lambda _: np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2)), 1)
     elif isinstance(geometry, Conv):
-        begun = windows.outer(_flat(x, kind), _flat(dy, kind), Window.of(geometry, x.shape), groups)
+        begun = windows.outer(flattened(x, kind), flattened(dy, kind), Window.of(geometry, x.shape), groups)
     else:
-        begun = windows.outer(_flat(dy, kind), _flat(x, kind), Window.of(geometry, x.shape), groups)
+        begun = windows.outer(flattened(dy, kind), flattened(x, kind), Window.of(geometry, x.shape), groups)
 
     def finish() -> Array:
         dw, *others = begun.results()
@@ -110,11 +110,6 @@ def _products(a: Array, b: Array) -> Array:
         alone: Array = (a[:, 0] @ b[0])[:, None]
         return alone
     return np.ascontiguousarray(np.matmul(a.swapaxes(0, 1), b).swapaxes(0, 1))
-
-
-def _flat(array: Array, kind: Any) -> Array:
-    """``[images, channels, positions]``."""
-    return np.ascontiguousarray(array, kind).reshape(*array.shape[:2], -1)
 
 
 def clip_gradient(dx: Array, x: Array, coding: Coding) -> Array:

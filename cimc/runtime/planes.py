@@ -42,6 +42,11 @@ class Window:
         return cls(size, spatial, *how, begin)
 
 
+def flattened(array: Array, dtype: Any = None) -> Array:
+    """``[images, channels, pixels]``, contiguous; of that dtype, or of its own."""
+    return np.ascontiguousarray(array, dtype).reshape(*array.shape[:2], -1)
+
+
 class Lines(NamedTuple):
     """Lines that are copied from plane to plane; offsets and steps in elements."""
 

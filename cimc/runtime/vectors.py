@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.runtime import im2col
-from cimc.runtime.planes import Window
+from cimc.runtime.planes import Window, flattened
 
 Array = NDArray[Any]
 
@@ -40,7 +40,7 @@ def output_vectors(dy: Array, geometry: Dense | Conv | ConvTranspose, x_shape: S
         rows = dy.transpose(np.argsort(geometry.output_perm)).reshape(images, positions, groups, columns)
         return np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
     if isinstance(geometry, ConvTranspose):
-        dy = im2col.unfold(_flat(dy), Window.of(geometry, x_shape))
+        dy = im2col.unfold(flattened(dy), Window.of(geometry, x_shape))
     return np.ascontiguousarray(dy).reshape(images, groups, columns, positions)
 
 
@@ -52,8 +52,3 @@ def input_gradient(vectors: Array, geometry: Dense | Conv | ConvTranspose, x_sha
     if isinstance(geometry, Conv):
         vectors = im2col.fold(vectors, Window.of(geometry, x_shape))
     return vectors.reshape(x_shape)
-
-
-def _flat(array: Array) -> Array:
-    """``[images, channels, pixels]``."""
-    return np.ascontiguousarray(array).reshape(*array.shape[:2], -1)
