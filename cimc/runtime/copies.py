@@ -70,6 +70,10 @@ class CopiedCrossbar(Crossbar):
         self._held, self._devices = tuple(held), held[0]
         self._plan = self.turned = None
 
+    def written(self, devices: NDArray[np.int64] | None = None) -> None:
+        """Conductances were changed in place, of any copy: all are planned anew."""
+        self._plan = self.turned = None
+
     @property
     def held(self) -> tuple[Devices, ...]:
         return self._held

@@ -52,6 +52,17 @@ def only(die: Any, copy: int) -> Any:
     return die
 
 
+def test_what_is_written_to_any_copy_is_read() -> None:
+    image = cimc.export_image(with_copies(convolution(), {"conv": 3}, **ERRORS))
+    used, new = image.program(seed=2), image.program(seed=2)
+    name = used.program.layers[0].name
+    used.run(pictures(), 0)
+    for die in (used, new):
+        die.crossbars[name].held[2].g_us[...] = die.crossbars[name].held[0].g_us
+    used.crossbars[name].written(np.arange(4))
+    np.testing.assert_array_equal(used.run(pictures(), 0)["y"], new.run(pictures(), 0)["y"])
+
+
 def test_positions_are_dealt_in_turn() -> None:
     image = cimc.export_image(with_copies(convolution(), {"conv": 3}, **ERRORS))
     found = image.program(seed=2).run(pictures(), 0)["y"].reshape(5, 3, 20)
