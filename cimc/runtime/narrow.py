@@ -111,7 +111,8 @@ def scratch(_thread: int, height: int, tallest: int, columns: int, device_column
     """A thread's room for blocks of ``height`` positions. It is kept: the page faults of fresh memory take as long as a read."""
     return Scratch(
         np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
-        np.empty((device_columns + units + gemm.TALL + 2, height), np.int32),
+        # A power of 2 from row to row would put all rows to the same places of the cache.
+        np.empty((device_columns + units + gemm.TALL + 2, height + LANES), np.int32),
         np.empty((3 + units, height), np.float32),
         np.empty((columns, height)),
         *np.empty((2, height), np.int64),

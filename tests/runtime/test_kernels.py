@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import njit
 
-from cimc.runtime import coding, gemm, layout
+from cimc.runtime import coding, gemm, layout, simd
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
@@ -54,13 +55,46 @@ def test_products_across_and_moments_are_exact(columns: int, slices: list[int], 
         steps = (end - begin + 1) // 2
         words = random.integers(0, 256, (steps, wide + 16, 2)).astype(np.int16)
         words[:, :wide] = np.pad(codes, ((0, 2 * steps - len(codes)), (0, 0))).reshape(steps, 2, wide).transpose(0, 2, 1)
-        sums = np.zeros((columns + 2 + gemm.TALL, wide), np.int32)
+        sums = np.zeros((columns + 2 + gemm.TALL, wide + 16), np.int32)
         gemm.multiply_across(matrix[0], start, steps, columns + 2, words, wide, sums)
         held = np.concatenate([devices[begin:end, 0], units[begin:end]], axis=1)
-        assert (sums[: columns + 2] == held.T @ codes).all()
+        assert (sums[: columns + 2, :wide] == held.T @ codes).all()
         moments = np.zeros((2, wide), np.int32)
         gemm.moments_across(words, steps, wide, moments)
         assert (moments == [codes.sum(axis=0), (codes.astype(int) ** 2).sum(axis=0)]).all()
+
+
+_of_avx2, _of_avx512 = gemm.micro(4, 1, 32), gemm.micro(8, 2, 64)
+
+
+@njit
+def _narrow_vectors(a, panels, out):  # type: ignore[no-untyped-def]
+    steps = panels.shape[1]
+    for n in range(2 * panels.shape[0]):
+        i, p = n % 2 * 4, n // 2
+        at, end = i * a.shape[1] * a.itemsize, i * out.shape[1] * out.itemsize + p * 64
+        _of_avx2(a, at, a.shape[1] * a.itemsize, panels, p * steps * 64, 64, 0, steps, out, end, out.shape[1] * out.itemsize)
+
+
+@njit
+def _wide_vectors(a, panels, out):  # type: ignore[no-untyped-def]
+    steps = panels.shape[1]
+    _of_avx512(a, 0, a.shape[1] * a.itemsize, panels, 0, 64, steps * 64, steps, out, 0, out.shape[1] * out.itemsize)
+
+
+@pytest.mark.skipif(simd.VECTOR < 64, reason="the CPU has no AVX-512")
+@pytest.mark.parametrize("dtype", [np.int16, np.float32, np.float64])
+def test_products_have_the_same_bytes_by_vectors_of_any_width(dtype: type) -> None:
+    random = np.random.default_rng(0)
+    columns, rows = gemm.panel_shape(dtype)
+    a = (random.normal(size=(8, 37 * rows)) * 300).astype(dtype)
+    panels = (random.normal(size=(2, 37, columns, rows)) * 300).astype(dtype)
+    outs = [np.zeros((8, 2 * columns), gemm.sums_dtype(dtype)) for _ in range(3)]
+    _narrow_vectors(a, panels, outs[0])
+    _wide_vectors(a, panels, outs[1])
+    gemm.multiply(a, 8, panels, outs[2])
+    assert outs[0].any()
+    assert outs[0].tobytes() == outs[1].tobytes() == outs[2].tobytes()
 
 
 @settings(max_examples=40, deadline=None)
