@@ -6,7 +6,6 @@ on the threads, and partial sums are added in order, so the same bytes come out 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,6 @@ from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
 from cimc.runtime.planes import Window, flattened
-from cimc.runtime.serial import start
 
 Array = NDArray[Any]
 
@@ -53,10 +51,8 @@ def activation_gradient(
     return dx
 
 
-def weight_gradient(
-    x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0
-) -> Callable[[], Array]:
-    """Begin with ``dW = rows(X)^T @ columns(dY) * alpha``, ``[groups, rows, columns]``, zero between packed groups.
+def weight_gradient(x: Array, dy: Array, layer: Layer, geometry: Dense | Conv | ConvTranspose, alpha: float = 1.0) -> Array:
+    """``dW = rows(X)^T @ columns(dY) * alpha``, ``[groups, rows, columns]``, zero between packed groups.
 
     Args:
         x: The activation, real-valued.
@@ -64,35 +60,25 @@ def weight_gradient(
         layer: Gives the shape of its matrix.
         geometry: Of the step.
         alpha: Digital factor of the step.
-
-    Returns:
-        What gives it when it is wanted; other threads work on it meanwhile.
     """
     kind = _kind(dy)
     groups, rows, columns = layer.groups, layer.rows, layer.columns
     if isinstance(geometry, Dense):
         inputs = np.ascontiguousarray(x.transpose(geometry.input_perm), kind).reshape(-1, groups, rows)
         outputs = _columns(dy, geometry, groups, columns).astype(kind, copy=False)
-        begun = start(lambda _: np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2)), 1)
+        dw = np.matmul(inputs.transpose(1, 2, 0), outputs.transpose(1, 0, 2))
     elif isinstance(geometry, Conv):
-        begun = windows.outer(flattened(x, kind), flattened(dy, kind), Window.of(geometry, x.shape), groups)
+        dw = windows.outer(flattened(x, kind), flattened(dy, kind), Window.of(geometry, x.shape), groups)
     else:
-        begun = windows.outer(flattened(dy, kind), flattened(x, kind), Window.of(geometry, x.shape), groups)
-
-    def finish() -> Array:
-        dw, *others = begun.results()
-        for other in others:
-            dw += other
-        if isinstance(geometry, ConvTranspose):
-            dw = dw.swapaxes(1, 2)
-        if alpha != 1:
-            dw = dw * dw.dtype.type(alpha)
-        if layer.group_packing > 1:
-            parts = np.eye(layer.group_packing, dtype=dw.dtype)
-            dw = dw * np.kron(parts, np.ones((layer.weight.shape[1], layer.weight.shape[2]), dw.dtype))
-        return np.ascontiguousarray(dw)
-
-    return finish
+        dw = windows.outer(flattened(dy, kind), flattened(x, kind), Window.of(geometry, x.shape), groups)
+    if isinstance(geometry, ConvTranspose):
+        dw = dw.swapaxes(1, 2)
+    if alpha != 1:
+        dw = dw * dw.dtype.type(alpha)
+    if layer.group_packing > 1:
+        parts = np.eye(layer.group_packing, dtype=dw.dtype)
+        dw = dw * np.kron(parts, np.ones((layer.weight.shape[1], layer.weight.shape[2]), dw.dtype))
+    return np.ascontiguousarray(dw)
 
 
 def _kind(array: Array) -> Any:

@@ -9,14 +9,16 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cimc.runtime.atomic import bound
 from cimc.runtime.planes import Laid, Window, back, copy, laid
-from cimc.runtime.serial import spread
+from cimc.runtime.rng import Scalar
+from cimc.runtime.team import Crew, crew, share
 
 Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
-def _fold(vectors: Array, first: int, end: int, where: Laid, out: Array) -> None:
+def _fold(first: Scalar, end: Scalar, _: Scalar, vectors: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
     at, placed, lines = where.at, where.placed, back(where.lines)
     y, outs = np.empty(where.plane, out.dtype), out.reshape(-1)
@@ -33,7 +35,7 @@ def _fold(vectors: Array, first: int, end: int, where: Laid, out: Array) -> None
 
 
 @njit(cache=True, nogil=True)
-def _unfold(image: Array, first: int, end: int, where: Laid, out: Array) -> None:
+def _unfold(first: Scalar, end: Scalar, _: Scalar, image: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, (channel, kernel element), position]``."""
     channels, positions, at, plane = image.shape[1], out.shape[2], where.at, where.plane
     x, images, outs = np.zeros(plane, image.dtype), image.reshape(-1), out.reshape(-1)
@@ -45,6 +47,16 @@ def _unfold(image: Array, first: int, end: int, where: Laid, out: Array) -> None
                 copy(x, at[k], outs, goal_at, 1, plane, positions, where.placed)
 
 
+@njit(cache=True, nogil=True)
+def _share_fold(crew: Crew, vectors: Array, where: Laid, out: Array) -> None:
+    share(crew, len(vectors), bound(_fold, (vectors, where, out)))
+
+
+@njit(cache=True, nogil=True)
+def _share_unfold(crew: Crew, image: Array, where: Laid, out: Array) -> None:
+    share(crew, len(image), bound(_unfold, (image, where, out)))
+
+
 def fold(vectors: Array, window: Window) -> Array:
     """``[images, channels, pixels]``: windows added up where they lie, col2im; in order of kernel elements.
 
@@ -54,7 +66,7 @@ def fold(vectors: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(vectors), vectors.shape[1] // where.at.size, prod(window.image)), vectors.dtype)
-    spread(lambda first, end: _fold(vectors, first, end, where, out), len(vectors))
+    _share_fold(crew(), vectors, where, out)
     return out
 
 
@@ -67,5 +79,5 @@ def unfold(image: Array, window: Window) -> Array:
     """
     where = laid(window)
     out = np.empty((len(image), image.shape[1] * where.at.size, prod(window.positions)), image.dtype)
-    spread(lambda first, end: _unfold(image, first, end, where, out), len(image))
+    _share_unfold(crew(), image, where, out)
     return out

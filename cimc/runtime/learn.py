@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -38,20 +38,15 @@ class Learning:
     layers: dict[str, Array] = field(default_factory=dict)
     digital: dict[str, Array] = field(default_factory=dict)
     statistics: dict[str, Array] = field(default_factory=dict)
-    _begun: dict[str, Sequence[Callable[[], Array]]] = field(default_factory=dict)
 
     def update(self, step: UpdateStep, gradients: Sequence[Any]) -> None:
-        """Take in what an update step hands over, of a layer products that are under way; several add up."""
+        """Take in what an update step hands over; several gradients add up."""
         if step.layer is not None:
-            self._begun[step.layer] = gradients
+            self.layers[step.layer] = _sum(gradients)
         elif step.action == "assign":
             self.statistics[step.parameter] = gradients[0]
         else:
             self.digital[step.parameter] = _sum(gradients)
-
-    def finish(self) -> None:
-        """Wait for the gradients of layers."""
-        self.layers = {layer: _sum([gradient() for gradient in gradients]) for layer, gradients in self._begun.items()}
 
 
 def _sum(gradients: Sequence[Array]) -> Array:

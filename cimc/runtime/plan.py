@@ -6,20 +6,18 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from math import inf
-from threading import get_ident
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
-from cimc.runtime import gemm, kernels, narrow
+from cimc.runtime import gemm, reads
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
-from cimc.runtime.gather import LANES
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some
-from cimc.runtime.serial import parallel, spread, threads
+from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
 
@@ -29,13 +27,9 @@ Index = NDArray[np.int64]
 
 #: float32 holds every integer up to that power of 2; int32 sums stay below the other.
 _EXACT_FLOAT, _EXACT_INT = 24, 31
-#: Rows of a block, at most.
-_HEIGHT = 96
 #: Device columns up to which vectors run along positions, of layers of one position an image and of others: gathering the
 #: inputs of a dense layer across images takes longer.
 NARROW, NARROW_CONV = 32, 128
-#: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
-_ACROSS_BYTES, _ACROSS = 1 << 19, 512
 #: Multiply-accumulates below which one thread is faster than two.
 SMALL = 1 << 22
 #: Devices that one thread packs alone.
@@ -216,36 +210,10 @@ class Plan:
             codes = codes.astype(matrix.dtype, copy=False)
         key = np.uint64(seed & (2**64 - 1))
         inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
-        way = self._across if matrix.ndim == 3 else self._along
-        return way(inputs, Outputs(factor, constant, y, strides), total, number)
-
-    def _along(self, inputs: Inputs, outputs: Outputs, total: int, number: int) -> int:
-        """Vectors along columns."""
-        matrix = self.circuit.matrix
-        columns_of_blocks = len(self.circuit.blocks) * len(matrix)
-        row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
-        height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
-        tallest, widest = self._room
-
-        def part(begin: int, end: int) -> int:
-            a, sums = np.empty(height * tallest, matrix.dtype), np.empty(height * widest, gemm.sums_dtype(matrix.dtype))
-            return int(kernels.read(begin, end, height, self.circuit, inputs, outputs, a, sums))
-
-        return sum(spread(part, -(-total // height) * columns_of_blocks, number))
-
-    def _across(self, inputs: Inputs, outputs: Outputs, total: int, number: int) -> int:
-        """Vectors along positions, in a narrow layer."""
-        _, _, planes, columns = self.circuit.alpha.shape
-        units = int(self.circuit.blocks[-1, 3])
-        bytes_of_position = 2 * self._room[0] + (4 * planes + 8) * columns
-        height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
-        height = -(-height // LANES) * LANES
-
-        def part(begin: int, end: int) -> int:
-            scratch = narrow.scratch(get_ident(), height, self._room[0], columns, planes * columns, units)
-            return int(narrow.read(begin, end, height, self.circuit, inputs, outputs, scratch))
-
-        return sum(spread(part, -(-total // height), number))
+        outputs, (tallest, widest) = Outputs(factor, constant, y, strides), self._room
+        if matrix.ndim == 3:
+            return reads.across(self.circuit, inputs, outputs, total, number, tallest)
+        return reads.along(self.circuit, inputs, outputs, total, number, tallest, widest)
 
 
 def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,15 +9,18 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv
-from cimc.runtime.serial import spread
+from cimc.runtime.atomic import bound
+from cimc.runtime.rng import Scalar
+from cimc.runtime.team import Crew, crew, share
 
 Array = NDArray[Any]
 
 
 @njit(cache=True, nogil=True)
 def _give(
-    dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, dx: Array, first: int, end: int
-) -> None:
+    first: Scalar, end: Scalar, _: Scalar, dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array,
+    begin: Array, dx: Array,
+) -> None:  # fmt: skip
     """Windows are searched backwards and without a jump, as which element won is beyond a processor's guess."""
     _, height, width = x.shape
     k0, k1 = kernel
@@ -46,7 +48,7 @@ def _give(
 
 
 @njit(cache=True, nogil=True)
-def _give_pairs(dy: Array, x: Array, y: Array, dx: Array, first: int, end: int) -> None:
+def _give_pairs(first: Scalar, end: Scalar, _: Scalar, dy: Array, x: Array, y: Array, dx: Array) -> None:
     """As `_give`, of windows of two by two side by side, the pools of most networks: a fifth of the time.
 
     Unsigned indices spare the question whether one counts from the end.
@@ -70,6 +72,18 @@ def _give_pairs(dy: Array, x: Array, y: Array, dx: Array, first: int, end: int) 
                 output += one
 
 
+@njit(cache=True, nogil=True)
+def _share_give(
+    crew: Crew, dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, dx: Array
+) -> None:
+    share(crew, len(x), bound(_give, (dy, x, y, kernel, strides, dilations, begin, dx)))
+
+
+@njit(cache=True, nogil=True)
+def _share_give_pairs(crew: Crew, dy: Array, x: Array, y: Array, dx: Array) -> None:
+    share(crew, len(x), bound(_give_pairs, (dy, x, y, dx)))
+
+
 def max_pool_gradient(dy: Array, x: Array, y: Array, geometry: Conv) -> Array:
     """Gradient of the input: each output's goes to the first element of its window, row by row, that equals the output.
 
@@ -87,10 +101,9 @@ def max_pool_gradient(dy: Array, x: Array, y: Array, geometry: Conv) -> Array:
     within = all(2 * n <= size for n, size in zip(y.shape[2:], x.shape[2:], strict=True))
     if sizes == strides == (2, 2) and dilations == (1, 1) and within and not any(begin):
         dx = np.empty(inputs.shape, dy.dtype)
-        give = partial(_give_pairs, goals, inputs, outputs, dx)
+        _share_give_pairs(crew(), goals, inputs, outputs, dx)
     else:
         dx = np.zeros(inputs.shape, dy.dtype)
         shapes = (np.array((low, *own) if flat else own) for low, own in ((1, sizes), (1, strides), (1, dilations), (0, begin)))
-        give = partial(_give, goals, inputs, outputs, *shapes, dx)
-    spread(give, planes)
+        _share_give(crew(), goals, inputs, outputs, *shapes, dx)
     return dx.reshape(x.shape)

@@ -14,8 +14,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cimc.runtime.atomic import bound
 from cimc.runtime.planes import Laid, Window, back, copy, laid
-from cimc.runtime.serial import Started, spread, start
+from cimc.runtime.rng import Scalar
+from cimc.runtime.team import Crew, crew, share
 from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply, transpose
 
 Array = NDArray[Any]
@@ -63,7 +65,9 @@ def _outer(image: Array, flat: Array, first: int, end: int, rows: Index, where: 
 
 
 @njit(cache=True, nogil=True)
-def _scatter(weights: Array, rows: Index, flat: Array, first: int, end: int, out_rows: Index, where: Laid, out: Array) -> None:
+def _scatter(
+    first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, flat: Array, out_rows: Index, where: Laid, out: Array
+) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
     groups, wide = len(weights), VECTOR // flat.itemsize * COLUMNS
     channels, columns = out.shape[1] // groups, flat.shape[1] // groups
@@ -82,7 +86,7 @@ def _scatter(weights: Array, rows: Index, flat: Array, first: int, end: int, out
 
 
 @njit(cache=True, nogil=True)
-def _correlate(weights: Array, rows: Index, image: Array, first: int, end: int, where: Laid, out: Array) -> None:
+def _correlate(first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, image: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, row, position]``."""
     groups, wide = len(weights), VECTOR // image.itemsize * COLUMNS
     channels, outputs = image.shape[1] // groups, out.shape[1] // groups
@@ -98,10 +102,28 @@ def _correlate(weights: Array, rows: Index, image: Array, first: int, end: int, 
             copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], where.placed)
 
 
-def _parts(images: int, most: int) -> list[tuple[int, int]]:
-    """The same for any number of threads, as partial sums are."""
-    parts = max(1, min(images, most))
-    return [(images * n // parts, images * (n + 1) // parts) for n in range(parts)]
+@njit(cache=True, nogil=True)
+def _outer_parts(
+    first: Scalar, end: Scalar, _: Scalar, image: Array, flat: Array, rows: Index, where: Laid, totals: Array
+) -> None:
+    for n in range(first, end):
+        begin, stop = len(image) * n // len(totals), len(image) * (n + 1) // len(totals)
+        _outer(image, flat, begin, stop, rows, where, totals[n])
+
+
+@njit(cache=True, nogil=True)
+def _share_outer(crew: Crew, image: Array, flat: Array, rows: Index, where: Laid, totals: Array) -> None:
+    share(crew, len(totals), bound(_outer_parts, (image, flat, rows, where, totals)))
+
+
+@njit(cache=True, nogil=True)
+def _share_scatter(crew: Crew, weights: Array, rows: Index, flat: Array, out_rows: Index, where: Laid, out: Array) -> None:
+    share(crew, len(flat), bound(_scatter, (weights, rows, flat, out_rows, where, out)))
+
+
+@njit(cache=True, nogil=True)
+def _share_correlate(crew: Crew, weights: Array, rows: Index, image: Array, where: Laid, out: Array) -> None:
+    share(crew, len(image), bound(_correlate, (weights, rows, image, where, out)))
 
 
 def _tiles(starts: Index) -> Index:
@@ -117,8 +139,8 @@ def _pixels(window: Window, channels: int, by_element: bool) -> Index:
     return _tiles((places.T if by_element else places).reshape(-1))
 
 
-def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
-    """Partial sums ``[groups, channels * kernel, columns]``: over all images and positions, windows times columns.
+def outer(image: Array, flat: Array, window: Window, groups: int) -> Array:
+    """``[groups, channels * kernel, columns]``: summed over all images and positions, windows times columns.
 
     Args:
         image: ``[images, groups * channels, pixels]``, contiguous.
@@ -128,14 +150,14 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Started:
     """
     where, channels, columns = laid(window), image.shape[1] // groups, flat.shape[1] // groups
     tiles, rows, wide = _pixels(window, channels, False), channels * where.at.size, VECTOR // image.itemsize * COLUMNS
-    parts = _parts(len(image), max(1, min(_PARTS, _MOST // max(1, groups * rows * columns))))
-
-    def part(n: int) -> Array:
-        total = np.zeros((groups, tiles.size, -(-columns // wide) * wide), image.dtype)
-        _outer(image, flat, *parts[n], tiles, where, total)
-        return total[:, :rows, :columns]
-
-    return start(part, len(parts))
+    # As many for any number of threads, and added up in order.
+    parts = max(1, min(len(image), _PARTS, _MOST // max(1, groups * rows * columns)))
+    totals = np.zeros((parts, groups, tiles.size, -(-columns // wide) * wide), image.dtype)
+    _share_outer(crew(), image, flat, tiles, where, totals)
+    total = totals[0, :, :rows, :columns]
+    for other in totals[1:, :, :rows, :columns]:
+        total += other
+    return total
 
 
 def scatter(weights: Array, flat: Array, window: Window) -> Array:
@@ -156,11 +178,7 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     own[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)
     factors = np.ascontiguousarray(own.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
     tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
-
-    def part(first: int, end: int) -> None:
-        _scatter(factors, tiles, flat, first, end, out_rows, where, out)
-
-    spread(part, len(flat))
+    _share_scatter(crew(), factors, tiles, flat, out_rows, where, out)
     return out
 
 
@@ -175,9 +193,5 @@ def product(weights: Array, image: Array, window: Window) -> Array:
     groups, rows, inputs = weights.shape
     where, tiles = laid(window), _tiles(np.arange(rows) * inputs)
     out = np.empty((len(image), groups * rows, prod(window.positions)), image.dtype)
-
-    def part(first: int, end: int) -> None:
-        _correlate(weights.reshape(groups, -1), tiles, image, first, end, where, out)
-
-    spread(part, len(image))
+    _share_correlate(crew(), weights.reshape(groups, -1), tiles, image, where, out)
     return out

@@ -76,7 +76,7 @@ def test_gradients_are_the_adjoints_of_the_product(name: str, packed: bool) -> N
     (y,) = session.run(None, {"x": x, "w": w})
     dy = rng.standard_normal(y.shape).astype(np.float32)
     dx = backward.activation_gradient(dy, weight_matrix(program, layer), x.shape, step.geometry, alpha)
-    dw = to_initializer(layer, backward.weight_gradient(x, dy, layer, step.geometry, alpha)(), w.shape)
+    dw = to_initializer(layer, backward.weight_gradient(x, dy, layer, step.geometry, alpha), w.shape)
     assert (dx.shape, dw.shape) == (x.shape, w.shape)
     assert dx.dtype == dw.dtype == np.float32
     for _ in range(4):
@@ -108,7 +108,7 @@ def test_gradients_are_sums_over_windows(
     matrix = rng.standard_normal((1, channels * kernel**2, columns)).astype(dtype)
     dy = rng.standard_normal((images, columns, *geometry.output_spatial((side, side)))).astype(dtype)
     layer = Layer(name="l", weight=WeightView(tensor="w", split=matrix.shape, perm=(0, 1, 2), shape=matrix.shape))
-    dw = backward.weight_gradient(x, dy, layer, geometry)()
+    dw = backward.weight_gradient(x, dy, layer, geometry)
     wanted = np.einsum("ncpqij,nopq->cijo", windows(x), dy.astype(np.float64), optimize=True).reshape(matrix.shape)
     assert (dw.dtype, dw.shape) == (dtype, matrix.shape)
     close = 1e-5 if dtype == np.float32 else 1e-13
@@ -127,7 +127,7 @@ def test_packed_groups_have_no_gradient_between_them() -> None:
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in (x_shape, w_shape))
     program, step, _ = compiled(node, x, w)
     layer = program.layers[0].model_copy(update={"group_packing": 2})
-    dw = backward.weight_gradient(x, np.ones((2, 6, 5, 5), np.float32), layer, step.geometry)()
+    dw = backward.weight_gradient(x, np.ones((2, 6, 5, 5), np.float32), layer, step.geometry)
     assert dw.shape == (1, 36, 6)
     assert (dw[0, :18, 3:] == 0).all()
     assert (dw[0, 18:, :3] == 0).all()
@@ -146,7 +146,7 @@ def test_the_same_bytes_for_any_number_of_threads(name: str) -> None:
         for threads in (1, 2, 5):
             serial.set_threads(threads)
             dx = backward.activation_gradient(dy, weight_matrix(program, program.layers[0]), x.shape, step.geometry)
-            found.append((dx.tobytes(), backward.weight_gradient(x, dy, program.layers[0], step.geometry)().tobytes()))
+            found.append((dx.tobytes(), backward.weight_gradient(x, dy, program.layers[0], step.geometry).tobytes()))
     finally:
         serial.set_threads(None)
     assert found[0] == found[1] == found[2]

@@ -1,4 +1,4 @@
-"""Work on our own threads: each task once, errors where results are asked for, nested work, forked processes."""
+"""Work on threads of Python: each task once, errors where results are asked for, nested work, forked processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cimc.runtime.serial import parallel, start
+from cimc.runtime.serial import parallel
 
 
 def test_each_task_is_done_once_and_results_stand_in_their_order() -> None:
@@ -50,14 +50,6 @@ def test_work_may_ask_for_work() -> None:
         return sum(parallel(lambda inner: 10 * task + inner, 3, 3))
 
     assert parallel(outer, 4, 2) == [3 + 30 * task for task in range(4)]
-
-
-def test_what_was_started_first_does_not_keep_later_work_waiting() -> None:
-    held = threading.Event()
-    first = start(lambda _: held.wait(timeout=30), 1)
-    assert parallel(lambda task: task, 5, 2) == [0, 1, 2, 3, 4]
-    held.set()
-    assert first.results() == [True]
 
 
 def _sum_in_child(queue: multiprocessing.Queue[int]) -> None:

@@ -1,0 +1,113 @@
+"""The compiled reads on all threads, each with its room."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from threading import get_ident
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime import gemm, kernels, narrow
+from cimc.runtime.atomic import bound
+from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.gather import LANES
+from cimc.runtime.narrow import Scratch
+from cimc.runtime.rng import Scalar
+from cimc.runtime.team import Crew, crew, share
+
+Array = NDArray[Any]
+
+#: Rows of a block, at most.
+_HEIGHT = 96
+#: Bytes of a block of positions, about, and its positions, at most: long passes outweigh the second-level cache.
+_ACROSS_BYTES, _ACROSS = 1 << 19, 512
+
+
+@njit(cache=True, nogil=True)
+def _along(
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array,
+    sums: Array, saturated: Array,
+) -> None:  # fmt: skip
+    saturated[thread] += kernels.read(first, end, height, circuit, inputs, outputs, a[thread], sums[thread])
+
+
+@njit(cache=True, nogil=True)
+def _share_along(
+    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array, sums: Array,
+    saturated: Array,
+) -> None:  # fmt: skip
+    share(crew, tasks, bound(_along, (height, circuit, inputs, outputs, a, sums, saturated)))
+
+
+@njit(cache=True, nogil=True)
+def _across(
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch,
+    saturated: Array,
+) -> None:  # fmt: skip
+    words, sums, lines, acc, begins, ends, low, high, bits = room
+    own = Scratch(
+        words[thread], sums[thread], lines[thread], acc[thread], begins[thread], ends[thread], low[thread], high[thread],
+        bits[thread],
+    )  # fmt: skip
+    saturated[thread] += narrow.read(first, end, height, circuit, inputs, outputs, own)
+
+
+@njit(cache=True, nogil=True)
+def _share_across(
+    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch,
+    saturated: Array,
+) -> None:  # fmt: skip
+    share(crew, blocks, bound(_across, (height, circuit, inputs, outputs, room, saturated)))
+
+
+def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int, widest: int) -> int:
+    """Read with vectors along columns; returns saturated conversions.
+
+    Args:
+        circuit: The layer.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        total: Positions of all images.
+        number: Threads.
+        tallest: Most rows of a block, padded.
+        widest: Most device columns of a block, padded.
+    """
+    matrix = circuit.matrix
+    columns_of_blocks = len(circuit.blocks) * len(matrix)
+    row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
+    height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
+    some = crew(number)
+    a = np.empty((number, height * tallest), matrix.dtype)
+    sums = np.empty((number, height * widest), gemm.sums_dtype(matrix.dtype))
+    saturated = np.zeros(number, np.int64)
+    _share_along(some, -(-total // height) * columns_of_blocks, height, circuit, inputs, outputs, a, sums, saturated)
+    return int(saturated.sum())
+
+
+def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int) -> int:
+    """Read a narrow layer, with vectors along positions; arguments and result as of `along`."""
+    _, _, planes, columns = circuit.alpha.shape
+    units = int(circuit.blocks[-1, 3])
+    bytes_of_position = 2 * tallest + (4 * planes + 8) * columns
+    height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
+    height = -(-height // LANES) * LANES
+    some, saturated = crew(number), np.zeros(number, np.int64)
+    room = _room(get_ident(), number, height, tallest, columns, planes * columns, units)
+    _share_across(some, -(-total // height), height, circuit, inputs, outputs, room, saturated)
+    return int(saturated.sum())
+
+
+@lru_cache(maxsize=64)
+def _room(_caller: int, threads: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
+    """Every thread's room for blocks of ``height`` positions; kept, as the page faults of fresh memory take as long as a read."""
+    return Scratch(
+        np.empty((threads, -(-tallest // 2), height + LANES, 2), np.int16),
+        np.empty((threads, device_columns + units + gemm.TALL + 2, height), np.int32),
+        np.empty((threads, 3 + units, height), np.float32),
+        np.empty((threads, columns, height)),
+        *np.empty((2, threads, height), np.int64),
+        *np.empty((3, threads, height), np.uint32),
+    )

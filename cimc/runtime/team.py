@@ -1,0 +1,146 @@
+"""Threads that share a kernel's items without the interpreter: a job lies in an array, and idle threads watch it.
+
+A sleeping thread takes tens of microseconds to wake and then waits for the interpreter, while a step of training has twenty
+kernels of 50 to 500 µs. So members stay in compiled code, look out for a job for a while, and only then sleep until somebody
+rings.
+
+Who shares its items takes the lock, writes the job and opens it, takes tickets like everybody, closes it, and waits until nobody
+is inside. A member that sees an open job counts itself in, and looks again whether it is open before it touches it.
+"""
+
+from __future__ import annotations
+
+import os
+from queue import SimpleQueue
+from threading import Thread
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.runtime import atomic
+from cimc.runtime.rng import Scalar
+from cimc.runtime.serial import threads
+
+Array = NDArray[Any]
+
+#: Words of the job.
+_KERNEL, _ARGUMENTS, _ITEMS, _TICKETS, _HELPERS = range(5)
+#: Words that several threads change, each in a cache line of its own: whether the job is open, the next ticket, how many members
+#: are inside, whether the team is taken; from `_ASLEEP` on, whether a member sleeps.
+_LINE = 8
+_OPEN, _NEXT, _INSIDE, _LOCK, _ASLEEP = (_LINE * line for line in range(1, 6))
+#: Members of a team.
+MOST = 255
+#: Tickets a thread: one that comes late finds fewer left.
+_EACH = 8
+#: Seconds that an idle member looks out before it sleeps, and looks that tell how long one takes.
+_PATIENCE_S, _TRIAL = 2e-3, 1000
+
+
+class Crew(NamedTuple):
+    """Who works on a kernel's items."""
+
+    job: Array
+    """Of the team."""
+    helpers: int
+    """Members that may help."""
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _take(job: Array, thread: Scalar) -> None:
+    """Ticket after ticket."""
+    items, tickets = job[_ITEMS], job[_TICKETS]
+    ticket = atomic.add(job, _NEXT, 1)
+    while ticket < tickets:
+        first, end = items * ticket // tickets, items * (ticket + 1) // tickets
+        atomic.call(job[_KERNEL], job[_ARGUMENTS], first, end, thread)
+        ticket = atomic.add(job, _NEXT, 1)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def share(crew: Crew, items: Scalar, bound: tuple[Scalar, Scalar]) -> None:
+    """Have a kernel do its items, by this thread and the crew; by this thread alone while the team works for another.
+
+    Args:
+        crew: From `crew`.
+        items: To be cut into parts in any way.
+        bound: From `atomic.bound`: a kernel that takes first and end item, and the number of its thread, 0 to ``crew.helpers``.
+    """
+    job, helpers = crew
+    kernel, arguments = bound
+    if helpers == 0 or items < 2 or atomic.swap(job, _LOCK, 1) != 0:
+        atomic.call(kernel, arguments, 0, items, 0)
+        return
+    job[_KERNEL], job[_ARGUMENTS], job[_ITEMS], job[_HELPERS] = kernel, arguments, items, helpers
+    job[_TICKETS] = min(items, _EACH * (helpers + 1))
+    atomic.store(job, _NEXT, 0)
+    atomic.store(job, _OPEN, 1)
+    _take(job, 0)
+    atomic.store(job, _OPEN, 0)
+    while atomic.load(job, _INSIDE) > 0:
+        atomic.pause()
+    atomic.store(job, _LOCK, 0)
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _watch(job: Array, thread: Scalar, looks: Scalar) -> None:
+    """Help with each job that comes, until none has come for a while."""
+    idle = 0
+    while idle < looks:
+        if atomic.load(job, _OPEN) == 0 or atomic.load(job, _NEXT) >= job[_TICKETS]:
+            idle += 1
+            atomic.pause()
+            continue
+        atomic.add(job, _INSIDE, 1)
+        if atomic.load(job, _OPEN) == 1 and thread <= job[_HELPERS]:
+            _take(job, thread)
+            idle = 0
+        atomic.add(job, _INSIDE, -1)
+    atomic.store(job, _ASLEEP + _LINE * thread, 1)
+
+
+class _Team:
+    """The threads of one process."""
+
+    def __init__(self) -> None:
+        self.process = os.getpid()
+        self.job = np.zeros(_ASLEEP + _LINE * (MOST + 1), np.int64)
+        self._asleep = self.job[_ASLEEP::_LINE]
+        self._bells: list[SimpleQueue[None]] = []
+        _watch(self.job, MOST, 0)
+        begin = perf_counter()
+        _watch(self.job, MOST, _TRIAL)
+        self._looks = int(_TRIAL * _PATIENCE_S / (perf_counter() - begin))
+
+    def wake(self, helpers: int) -> None:
+        """Have that many members look out for a job."""
+        while len(self._bells) < helpers:
+            self._bells.append(SimpleQueue())
+            thread = len(self._bells)
+            Thread(target=self._member, args=(thread, self._bells[-1]), name=f"cimc {thread}", daemon=True).start()
+        for thread in range(1, helpers + 1):
+            if self._asleep[thread]:
+                self._asleep[thread] = 0
+                self._bells[thread - 1].put(None)
+
+    def _member(self, thread: int, bell: SimpleQueue[None]) -> None:
+        while True:
+            _watch(self.job, thread, self._looks)
+            bell.get()
+
+
+_team: _Team | None = None
+
+
+def crew(number: int | None = None) -> Crew:
+    """That many threads, this one among them, awake; None: all of `threads`. A forked process has its own."""
+    global _team
+    if _team is None or _team.process != os.getpid():
+        _team = _Team()
+    helpers = min(threads() if number is None else number, MOST + 1) - 1
+    if helpers:
+        _team.wake(helpers)
+    return Crew(_team.job, helpers)
