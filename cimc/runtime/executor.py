@@ -62,8 +62,6 @@ class Executor:
         wanted = (*(value.name for value in self._program.outputs), *keep)
         values = self._values(inputs, learning)
         self._execute(self._program.steps, values, first_image, set(wanted), None, learning)
-        if learning is not None:
-            learning.finish()
         return {name: self._output(name, values) for name in wanted}
 
     def show(self, inputs: Mapping[str, Value], watch: Watch, learning: Learning | None = None) -> None:
