@@ -79,6 +79,19 @@ def test_a_parameter_without_gradient_stays_out():
     assert set(optimizer.state()) == {"steps", "first_moment/a", "second_moment/a"}
 
 
+@pytest.mark.parametrize("kind", ["momentum", "adam", "adamw"])
+def test_moments_fade_to_zero_and_not_to_what_a_core_is_slow_at(kind):
+    # Inputs that are never active give no gradients; what float32 holds below its normal numbers, 0.9 times itself, never ends.
+    optimizer, weights = optimizers.create(kind), {"w": np.zeros(3, np.float32)}
+    optimizer.step({"w": np.array([1, -1e-3, 1e-12], np.float32)}, weights, LR)
+    for _ in range(1000):
+        optimizer.step({"w": np.zeros(3, np.float32)}, weights, LR)
+    for moment in (array for name, array in optimizer.state().items() if name.endswith("/w")):
+        assert ((moment == 0) | (np.abs(moment) >= np.finfo(np.float32).tiny)).all()
+    first = "first_moment/w" if kind.startswith("adam") else "velocity/w"
+    assert (optimizer.state()[first] == 0).all()
+
+
 @pytest.mark.parametrize("kind", optimizers.OPTIMIZERS)
 def test_a_restored_optimizer_goes_on_with_the_same_bytes(kind):
     weights, through = arrays(0), optimizers.create(kind)
