@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,16 +22,17 @@ _PRODUCTS = ("Conv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
 _SMALL = 1 << 22
 
 
-class DigitalUnit:
-    """Executes digital steps; makes a segment's session when it first wants one."""
+class Segment:
+    """A digital step, ready to run; its sessions are made when it first wants them."""
 
-    def __init__(self, program: Program) -> None:
-        self._program = program
-        self._sessions: dict[tuple[str, bool], Any] = {}
-        self._light: dict[str, bool] = {}
+    def __init__(self, program: Program, step: DigitalStep) -> None:
+        self._program, self._step = program, step
+        self._model = program.tensors[f"segment/{step.name}"]
+        self._outputs = list(step.outputs)
+        self._sessions: dict[bool, Any] = {}
 
-    def run(self, step: DigitalStep, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
-        """The outputs of ``step``, in its order.
+    def run(self, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
+        """The step's outputs, in its order.
 
         Args:
             values: Of all of the step's inputs.
@@ -40,39 +42,39 @@ class DigitalUnit:
             RunError: ONNX Runtime refused the segment or failed in it.
             DataError: A graph input has a shape or type that the model does not take.
         """
-        feeds = {name: values[name] for name in step.inputs}
+        feeds = {name: values[name] for name in self._step.inputs}
         if images is None or images < 2:
-            return self._run(step, feeds)
+            return self._run(feeds)
         batched = {name for name, value in feeds.items() if isinstance(value, np.ndarray) and value.ndim and len(value) == images}
         parts = [
-            self._run(step, {name: value[i : i + 1] if name in batched else value for name, value in feeds.items()})
+            self._run({name: value[i : i + 1] if name in batched else value for name, value in feeds.items()})
             for i in range(images)
         ]
         return [np.concatenate(column) for column in zip(*parts, strict=True)]
 
-    def _run(self, step: DigitalStep, feeds: Mapping[str, Value]) -> list[Value]:
+    def _run(self, feeds: Mapping[str, Value]) -> list[Value]:
         try:
-            runner = self._session(step, feeds)
-            outputs: list[Value] = runner.run(list(step.outputs), feeds)
+            outputs: list[Value] = self._session(feeds).run(self._outputs, feeds)
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             inputs = {value.name for value in self._program.inputs}
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if inputs & feeds.keys() and type(error).__name__ in ("InvalidArgument", "ValueError", "TypeError"):
                 raise DataError(reason, where=f"inputs {', '.join(sorted(inputs & feeds.keys()))}") from error
-            raise RunError(reason, where=f"digital step {step.name}") from error
+            raise RunError(reason, where=f"digital step {self._step.name}") from error
         return outputs
 
-    def _session(self, step: DigitalStep, feeds: Mapping[str, Value]) -> Any:
+    def _session(self, feeds: Mapping[str, Value]) -> Any:
         """One of one thread, or of all cores: that depends on the inputs alone, and so do the bytes of the outputs."""
-        segment = self._program.tensors[f"segment/{step.name}"]
-        if step.name not in self._light:
-            self._light[step.name] = _is_light(segment.tobytes())
-        small = self._light[step.name] and sum(getattr(value, "nbytes", 0) for value in feeds.values()) <= _SMALL
-        key = step.name, small
-        if key not in self._sessions:
+        small = self._light and sum(getattr(value, "nbytes", 0) for value in feeds.values()) <= _SMALL
+        if small not in self._sessions:
             threads = 1 if small else None
-            self._sessions[key] = session(segment.tobytes(), self._program.initializers(), optimise=True, threads=threads)
-        return self._sessions[key]
+            made = session(self._model.tobytes(), self._program.initializers(), optimise=True, threads=threads)
+            self._sessions[small] = made
+        return self._sessions[small]
+
+    @cached_property
+    def _light(self) -> bool:
+        return _is_light(self._model.tobytes())
 
 
 def _is_light(segment: bytes) -> bool:

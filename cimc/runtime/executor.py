@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,27 @@ from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmBackwardStep, VmmStep
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
-from cimc.runtime.digital import DigitalUnit, Value
+from cimc.runtime.digital import Segment, Value
 
 if TYPE_CHECKING:
     from cimc.runtime.learn import Learning
 
 #: Sees a crossbar step and its input before it fires.
 Watch = Callable[[VmmStep, NDArray[Any]], None]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """What a step is told besides values."""
+
+    images: int
+    first_image: int
+    watch: Watch | None
+    learning: Learning | None
+
+
+#: A step, ready to run: takes its inputs from the values, and adds its outputs to them.
+_Act = Callable[[dict[str, Value], _Batch], None]
 
 
 class Executor:
@@ -38,8 +53,7 @@ class Executor:
         self._crossbars = crossbars
         self._seed = seed
         self._deterministic = deterministic
-        self._digital = DigitalUnit(program)
-        self._last_use = _last_uses(program)
+        self._steps = list(zip(map(self._act, program.steps), _last_uses(program), strict=True))
 
     def run(
         self,
@@ -61,7 +75,7 @@ class Executor:
         """
         wanted = (*(value.name for value in self._program.outputs), *keep)
         values = self._values(inputs, learning)
-        self._execute(self._program.steps, values, first_image, set(wanted), None, learning)
+        self._execute(len(self._steps), values, first_image, set(wanted), None, learning)
         return {name: self._output(name, values) for name in wanted}
 
     def show(self, inputs: Mapping[str, Value], watch: Watch, learning: Learning | None = None) -> None:
@@ -72,7 +86,11 @@ class Executor:
         """
         steps = self._program.steps
         end = max((number for number, step in enumerate(steps, 1) if isinstance(step, VmmStep)), default=0)
-        self._execute(steps[:end], self._values(inputs, learning), 0, set(), watch, learning)
+        self._execute(end, self._values(inputs, learning), 0, set(), watch, learning)
+
+    def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+        """One crossbar step on ``images`` images, the first of them number ``first_image``."""
+        return self._product(step)(x, images, first_image)
 
     def _values(self, inputs: Mapping[str, Value], learning: Learning | None) -> dict[str, Value]:
         program = self._program
@@ -84,37 +102,66 @@ class Executor:
 
     def _execute(
         self,
-        steps: Sequence[Step],
+        steps: int,
         values: dict[str, Value],
         first_image: int,
         outputs: set[str],
         watch: Watch | None,
         learning: Learning | None,
     ) -> None:
-        images = image_count(self._program.inputs, values)
-        for number, step in enumerate(steps):
-            if isinstance(step, DigitalStep):
-                split = images if self._deterministic and not step.splits_exactly else None
-                values.update(zip(step.outputs, self._digital.run(step, values, split), strict=True))
-            elif isinstance(step, VmmStep):
-                if watch is not None:
-                    watch(step, values[step.input])
-                values[step.output] = self.multiply(step, values[step.input], images, first_image)
-            else:
-                # Only training wants these modules, and SciPy with them.
-                from cimc.runtime.learn import learn
-
-                learn(step, values, self._crossbars, self._seed, images, first_image, learning)
-            for name in self._last_use[number]:
+        batch = _Batch(image_count(self._program.inputs, values), first_image, watch, learning)
+        for act, spent in self._steps[:steps]:
+            act(values, batch)
+            for name in spent:
                 if name not in outputs:
                     del values[name]
 
-    def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
-        """One crossbar step on ``images`` images, the first of them number ``first_image``."""
-        first_row = first_row_of(step, x, images, first_image)
-        noise = rng.key("read", self._seed, step.name)
+    # What follows makes functions; none holds the executor, so that its sessions go when it does.
+
+    def _act(self, step: Step) -> _Act:
+        if isinstance(step, DigitalStep):
+            return self._digital(step)
+        if isinstance(step, VmmStep):
+            return self._vmm(step)
+        # Only training wants these modules, and SciPy with them.
+        from cimc.runtime.learn import learn
+
+        crossbars, seed = self._crossbars, self._seed
+
+        def act(values: dict[str, Value], batch: _Batch) -> None:
+            learn(step, values, crossbars, seed, batch.images, batch.first_image, batch.learning)
+
+        return act
+
+    def _digital(self, step: DigitalStep) -> _Act:
+        segment, split = Segment(self._program, step), self._deterministic and not step.splits_exactly
+
+        def act(values: dict[str, Value], batch: _Batch) -> None:
+            values.update(zip(step.outputs, segment.run(values, batch.images if split else None), strict=True))
+
+        return act
+
+    def _vmm(self, step: VmmStep) -> _Act:
+        multiply = self._product(step)
+
+        def act(values: dict[str, Value], batch: _Batch) -> None:
+            x = values[step.input]
+            if batch.watch is not None:
+                batch.watch(step, x)
+            values[step.output] = multiply(x, batch.images, batch.first_image)
+
+        return act
+
+    def _product(self, step: VmmStep) -> Callable[[NDArray[Any], int, int], NDArray[Any]]:
+        """As `multiply`, of one step."""
+        crossbars, geometry, noise = self._crossbars, step.geometry, rng.key("read", self._seed, step.name)
         scale, offset = self._affine(step)
-        return self._crossbars[step.layer].multiply(x, step.geometry, noise, first_row, scale, offset)
+
+        def product(x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+            first_row = first_row_of(step, x, images, first_image)
+            return crossbars[step.layer].multiply(x, geometry, noise, first_row, scale, offset)
+
+        return product
 
     def _affine(self, step: VmmStep) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
         """Digital scale, one a column, and offset, one a channel."""
