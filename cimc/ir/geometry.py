@@ -7,6 +7,7 @@ group multiplies its ``rows`` inputs into its ``columns`` outputs.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from math import prod
 from typing import Annotated, Literal
 
@@ -62,24 +63,10 @@ class Conv(_Window):
 
     def resolved_pads(self, spatial: Shape) -> tuple[Shape, Shape]:
         """Padding at the begin and the end of each spatial axis."""
-        rank = len(self.kernel_shape)
-        if self.auto_pad == "VALID":
-            return (0,) * rank, (0,) * rank
-        if self.auto_pad == "NOTSET":
-            return self.pads[:rank], self.pads[rank:]
-        total = tuple(
-            max(0, (-(-size // stride) - 1) * stride + extent - size)
-            for size, stride, extent in zip(spatial, self.strides, self._extents(), strict=True)
-        )
-        small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
-        return (small, large) if self.auto_pad == "SAME_UPPER" else (large, small)
+        return _pads(self, spatial)
 
     def output_spatial(self, spatial: Shape) -> Shape:
-        begin, end = self.resolved_pads(spatial)
-        return tuple(
-            (size + b + e - extent) // stride + 1
-            for size, b, e, extent, stride in zip(spatial, begin, end, self._extents(), self.strides, strict=True)
-        )
+        return _output_spatial(self, spatial)
 
     def output_shape(self, input_shape: Shape, channels: int) -> Shape:
         return (input_shape[0], channels, *self.output_spatial(input_shape[2:]))
@@ -99,24 +86,7 @@ class ConvTranspose(_Window):
 
     def resolved(self, spatial: Shape) -> tuple[Shape, Shape]:
         """Begin padding and output size of each spatial axis, by the rule of the ONNX operator."""
-        rank = len(self.kernel_shape)
-        begins, sizes = [], []
-        for a, (size, stride, extent) in enumerate(zip(spatial, self.strides, self._extents(), strict=True)):
-            full = stride * (size - 1) + self.output_padding[a] + extent
-            if self.explicit_output is not None or self.auto_pad.startswith("SAME"):
-                # ONNX Runtime's SAME never makes more than the overlap-add does, where a stride exceeds the kernel.
-                wanted = self.explicit_output[a] if self.explicit_output is not None else min(size * stride, full)
-                total = max(0, full - wanted)
-                half = total // 2
-                begins.append(half if self.auto_pad == "SAME_UPPER" else total - half)
-                sizes.append(wanted)
-            elif self.auto_pad == "VALID":
-                begins.append(0)
-                sizes.append(full)
-            else:
-                begins.append(self.pads[a])
-                sizes.append(full - self.pads[a] - self.pads[rank + a])
-        return tuple(begins), tuple(sizes)
+        return _resolved(self, spatial)
 
     def output_shape(self, input_shape: Shape, channels: int) -> Shape:
         return (input_shape[0], channels, *self.resolved(input_shape[2:])[1])
@@ -124,6 +94,55 @@ class ConvTranspose(_Window):
     def positions(self, input_shape: Shape) -> int:
         """Positions of one image: its input pixels."""
         return prod(input_shape[2:])
+
+
+# A training step asks for the same few sizes at each of its products: they are worked out once.
+
+
+@lru_cache(maxsize=256)
+def _pads(conv: Conv, spatial: Shape) -> tuple[Shape, Shape]:
+    rank = len(conv.kernel_shape)
+    if conv.auto_pad == "VALID":
+        return (0,) * rank, (0,) * rank
+    if conv.auto_pad == "NOTSET":
+        return conv.pads[:rank], conv.pads[rank:]
+    total = tuple(
+        max(0, (-(-size // stride) - 1) * stride + extent - size)
+        for size, stride, extent in zip(spatial, conv.strides, conv._extents(), strict=True)
+    )
+    small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
+    return (small, large) if conv.auto_pad == "SAME_UPPER" else (large, small)
+
+
+@lru_cache(maxsize=256)
+def _output_spatial(conv: Conv, spatial: Shape) -> Shape:
+    begin, end = conv.resolved_pads(spatial)
+    return tuple(
+        (size + b + e - extent) // stride + 1
+        for size, b, e, extent, stride in zip(spatial, begin, end, conv._extents(), conv.strides, strict=True)
+    )
+
+
+@lru_cache(maxsize=256)
+def _resolved(conv: ConvTranspose, spatial: Shape) -> tuple[Shape, Shape]:
+    rank = len(conv.kernel_shape)
+    begins, sizes = [], []
+    for a, (size, stride, extent) in enumerate(zip(spatial, conv.strides, conv._extents(), strict=True)):
+        full = stride * (size - 1) + conv.output_padding[a] + extent
+        if conv.explicit_output is not None or conv.auto_pad.startswith("SAME"):
+            # ONNX Runtime's SAME never makes more than the overlap-add does, where a stride exceeds the kernel.
+            wanted = conv.explicit_output[a] if conv.explicit_output is not None else min(size * stride, full)
+            total = max(0, full - wanted)
+            half = total // 2
+            begins.append(half if conv.auto_pad == "SAME_UPPER" else total - half)
+            sizes.append(wanted)
+        elif conv.auto_pad == "VALID":
+            begins.append(0)
+            sizes.append(full)
+        else:
+            begins.append(conv.pads[a])
+            sizes.append(full - conv.pads[a] - conv.pads[rank + a])
+    return tuple(begins), tuple(sizes)
 
 
 Geometry = Annotated[Dense | Conv | ConvTranspose, Field(discriminator="kind")]

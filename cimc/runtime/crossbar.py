@@ -63,6 +63,9 @@ class Crossbar:
         self.column_cuts = layer.column_cuts or (0, self.columns)
         tiles = len(self.column_cuts) - 1
         self.device_columns = target.planes * self.columns + (tiles if target.array.unit_column else 0)
+        #: That fire at a position: row slices of all groups, and tiles.
+        self.slices = self.groups * (len(self.row_cuts) - 1)
+        self.tiles = self.slices * tiles
         self._devices: Devices | None = None
         self._plan: Plan | None = None
         #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
@@ -201,20 +204,19 @@ class Crossbar:
             DataError: The input's shape does not suit the layer.
             RunError: The ADC's range is not known yet.
         """
-        dtype: np.dtype[Any] = np.dtype(np.float64 if x.dtype == np.float64 else np.float32)
+        dtype: Any = np.float64 if x.dtype == np.float64 else np.float32
         where = unfolding(geometry, x.shape, self.groups, self.rows)
-        plan = self._planned(where.positions)
-        codes, total = self._codes(x, where, dtype), self.groups * self.columns
+        positions, total = where.positions, self.groups * self.columns
+        plan = self._planned(positions)
+        codes = self._codes(x, where, dtype)
         images = codes.shape[1]
         factor, constant = self._digital(plan, scale, None if isinstance(geometry, ConvTranspose) else offset)
-        y = np.empty(images * where.positions * total, dtype)
-        within = (total, 1) if isinstance(geometry, Dense) else (1, where.positions)
-        strides = (where.positions * total, *within)
-        self.stats.adc_saturations += plan.read(codes, where, seed_key, first_image, factor, constant, y, strides)
-        self._count(images * where.positions)
+        y = np.empty(images * positions * total, dtype)
+        strides = (positions * total, *((total, 1) if isinstance(geometry, Dense) else (1, positions)))
+        self._count(images * positions, plan.read(codes, where, seed_key, first_image, factor, constant, y, strides))
         out: Array
         if isinstance(geometry, ConvTranspose):
-            added = im2col.fold(y.reshape(images, total, where.positions), Window.of(geometry, x.shape))
+            added = im2col.fold(y.reshape(images, total, positions), Window.of(geometry, x.shape))
             out = added.reshape(*added.shape[:2], *geometry.resolved(x.shape[2:])[1])
             if offset is not None:
                 per_channel = offset.reshape(out.shape[1], -1)[:, 0].astype(dtype)
@@ -224,9 +226,9 @@ class Crossbar:
         else:
             kept = tuple(x.shape[a] for a in geometry.input_perm[: geometry.kept])
             out = y.reshape(kept + geometry.output_dims).transpose(geometry.output_perm)
-        return np.require(out.astype(x.dtype, copy=False), requirements="C")
+        return np.asarray(out, x.dtype, order="C")
 
-    def _codes(self, x: Array, where: Unfolding, dtype: np.dtype[Any]) -> Array:
+    def _codes(self, x: Array, where: Unfolding, dtype: Any) -> Array:
         """Coded images, ``[phases, images, padded image]``."""
         codes, clips = self._coding.apply(where.padded_images(x, dtype))
         self.stats.dac_inputs += x.size
@@ -241,9 +243,10 @@ class Crossbar:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant
 
-    def _count(self, positions: int) -> None:
-        crossbars = self.groups * (len(self.row_cuts) - 1)
-        self.stats.positions += positions
-        self.stats.tile_reads += positions * self._coding.polarities * crossbars * (len(self.column_cuts) - 1)
+    def _count(self, positions: int, saturations: int) -> None:
+        stats, coding = self.stats, self._coding
+        stats.positions += positions
+        stats.tile_reads += positions * coding.polarities * self.tiles
+        stats.adc_saturations += saturations
         if self.target.adc.bits is not None:
-            self.stats.adc_conversions += positions * self._coding.weights.size * crossbars * self.device_columns
+            stats.adc_conversions += positions * coding.weights.size * self.slices * self.device_columns

@@ -38,7 +38,7 @@ class Unfolding:
     """``[rows]``."""
     group_stride: int
 
-    @property
+    @cached_property
     def positions(self) -> int:
         return self.base.size
 
@@ -62,7 +62,7 @@ class Unfolding:
         """No padding: the input's own layout is the padded image."""
         return all(s == slice(None) for s in self.inner)
 
-    def padded_images(self, x: Array, dtype: np.dtype[Any]) -> Array:
+    def padded_images(self, x: Array, dtype: Any) -> Array:
         """An input as ``[images, padded size]``, contiguous; without padding it is not copied if it need not be."""
         if self.perm is not None:
             x = x.transpose(self.perm)
