@@ -44,7 +44,7 @@ class Arrays:
     """What errors call them."""
     _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
     _ready: bool = field(default=False, repr=False)
-    """All images have been looked at, and go to the model as they are."""
+    """All images and labels have been looked at, and images go to the model as they are."""
 
     def __post_init__(self) -> None:
         self.images = len(next(iter(self.x.values())))
@@ -116,7 +116,7 @@ class Arrays:
         x = {name: array[which] for name, array in self.x.items()}
         labels = None if self.y is None else self.y[which]
         if self._ready:
-            return x, self.feed.labelled(labels, len(next(iter(x.values()))), self.where)
+            return x, self.feed.cast(labels)
         return self.feed.batch(next(iter(x.values())) if self.single else x, labels, self.where)
 
 

@@ -108,6 +108,10 @@ class Feed:
         """
         return None if self.labels is None else self.labels.ready(y, count, f"{where}, labels")
 
+    def cast(self, labels: Array | None) -> Array | None:
+        """Labels that suit the model, as `labelled` found, in the dtype of the loss."""
+        return None if self.labels is None or labels is None else labels.astype(self.labels.spec.dtype)
+
 
 def _in_range(array: Array, spec: ValueSpec, entries: int | None, where: str) -> None:
     if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -80,7 +80,7 @@ class Learner:
                     self.chip.crossbars[own].written(writer.touched)
             else:
                 value = self.step.parameters[own]
-                self.step.parameters[own] = (value.astype(np.float32) + change).astype(value.dtype)
+                self.step.parameters[own] = (value.astype(np.float32, copy=False) + change).astype(value.dtype, copy=False)
         self._changed()
         return done
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 from typing import Any, Literal
 
 from cimc.runtime.chip import Chip
@@ -21,6 +22,7 @@ _READS = {
     "backward_conversions": "transposed_conversions",
     "backward_saturations": "transposed_saturations",
 }
+_of = attrgetter(*_READS.values())
 
 
 class Ranges:
@@ -67,13 +69,10 @@ class Ranges:
 
     def reads(self) -> dict[str, int]:
         """What the crossbars have done since they were made."""
-        found = dict.fromkeys(("forward_ops", *_READS), 0)
-        for crossbar in self.chip.crossbars.values():
-            stats = vars(crossbar.stats)
-            found["forward_ops"] += stats["tile_reads"] // max(1, crossbar.layer.crossbars)
-            for name, own in _READS.items():
-                found[name] += stats[own]
-        return found
+        crossbars = self.chip.crossbars.values()
+        firings = sum(crossbar.stats.tile_reads // crossbar.tiles for crossbar in crossbars)
+        counts = map(sum, zip(*(_of(crossbar.stats) for crossbar in crossbars), strict=True))
+        return {"forward_ops": firings, **dict.fromkeys(_READS, 0), **dict(zip(_READS, counts, strict=False))}
 
     def outgrown(self, reads: dict[str, int]) -> bool:
         """Whether too many reads saturated or inputs clipped since the last look; there is one once they are enough to tell.

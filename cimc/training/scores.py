@@ -75,7 +75,7 @@ class Scores:
         if self.kind != "softmax_cross_entropy" or labels is None:
             return 0, 0
         said = np.asarray(outputs[self.output]).argmax(axis=self._axis)
-        return int((said == labels).sum()), said.size
+        return int(np.count_nonzero(said == labels)), said.size
 
 
 def ending(program: Program, output: str) -> tuple[str, int]:
