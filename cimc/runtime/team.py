@@ -4,7 +4,7 @@ A sleeping thread takes tens of microseconds to wake and then waits for the inte
 kernels of 50 to 500 µs. So members stay in compiled code, look out for a job for a while, and only then sleep until somebody
 rings.
 
-Who shares its items takes the lock, writes the job and opens it, takes tickets like everybody, closes it, and waits until nobody
+Who shares its items takes the lock, writes the job and opens it, takes parts like everybody, closes it, and waits until nobody
 is inside. A member that sees an open job counts itself in, and looks again whether it is open before it touches it.
 """
 
@@ -26,16 +26,17 @@ from cimc.runtime.serial import threads
 
 Array = NDArray[Any]
 
-#: Words of the job.
-_KERNEL, _ARGUMENTS, _ITEMS, _TICKETS, _HELPERS = range(5)
-#: Words that several threads change, each in a cache line of its own: whether the job is open, the next ticket, how many members
-#: are inside, whether the team is taken; from `_ASLEEP` on, whether a member sleeps.
-_LINE = 8
-_OPEN, _NEXT, _INSIDE, _LOCK, _ASLEEP = (_LINE * line for line in range(1, 6))
 #: Members of a team.
 MOST = 255
-#: Tickets a thread: one that comes late finds fewer left.
+#: Parts of a thread's share: of one that comes late others take what is left.
 _EACH = 8
+#: Words of the job.
+_KERNEL, _ARGUMENTS, _ITEMS, _HELPERS = range(4)
+#: Words that several threads change, each in a cache line of its own: whether the job is open, how many members are inside,
+#: whether the team is taken; for each thread the next part of its share; whether it sleeps.
+_LINE = 8
+_OPEN, _INSIDE, _LOCK, _NEXT = (_LINE * line for line in range(1, 5))
+_ASLEEP = _NEXT + _LINE * (MOST + 1)
 #: Seconds that an idle member looks out before it sleeps, and looks that tell how long one takes.
 _PATIENCE_S, _TRIAL = 2e-3, 1000
 
@@ -51,13 +52,18 @@ class Crew(NamedTuple):
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _take(job: Array, thread: Scalar) -> None:
-    """Ticket after ticket."""
-    items, tickets = job[_ITEMS], job[_TICKETS]
-    ticket = atomic.add(job, _NEXT, 1)
-    while ticket < tickets:
-        first, end = items * ticket // tickets, items * (ticket + 1) // tickets
-        atomic.call(job[_KERNEL], job[_ARGUMENTS], first, end, thread)
-        ticket = atomic.add(job, _NEXT, 1)
+    """Part after part, of its own share first: what one kernel leaves in a core's cache the next one finds there."""
+    items, threads = job[_ITEMS], job[_HELPERS] + 1
+    parts = threads * _EACH
+    for k in range(threads):
+        share = (thread + k) % threads
+        part = atomic.add(job, _NEXT + _LINE * share, 1)
+        while part < _EACH:
+            number = share * _EACH + part
+            first, end = items * number // parts, items * (number + 1) // parts
+            if first < end:
+                atomic.call(job[_KERNEL], job[_ARGUMENTS], first, end, thread)
+            part = atomic.add(job, _NEXT + _LINE * share, 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
@@ -75,8 +81,8 @@ def share(crew: Crew, items: Scalar, bound: tuple[Scalar, Scalar]) -> None:
         atomic.call(kernel, arguments, 0, items, 0)
         return
     job[_KERNEL], job[_ARGUMENTS], job[_ITEMS], job[_HELPERS] = kernel, arguments, items, helpers
-    job[_TICKETS] = min(items, _EACH * (helpers + 1))
-    atomic.store(job, _NEXT, 0)
+    for thread in range(helpers + 1):
+        atomic.store(job, _NEXT + _LINE * thread, 0)
     atomic.store(job, _OPEN, 1)
     _take(job, 0)
     atomic.store(job, _OPEN, 0)
@@ -90,15 +96,14 @@ def _watch(job: Array, thread: Scalar, looks: Scalar) -> None:
     """Help with each job that comes, until none has come for a while."""
     idle = 0
     while idle < looks:
-        if atomic.load(job, _OPEN) == 0 or atomic.load(job, _NEXT) >= job[_TICKETS]:
-            idle += 1
-            atomic.pause()
-            continue
-        atomic.add(job, _INSIDE, 1)
-        if atomic.load(job, _OPEN) == 1 and thread <= job[_HELPERS]:
-            _take(job, thread)
-            idle = 0
-        atomic.add(job, _INSIDE, -1)
+        idle += 1
+        atomic.pause()
+        if atomic.load(job, _OPEN) == 1 and atomic.load(job, _NEXT + _LINE * thread) < _EACH:
+            atomic.add(job, _INSIDE, 1)
+            if atomic.load(job, _OPEN) == 1 and thread <= job[_HELPERS]:
+                _take(job, thread)
+                idle = 0
+            atomic.add(job, _INSIDE, -1)
     atomic.store(job, _ASLEEP + _LINE * thread, 1)
 
 
