@@ -21,8 +21,8 @@ from cimc.training.registry import within
 
 Array = NDArray[Any]
 
-#: Images looked at together before training.
-_CHUNK = 4096
+#: Bytes looked at together before training: they are looked at several times, and stay in a core's cache meanwhile.
+_CHUNK = 1 << 20
 
 
 @dataclass
@@ -64,9 +64,9 @@ class Arrays:
             raise DataError("there are no images", where=self.where)
         if self.y is not None and (self.y.ndim == 0 or len(self.y) != self.images):
             raise DataError(f"{counted(self.y)} for {self.images} images", where=f"{self.where}, labels")
-        ready = True
-        for first in range(0, self.images, _CHUNK):
-            taken, _ = self.taken(slice(first, first + _CHUNK))
+        ready, count = True, max(1, _CHUNK * self.images // max(1, sum(array.nbytes for array in self.x.values())))
+        for first in range(0, self.images, count):
+            taken, _ = self.taken(slice(first, first + count))
             ready = ready and all(_is_view(taken[name], array) for name, array in self.x.items())
         self._ready = ready
 
