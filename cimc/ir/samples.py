@@ -63,8 +63,8 @@ def row_vectors(x: NDArray[Any], geometry: Dense | Conv | ConvTranspose, groups:
         return flat[image, :, pixel].astype(np.float32).reshape(-1, groups, rows)
     index, inside = _windows(geometry, spatial, pixel)
     picked = flat[image[:, None], :, index]  # [vectors, kernel, channels]
-    picked = np.where(inside[:, :, None], picked, 0).astype(np.float32)
-    return np.ascontiguousarray(picked.swapaxes(1, 2)).reshape(-1, groups, rows)
+    picked[~inside] = 0
+    return np.ascontiguousarray(picked.swapaxes(1, 2), np.float32).reshape(-1, groups, rows)
 
 
 def _positions(total: int, wanted: int, key: object) -> I64:
@@ -76,16 +76,15 @@ def _positions(total: int, wanted: int, key: object) -> I64:
 
 
 def _windows(geometry: Conv, spatial: tuple[int, ...], pixel: I64) -> tuple[I64, NDArray[np.bool_]]:
-    """Flat pixel of every kernel element of every window, and whether it is data, not padding."""
+    """Flat pixel of every kernel element of every window, and whether it is data, not padding: ``[windows, kernel]``."""
     begin, _ = geometry.resolved_pads(spatial)
     starts = np.unravel_index(pixel, geometry.output_spatial(spatial))
-    taps = np.unravel_index(np.arange(prod(geometry.kernel_shape)), geometry.kernel_shape)
-    index = np.zeros((pixel.size, prod(geometry.kernel_shape)), np.int64)
-    inside = np.ones(index.shape, np.bool_)
-    for a, size in enumerate(spatial):
-        at = starts[a][:, None] * geometry.strides[a] + taps[a][None] * geometry.dilations[a] - begin[a]
-        inside &= (at >= 0) & (at < size)
-        index = index * size + np.clip(at, 0, size - 1)
+    index, inside = np.zeros((pixel.size, 1), np.int64), np.ones((pixel.size, 1), np.bool_)
+    for a, (size, taps) in enumerate(zip(spatial, geometry.kernel_shape, strict=True)):
+        at = starts[a][:, None] * geometry.strides[a] + np.arange(taps) * geometry.dilations[a] - begin[a]
+        own = (at >= 0) & (at < size)
+        inside = (inside[:, :, None] & own[:, None]).reshape(pixel.size, -1)
+        index = (index[:, :, None] * size + np.clip(at, 0, size - 1)[:, None]).reshape(pixel.size, -1)
     return index, inside
 
 
