@@ -66,6 +66,7 @@ class Crossbar:
         #: That fire at a position: row slices of all groups, and tiles.
         self.slices = self.groups * (len(self.row_cuts) - 1)
         self.tiles = self.slices * tiles
+        self._ideal = target.is_ideal
         self._devices: Devices | None = None
         self._plan: Plan | None = None
         #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
@@ -110,7 +111,7 @@ class Crossbar:
 
     def weights(self) -> F32:
         """What the devices hold, in weight units, ``[groups, rows, columns]``."""
-        if self.target.is_ideal:
+        if self._ideal:
             return self.matrix.astype(np.float32)
         return self._programmed().weights(self.row_cuts, self.column_cuts, self.target)
 
@@ -153,7 +154,7 @@ class Crossbar:
         self._changed = []
         if self._plan is not None:
             return self._plan
-        if self.target.is_ideal:
+        if self._ideal:
             self._plan = Plan.ideal(self.matrix)
             return self._plan
         if self.target.adc.bits is not None and self.adc_range_ua is None and not self._coding.per_bit:
@@ -169,7 +170,7 @@ class Crossbar:
 
     def _refreshed(self, plan: Plan) -> bool:
         """Whether the plan could take in what was written."""
-        if self.target.is_ideal:
+        if self._ideal:
             return plan.refresh(self.matrix)
         if self._changed is None:
             return plan.refresh(self.g_us, self.unit_g_us)

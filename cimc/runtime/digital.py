@@ -28,7 +28,7 @@ class Segment:
     def __init__(self, program: Program, step: DigitalStep) -> None:
         self._program, self._step = program, step
         self._model = program.tensors[f"segment/{step.name}"]
-        self._outputs = list(step.outputs)
+        self._inputs, self._outputs = step.inputs, list(step.outputs)
         self._sessions: dict[bool, Any] = {}
 
     def run(self, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
@@ -42,7 +42,7 @@ class Segment:
             RunError: ONNX Runtime refused the segment or failed in it.
             DataError: A graph input has a shape or type that the model does not take.
         """
-        feeds = {name: values[name] for name in self._step.inputs}
+        feeds = {name: values[name] for name in self._inputs}
         if images is None or images < 2:
             return self._run(feeds)
         batched = {name for name, value in feeds.items() if isinstance(value, np.ndarray) and value.ndim and len(value) == images}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -135,31 +136,32 @@ class Executor:
 
     def _digital(self, step: DigitalStep) -> _Act:
         segment, split = Segment(self._program, step), self._deterministic and not step.splits_exactly
+        outputs = step.outputs
 
         def act(values: dict[str, Value], batch: _Batch) -> None:
-            values.update(zip(step.outputs, segment.run(values, batch.images if split else None), strict=True))
+            values.update(zip(outputs, segment.run(values, batch.images if split else None), strict=True))
 
         return act
 
     def _vmm(self, step: VmmStep) -> _Act:
-        multiply = self._product(step)
+        multiply, source, goal = self._product(step), step.input, step.output
 
         def act(values: dict[str, Value], batch: _Batch) -> None:
-            x = values[step.input]
+            x = values[source]
             if batch.watch is not None:
                 batch.watch(step, x)
-            values[step.output] = multiply(x, batch.images, batch.first_image)
+            values[goal] = multiply(x, batch.images, batch.first_image)
 
         return act
 
     def _product(self, step: VmmStep) -> Callable[[NDArray[Any], int, int], NDArray[Any]]:
         """As `multiply`, of one step."""
-        crossbars, geometry, noise = self._crossbars, step.geometry, rng.key("read", self._seed, step.name)
-        scale, offset = self._affine(step)
+        crossbars, layer, geometry = self._crossbars, step.layer, step.geometry
+        noise, (scale, offset) = rng.key("read", self._seed, step.name), self._affine(step)
 
         def product(x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
             first_row = first_row_of(step, x, images, first_image)
-            return crossbars[step.layer].multiply(x, geometry, noise, first_row, scale, offset)
+            return crossbars[layer].multiply(x, geometry, noise, first_row, scale, offset)
 
         return product
 
@@ -176,7 +178,8 @@ class Executor:
 
 def first_row_of(step: VmmStep | VmmBackwardStep, x: NDArray[Any], images: int, first_image: int) -> int:
     """Number of the first row: a batch that was flattened into rows (tokens, patches) has several of them an image."""
-    rows = x.shape[step.geometry.input_perm[0]] if step.geometry.kind == "dense" and step.geometry.kept else len(x)
+    geometry = step.geometry
+    rows = x.shape[geometry.input_perm[0]] if geometry.kind == "dense" and geometry.kept else len(x)
     return first_image * (rows // images if images and rows % images == 0 else 1)
 
 
@@ -223,13 +226,19 @@ def _check_finite(values: Mapping[str, Value]) -> None:
             raise DataError("the data hold NaN or Inf, which no DAC can convert", where=f"input {name}")
 
 
+@cache
+def _name_of(dtype: np.dtype[Any]) -> str:
+    """numpy works it out anew each time."""
+    return dtype.name
+
+
 def _checked(spec: ValueSpec, value: Value) -> Value:
     if spec.type != "tensor" or value is None or not spec.dtype:
         return value
     array = np.asarray(value)
     if spec.dtype == "string":
         return array
-    if array.dtype.name != spec.dtype:
+    if _name_of(array.dtype) != spec.dtype:
         raise DataError(f"dtype {array.dtype.name}, the model wants {spec.dtype}", where=f"input {spec.name}")
     if spec.shape is not None:
         fits = len(spec.shape) == array.ndim and all(

@@ -43,6 +43,7 @@ class Learner:
     ) -> None:
         self.chip, self.step, self.states, self.rule = chip, step, states, rule
         self.optimizer, self.clip_norm = optimizer, clip_norm
+        self._ideal = chip.program.target.is_ideal
         self._writers = {}
         for name, state in states.items():
             rule.begin(state)
@@ -74,7 +75,7 @@ class Learner:
             if kind == "layer":
                 writer = self._writers[own]
                 done += self.rule.apply(self.states[own], change, writer)
-                if self.chip.program.target.is_ideal:
+                if self._ideal:
                     self.chip.crossbars[own].written()
                 elif writer.touched.size:
                     self.chip.crossbars[own].written(writer.touched)
