@@ -32,8 +32,10 @@ class Count:
 
     def add(self, before: dict[str, int], after: dict[str, int]) -> None:
         """Take in what the crossbars have done between two looks at their reads."""
-        for name in after.keys() & vars(self).keys():
-            setattr(self, name, getattr(self, name) + after[name] - before[name])
+        own = vars(self)
+        for name, value in after.items():
+            if name in own:
+                own[name] += value - before[name]
 
     def to_dict(self) -> dict[str, Any]:
         """For a checkpoint."""

@@ -80,12 +80,12 @@ class Ranges:
         Args:
             reads: What the crossbars have done, from `reads`.
         """
-        last = {name: value - self._since[name] for name, value in reads.items()}
-        if last["adc_conversions"] + last["dac_inputs"] < self._enough:
+        conversions, inputs = (reads[name] - self._since[name] for name in ("adc_conversions", "dac_inputs"))
+        if conversions + inputs < self._enough:
             return False
+        saturations, clips = (reads[name] - self._since[name] for name in ("adc_saturations", "dac_clips"))
         self._since = reads
-        saturated = last["adc_saturations"] / max(1, last["adc_conversions"])
-        return max(saturated, last["dac_clips"] / max(1, last["dac_inputs"])) > self._share
+        return max(saturations / max(1, conversions), clips / max(1, inputs)) > self._share
 
     def state(self) -> dict[str, Any]:
         """For a checkpoint; the ranges themselves are the chip's."""

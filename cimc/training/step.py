@@ -196,7 +196,7 @@ class Step:
         learning = Learning(self.weights, self.parameters)
         with self.alone():
             outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning)
-        loss = float(np.asarray(outputs[self._loss]).reshape(()))
+        loss = float(np.asarray(outputs[self._loss]).item())
         return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
 
     def calibrate(self, inputs: Mapping[str, Any], labels: Array | None, chip: Chip) -> None:
