@@ -11,18 +11,48 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.program import Layer
+from cimc.runtime.atomic import bound
 from cimc.runtime.gather import LANES
 from cimc.runtime.rng import Scalar
+from cimc.runtime.team import Crew, crew, share
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
 
 #: How inputs become codes, see `quantise`.
 PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
+#: Inputs that one thread codes alone.
+_FEW = 1 << 13
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
+@njit(cache=True, nogil=True, error_model="numpy")
+def _quantise(
+    first: Scalar, end: Scalar, thread: Scalar, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array,
+    clips: Array,
+) -> None:  # fmt: skip
+    clipped, x, out = 0, x[first:end], out[:, first:end]
+    for i in range(x.size):
+        code = np.rint(np.float64(x[i]) * gain)
+        clipped += (code > high) | (code < low)
+        code = min(max(code, low), high)
+        if mode == TWO_PHASE:
+            out[0, i] = np.int32(max(code, 0.0))
+            out[1, i] = np.int32(max(-code, 0.0))
+        elif mode == OFFSET:
+            out[0, i] = np.int32(code - low)
+        else:
+            out[0, i] = np.int32(code)
+    clips[thread] += clipped
+
+
+@njit(cache=True, nogil=True)
+def _share_quantise(
+    crew: Crew, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array, clips: Array
+) -> None:
+    share(crew, x.size, bound(_quantise, (x, gain, low, high, mode, out, clips)))
+
+
+def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Array) -> int:
     """DAC codes of a flat input: ``clip(rint(x * gain), low, high)``.
 
     Args:
@@ -36,19 +66,10 @@ def quantise(x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, ou
     Returns:
         Inputs that were clipped.
     """
-    clips = 0
-    for i in range(x.size):
-        code = np.rint(np.float64(x[i]) * gain)
-        clips += (code > high) | (code < low)
-        code = min(max(code, low), high)
-        if mode == TWO_PHASE:
-            out[0, i] = np.int32(max(code, 0.0))
-            out[1, i] = np.int32(max(-code, 0.0))
-        elif mode == OFFSET:
-            out[0, i] = np.int32(code - low)
-        else:
-            out[0, i] = np.int32(code)
-    return clips
+    some = crew(1 if x.size < _FEW else None)
+    clips = np.zeros(some.helpers + 1, np.int64)
+    _share_quantise(some, x, gain, low, high, mode, out, clips)
+    return int(clips.sum())
 
 
 @dataclass(frozen=True)
@@ -118,7 +139,7 @@ class Coding:
             bits = room((self.polarities, self.bits, x.size), np.uint8)
             np.bitwise_and(codes[:, None] >> np.arange(self.bits, dtype=kind)[:, None], 1, out=bits, casting="unsafe")
             codes = bits
-        return codes.reshape(self.weights.size, *x.shape), int(clips)
+        return codes.reshape(self.weights.size, *x.shape), clips
 
 
 def room(shape: tuple[int, ...], kind: Any) -> Array:
