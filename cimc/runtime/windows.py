@@ -131,6 +131,28 @@ def _tiles(starts: Index) -> Index:
     return np.concatenate([starts, np.repeat(starts[-1:], -starts.size % ROWS)])
 
 
+@njit(cache=True, nogil=True)
+def _by_tiles(weights: Array, kernel: Scalar, factors: Array) -> None:
+    """Rows ``[channels, kernel]`` as ``[kernel, channels]``, and the factors of a tile of them together.
+
+    So they come from the second-level cache in time. Beyond the last row ``factors``, ``[groups, tiles, columns, ROWS]``, stay 0.
+    """
+    groups, rows, columns = weights.shape
+    channels = rows // kernel
+    for g in range(groups):
+        for row in range(rows):
+            source, tile = weights[g, row % channels * kernel + row // channels], factors[g, row // ROWS]
+            for j in range(columns):
+                tile[j, row % ROWS] = source[j]
+
+
+@lru_cache(maxsize=256)
+def _lanes(tiles: int, columns: int) -> Index:
+    """Where the rows of `_by_tiles` start."""
+    starts: Index = (np.arange(0, tiles * ROWS * columns, ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
+    return starts
+
+
 @lru_cache(maxsize=256)
 def _pixels(window: Window, channels: int, by_element: bool) -> Index:
     """Where what a window sees at the first position lies in the channels' planes, channel by channel or element by element."""
@@ -173,12 +195,9 @@ def scatter(weights: Array, flat: Array, window: Window) -> Array:
     channels = rows // kernel
     out = np.empty((len(flat), groups * channels, prod(window.image)), flat.dtype)
     out_rows = _pixels(window, channels, True)
-    # A tile's factors lie together, so that they come from the second-level cache in time; beyond the last row they are 0.
-    own = np.zeros((groups, out_rows.size, columns), weights.dtype)
-    own[:, :rows] = weights.reshape(groups, channels, kernel, columns).swapaxes(1, 2).reshape(weights.shape)
-    factors = np.ascontiguousarray(own.reshape(groups, -1, ROWS, columns).swapaxes(2, 3)).reshape(groups, -1)
-    tiles = (np.arange(0, factors.shape[1], ROWS * columns)[:, None] + np.arange(ROWS)).reshape(-1)
-    _share_scatter(crew(), factors, tiles, flat, out_rows, where, out)
+    factors = np.zeros((groups, out_rows.size // ROWS, columns, ROWS), weights.dtype)
+    _by_tiles(weights, kernel, factors)
+    _share_scatter(crew(), factors.reshape(groups, -1), _lanes(out_rows.size // ROWS, columns), flat, out_rows, where, out)
     return out
 
 
