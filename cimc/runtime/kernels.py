@@ -7,7 +7,7 @@ change a byte; noise is keyed by image, position, phase, slice and device column
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, types
@@ -15,8 +15,10 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
+from cimc.runtime.borrow import borrowed
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.rng import Scalar
+from cimc.runtime.simd import VECTOR, wide
 
 Array = NDArray[Any]
 
@@ -47,6 +49,7 @@ def deviation(variance_code: Scalar, squares: Scalar, variance_read: Scalar) -> 
 @njit(cache=True, nogil=True, **INNER)
 def draw(low: Scalar, high: Scalar, first: Scalar, bits: Array) -> None:
     """Random bits of a key's counters from ``first`` on."""
+    wide()
     for j in range(bits.size):
         bits[j] = rng.hash32(low, high, np.uint32(first + np.uint32(j)))
 
@@ -66,17 +69,26 @@ def keys(first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_im
         done = end
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
-def _convert(
-    sums: Array, slope: Scalar, level: Scalar, sigma: Scalar, bits: Array, noisy: Scalar, top: Scalar, out: Array
-) -> Scalar:
-    """Device columns of one row: grid sums to codes, or to currents without an ADC; returns saturated conversions."""
-    saturated = np.int32(0)
-    for j in range(out.size):
-        out[j], above = converted(sums[j], slope, level, sigma, bits[j], noisy, top)
-        # A wider counter would halve the lanes.
-        saturated = np.int32(saturated + above)
-    return saturated
+def _converter(whole: bool) -> Any:
+    @njit(nogil=True, fastmath={"contract"}, **INNER)
+    def convert(
+        sums: Array, slope: Scalar, level: Scalar, sigma: Scalar, bits: Array, noisy: Scalar, top: Scalar, out: Array
+    ) -> Scalar:
+        """Device columns of one row: grid sums to codes, or to currents without an ADC; returns saturated conversions."""
+        if whole:
+            wide()
+        saturated = np.int32(0)
+        for j in range(out.size):
+            out[j], above = converted(sums[j], slope, level, sigma, bits[j], noisy, top)
+            # A wider counter would halve the lanes.
+            saturated = np.int32(saturated + above)
+        return saturated
+
+    return convert
+
+
+#: Of whole turns of the loop, and of fewer columns, of which the widest vectors would leave more to go one by one.
+_convert, _convert_rest = _converter(True), _converter(False)
 
 
 @njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
@@ -118,29 +130,28 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-def read(
-    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a_buffer: Array,
-    sum_buffer: Array,
-) -> Scalar:  # fmt: skip
-    """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
+class _Room(NamedTuple):
+    """Where `read` works: row vectors of a block and their products, then lanes of a row, then a block's columns and keys."""
 
-    Args:
-        first_task: First task.
-        end_task: End of the tasks.
-        height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
-        circuit: The layer.
-        inputs: Its inputs.
-        outputs: Its outputs.
-        a_buffer: Scratch of the matrix's dtype, a block of row vectors.
-        sum_buffer: Scratch of the products' dtype, a block of them.
+    a: Array
+    sums: Array
+    currents: Array
+    bits: Array
+    unit_read: Array
+    acc: Array
+    low: Array
+    high: Array
 
-    Returns:
-        Saturated conversions.
-    """
-    matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = circuit
-    codes, base, _, row_offset, group_stride, seed, first_image = inputs
-    scale, offset, y, strides = outputs
+
+@njit(nogil=True, **INNER)
+def _read(
+    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: _Room
+) -> Scalar:
+    """`read`, once there is room."""
+    matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = borrowed(circuit)
+    codes, base, _, row_offset, group_stride, seed, first_image = borrowed(inputs)
+    scale, offset, y, strides = borrowed(outputs)
+    a_buffer, sum_buffer, currents, bits, unit_read, acc, low, high = borrowed(room)
     phases, images, _ = codes.shape
     groups, slices, planes, columns = alpha.shape
     positions = base.size
@@ -152,16 +163,7 @@ def read(
     noisy = variance_code > 0 or variance_read > 0
     panel = 8 if matrix.itemsize == 8 else 16
     per_step = 2 if matrix.itemsize == 2 else 1
-    units, widest = 0, 0
-    for b in range(blocks.shape[0]):
-        widest = max(widest, blocks[b, 1] - blocks[b, 0])
-        units = max(units, blocks[b, 3])
-    group_width = planes * columns + units
-    currents = np.empty(planes * widest + units, np.float32)
-    bits = np.empty(currents.size, np.uint32)
-    unit_read = np.empty(widest, np.float32)
-    acc = np.empty((height, widest), np.float64)
-    low, high = np.empty(height, np.uint32), np.empty(height, np.uint32)
+    group_width = planes * columns + blocks[-1, 3]
     saturated = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
@@ -171,7 +173,7 @@ def read(
         c0, c1, u0, u1 = blocks[block]
         width = c1 - c0
         device_width = planes * width + u1 - u0
-        padded_width = (device_width + panel - 1) // panel * panel
+        padded_width, whole = (device_width + panel - 1) // panel * panel, device_width // VECTOR * VECTOR
         acc[:count, :width] = 0
         keys(first, count, positions, seed, first_image, low, high)
         sums = sum_buffer[: height * padded_width].reshape(height, padded_width)
@@ -209,7 +211,9 @@ def read(
                         if p == planes:
                             counter = device + planes * columns + u0
                         draw(low[i], high[i], np.uint32(counter), bits[begin:end])
-                    saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:device_width])
+                    saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:whole])
+                    rest = currents[whole:device_width]
+                    saturated += _convert_rest(sums[i, whole:], slope, level, sigma, bits[whole:], noisy, top32, rest)
                     for p in range(planes):
                         _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])
                     if u1 > u0:
@@ -223,3 +227,33 @@ def read(
             for j in range(width):
                 y[at + j * strides[2]] = np.float64(acc[i, j]) * scale[out + j] + offset[out + j]
     return saturated
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+def read(
+    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a_buffer: Array,
+    sum_buffer: Array,
+) -> Scalar:  # fmt: skip
+    """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
+
+    Args:
+        first_task: First task.
+        end_task: End of the tasks.
+        height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
+        circuit: The layer.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        a_buffer: Scratch of the matrix's dtype, a block of row vectors.
+        sum_buffer: Scratch of the products' dtype, a block of them.
+
+    Returns:
+        Saturated conversions.
+    """
+    widest, units = 0, 0
+    for c0, c1, _, u1 in circuit.blocks:
+        widest, units = max(widest, c1 - c0), max(units, u1)
+    lanes = circuit.alpha.shape[2] * widest + units
+    currents, bits, unit_read = np.empty(lanes, np.float32), np.empty(lanes, np.uint32), np.empty(widest, np.float32)
+    low, high = np.empty(height, np.uint32), np.empty(height, np.uint32)
+    room = _Room(a_buffer, sum_buffer, currents, bits, unit_read, np.empty((height, widest)), low, high)
+    return _read(first_task, end_task, height, circuit, inputs, outputs, room)

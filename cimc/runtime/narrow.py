@@ -14,10 +14,12 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
+from cimc.runtime.borrow import borrowed
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.gather import LANES, gather, place
 from cimc.runtime.kernels import INNER, converted, deviation, keys
 from cimc.runtime.rng import Scalar
+from cimc.runtime.simd import VECTOR, wide
 
 Array = NDArray[Any]
 
@@ -25,6 +27,7 @@ Array = NDArray[Any]
 @njit(cache=True, nogil=True, **INNER)
 def _draw(low: Array, high: Array, counter: Scalar, bits: Array) -> None:
     """Random bits of one device column. In a loop of their own: a core has room for few long chains of operations at once."""
+    wide()
     for i in range(bits.size):
         bits[i] = rng.hash32(low[i], high[i], counter)
 
@@ -34,6 +37,7 @@ def _convert(
     sums: Array, slope: Scalar, level: Array, sigma: Array, bits: Array, noisy: Scalar, top: Scalar, out: Array
 ) -> Scalar:
     """One device column: grid sums to codes, or to currents without an ADC; returns saturated conversions."""
+    wide()
     saturated = np.int32(0)
     for i in range(out.size):
         out[i], above = converted(sums[i], slope, level[i], sigma[i], bits[i], noisy, top)
@@ -45,6 +49,7 @@ def _convert(
 @njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
 def _add(factor: Scalar, values: Array, acc: Array) -> None:
     """The digital side: ``acc += factor * values``."""
+    wide()
     for i in range(values.size):
         acc[i] += factor * np.float64(values[i])
 
@@ -139,10 +144,10 @@ def read(
     Returns:
         Saturated conversions.
     """
-    matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
-    codes, base, line_ends, row_offset, group_stride, seed, first_image = inputs
-    scale, offset, y, strides = outputs
-    words, sums, lines, acc, begins, ends, low, high, bits = scratch
+    matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = borrowed(circuit)
+    codes, base, line_ends, row_offset, group_stride, seed, first_image = borrowed(inputs)
+    scale, offset, y, strides = borrowed(outputs)
+    words, sums, lines, acc, begins, ends, low, high, bits = borrowed(scratch)
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0
@@ -157,10 +162,11 @@ def read(
     for block in range(first_block, end_block):
         first = block * height
         count = min(height, images * positions - first)
-        wide = (count + LANES - 1) // LANES * LANES
+        gathered = (count + LANES - 1) // LANES * LANES
+        whole = min(height, (count + VECTOR - 1) // VECTOR * VECTOR)
         keys(first, count, positions, seed, first_image, low, high)
         number = place(first, count, size, base, line_ends, begins, ends)
-        level, sigma = lines[0, :wide], lines[1, :wide]
+        level, sigma = lines[0, :whole], lines[1, :whole]
         for group in range(groups):
             acc[:] = 0
             for s in range(slices):
@@ -169,21 +175,21 @@ def read(
                 for phase in range(phases):
                     weight = phase_weight[phase]
                     gather(flat[phase * images * size + group * group_stride :], begins, ends, number, offsets, words)
-                    gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, wide, sums)
+                    gemm.multiply_across(matrix[group], starts[s], steps, device_width, words, gathered, sums)
                     moments = sums[device_width + gemm.TALL :]
-                    gemm.moments_across(words, steps, wide, moments)
+                    gemm.moments_across(words, steps, gathered, moments)
                     _levels(moments, lsb_code, variance_code, variance_read, count, level, sigma)
                     device = ((phase * slices + s) * groups + group) * device_width
                     for j in range(device_width):
-                        line = lines[max(2, j - device_columns + 3), :wide]
+                        line = lines[max(2, j - device_columns + 3), :whole]
                         if noisy:
-                            _draw(low, high, np.uint32(device + j), bits[:wide])
+                            _draw(low, high, np.uint32(device + j), bits[:whole])
                         saturated += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
                         if j < device_columns:
                             _add(weight * alpha[group, s, j // columns, j % columns], line, acc[j % columns])
                     if units > 0:
                         for c in range(columns):
-                            _add(weight * unit[group, s, c], lines[unit_of_column[c] + 3, :wide], acc[c])
+                            _add(weight * unit[group, s, c], lines[unit_of_column[c] + 3, :whole], acc[c])
             for c in range(columns):
                 out = group * columns + c
                 _put(acc[c], first, count, positions, scale[out], offset[out], y[out * strides[2] :], strides)

@@ -22,6 +22,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cimc.runtime.simd import wide
+
 #: A number of a compiled kernel: numpy's or Python's.
 Scalar = Any
 
@@ -105,12 +107,14 @@ _FAST = {"contract"}
 
 @njit(cache=True, nogil=True, fastmath=_FAST)
 def _fill_normals(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
+    wide()
     for i in range(out.size):
         out[i] = normal_of(hash32(low, high, np.uint32(first + np.uint32(i))))
 
 
 @njit(cache=True, nogil=True)
 def _fill_uniforms(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
+    wide()
     for i in range(out.size):
         bits = hash32(low, high, np.uint32(first + np.uint32(i)))
         out[i] = np.float32(np.int32(bits >> np.uint32(8))) * np.float32(2.0**-24)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
+from numba import types
 from numba.core import config
 from numba.core.codegen import get_host_cpu_features
+from numba.extending import intrinsic
 
 
 @cache
@@ -15,5 +18,19 @@ def has(*features: str) -> bool:
     return {f"+{name}" for name in features} <= set(found.split(","))
 
 
-#: Bytes of the vectors that hand-written kernels compute with.
+#: Bytes of the vectors that kernels compute with. A loop over that many elements of 4 bytes is one of four vectors a turn, as
+#: LLVM likes them; what is left over goes one by one.
 VECTOR = 64 if has("avx512f", "avx512bw") else 32
+
+
+@intrinsic
+def wide(_typing: Any) -> Any:
+    """Called in a kernel: its loops take vectors of 64 bytes where there are such. LLVM takes half of one on most CPUs."""
+
+    def codegen(context: Any, builder: Any, _signature: Any, _args: Any) -> Any:
+        if VECTOR == 64:
+            # Not among the attributes that llvmlite knows, which it asks its own `add` for.
+            set.add(builder.function.attributes, '"prefer-vector-width"="512"')
+        return context.get_dummy_value()
+
+    return types.void(), codegen
