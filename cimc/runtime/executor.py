@@ -96,10 +96,13 @@ class Executor:
     def _values(self, inputs: Mapping[str, Value], learning: Learning | None) -> dict[str, Value]:
         program = self._program
         defaults = {spec.name: program.tensors[f"initializer/{spec.name}"] for spec in program.inputs if spec.has_default}
-        values = check_inputs(program.inputs, defaults | dict(inputs))
+        given = defaults | dict(inputs)
+        if learning is not None:  # a batch of training was looked at when it came
+            return {**check_inputs(program.inputs, given, values=False), **learning.parameters}
+        values = check_inputs(program.inputs, given)
         if program.layers and program.target.dac.bits is not None:
             _check_finite(values)
-        return values if learning is None else {**values, **learning.parameters}
+        return values
 
     def _execute(
         self,
@@ -204,8 +207,13 @@ def image_count(specs: tuple[ValueSpec, ...], values: Mapping[str, Value]) -> in
     return 1
 
 
-def check_inputs(specs: tuple[ValueSpec, ...], inputs: Mapping[str, Value]) -> dict[str, Value]:
+def check_inputs(specs: tuple[ValueSpec, ...], inputs: Mapping[str, Value], values: bool = True) -> dict[str, Value]:
     """The inputs by name, arrays where the model wants arrays.
+
+    Args:
+        specs: What the model takes.
+        inputs: What it is given.
+        values: Look at their range too.
 
     Raises:
         DataError: A name is missing or unknown, or dtype, rank, shape or range is wrong.
@@ -216,7 +224,7 @@ def check_inputs(specs: tuple[ValueSpec, ...], inputs: Mapping[str, Value]) -> d
     if unknown or missing:
         word, which = ("no input is called", unknown) if unknown else ("no data for input", missing)
         raise DataError(f"{word} {', '.join(which)}", fix=f"the model's inputs are {', '.join(names)}")
-    return {spec.name: _checked(spec, inputs.get(spec.name)) for spec in specs}
+    return {spec.name: _checked(spec, inputs.get(spec.name), values) for spec in specs}
 
 
 def _check_finite(values: Mapping[str, Value]) -> None:
@@ -232,7 +240,7 @@ def _name_of(dtype: np.dtype[Any]) -> str:
     return dtype.name
 
 
-def _checked(spec: ValueSpec, value: Value) -> Value:
+def _checked(spec: ValueSpec, value: Value, values: bool) -> Value:
     if spec.type != "tensor" or value is None or not spec.dtype:
         return value
     array = np.asarray(value)
@@ -247,7 +255,7 @@ def _checked(spec: ValueSpec, value: Value) -> Value:
         if not fits:
             shape = ", ".join("?" if d is None else str(d) for d in spec.shape)
             raise DataError(f"shape {array.shape}, the model wants [{shape}]", where=f"input {spec.name}")
-    if spec.range is not None and array.size:
+    if values and spec.range is not None and array.size:
         low, high = float(array.min()), float(array.max())
         slack = 1e-6 * (spec.range[1] - spec.range[0])  # of a decimal number; far below a code
         if not (spec.range[0] - slack <= low and high <= spec.range[1] + slack):
