@@ -1,4 +1,4 @@
-"""The micro kernels of the backward pass: a tile of 5 x 2 vectors of sums in registers, over data that lie where they are."""
+"""The micro kernels of the backward pass: a tile of ten vectors of sums in registers, over data that lie where they are."""
 
 from __future__ import annotations
 
@@ -11,14 +11,18 @@ from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cimc.runtime.simd import VECTOR
+
 Array = NDArray[Any]
 Index = NDArray[np.int64]
 
-#: Rows and vectors of a tile: 10 sums and what they take fit 16 registers, and two units never wait for a sum.
-#: Of a single channel's kernel, 5 x 5 or 3 x 3, five rows leave little over.
-ROWS, COLUMNS = 5, 2
-#: Bytes of a vector.
-VECTOR = 32
+#: Bytes of a tile's rows: few layers have channels for more.
+WIDTH = 64
+#: Rows and vectors of a tile: 10 sums and what they take fit 16 registers, and two units never wait for a sum. Of a single
+#: channel's kernel, 5 x 5 or 3 x 3, five or ten rows leave little over.
+ROWS, COLUMNS = (10, 1) if VECTOR == 64 else (5, 2)
+#: Bytes of a vector of `transpose`: wider squares hold more of rows that are not there.
+_SQUARE = 32
 
 cgutils: Any = untyped_cgutils
 _I64 = ir.IntType(64)
@@ -86,7 +90,7 @@ def multiply(
     a: Array, rows: Index, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, count: int,
     out: Array, out_rows: Index, out_at: int,
 ) -> None:  # fmt: skip
-    """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows, a tile at a time, by 2 vectors of columns.
+    """``out[i, j] += sum over k, c of a[i, k, c] * b[k, c, j]``: all rows, a tile at a time, by 64 bytes of columns.
 
     Args:
         a: Factors, flat. All offsets are in elements.
@@ -113,7 +117,7 @@ def _square(_typing: Any, source: Any, at: Any, pitch: Any, last: Any, goal: Any
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         begins = [context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 4)]
         element, size = (ir.FloatType(), 4) if signature.args[0].dtype == types.float32 else (ir.DoubleType(), 8)
-        lanes = VECTOR // size
+        lanes = _SQUARE // size
         vector, indices = ir.VectorType(element, lanes), ir.VectorType(ir.IntType(32), lanes)
 
         def place(array: int, at: Any, pitch: Any, row: Any) -> Any:
@@ -142,7 +146,7 @@ def transpose(source: Array, at: int, pitch: int, rows: int, size: int, goal: Ar
 
     Rows beyond, up to whole vectors, hold anything.
     """
-    lanes = VECTOR // source.itemsize
+    lanes = _SQUARE // source.itemsize
     for r in range(0, rows, lanes):
         last = min(rows - r, lanes) - 1
         for i in range(0, size - lanes + 1, lanes):

@@ -18,7 +18,7 @@ from cimc.runtime.atomic import bound
 from cimc.runtime.planes import Laid, Window, back, copy, laid
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
-from cimc.runtime.tiles import COLUMNS, ROWS, VECTOR, multiply, transpose
+from cimc.runtime.tiles import ROWS, WIDTH, multiply, transpose
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -40,7 +40,7 @@ def _outer(image: Array, flat: Array, first: int, end: int, rows: Index, where: 
     groups, tall, pitch = out.shape
     plane, starts = where.plane, where.placed.source
     channels, columns, positions = image.shape[1] // groups, flat.shape[1] // groups, flat.shape[2]
-    wide, run = VECTOR // image.itemsize * COLUMNS, positions // starts.size
+    wide, run = WIDTH // image.itemsize, positions // starts.size
     some, several = max(1, min(end - first, _POSITIONS // positions)), max(1, _POSITIONS // run)
     laid, panel = np.zeros(some * channels * plane, image.dtype), np.zeros(several * run * wide, image.dtype)
     images, flats, outs, out_rows = image.reshape(-1), flat.reshape(-1), out.reshape(-1), np.arange(0, tall * pitch, pitch)
@@ -69,7 +69,7 @@ def _scatter(
     first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, flat: Array, out_rows: Index, where: Laid, out: Array
 ) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
-    groups, wide = len(weights), VECTOR // flat.itemsize * COLUMNS
+    groups, wide = len(weights), WIDTH // flat.itemsize
     channels, columns = out.shape[1] // groups, flat.shape[1] // groups
     # An odd number of cache lines from column to column, so that they do not meet in the cache.
     pitch = ((where.span + wide - 1) // wide | 1) * wide
@@ -88,7 +88,7 @@ def _scatter(
 @njit(cache=True, nogil=True)
 def _correlate(first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, image: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, row, position]``."""
-    groups, wide = len(weights), VECTOR // image.itemsize * COLUMNS
+    groups, wide = len(weights), WIDTH // image.itemsize
     channels, outputs = image.shape[1] // groups, out.shape[1] // groups
     at, plane, pitch = where.at, where.plane, (where.span + wide - 1) // wide * wide
     x, y = np.zeros(channels * plane + pitch + wide, image.dtype), np.empty(rows.size * pitch, image.dtype)
@@ -171,7 +171,7 @@ def outer(image: Array, flat: Array, window: Window, groups: int) -> Array:
         groups: Groups of channels and columns.
     """
     where, channels, columns = laid(window), image.shape[1] // groups, flat.shape[1] // groups
-    tiles, rows, wide = _pixels(window, channels, False), channels * where.at.size, VECTOR // image.itemsize * COLUMNS
+    tiles, rows, wide = _pixels(window, channels, False), channels * where.at.size, WIDTH // image.itemsize
     # As many for any number of threads, and added up in order.
     parts = max(1, min(len(image), _PARTS, _MOST // max(1, groups * rows * columns)))
     totals = np.zeros((parts, groups, tiles.size, -(-columns // wide) * wide), image.dtype)
