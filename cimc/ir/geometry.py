@@ -16,6 +16,12 @@ from pydantic import BaseModel, ConfigDict, Field
 Shape = tuple[int, ...]
 
 
+@lru_cache(maxsize=256)
+def inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
+    """The permutation of axes that undoes one."""
+    return tuple(sorted(range(len(perm)), key=perm.__getitem__))
+
+
 class _Geometry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 

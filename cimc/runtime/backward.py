@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape, inverse
 from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
@@ -42,7 +42,7 @@ def activation_gradient(
         kept = geometry.input_perm[: geometry.kept]
         inner = geometry.input_perm[geometry.kept :]
         full = products.reshape([x_shape[a] for a in (*kept, *inner)])
-        out = full.transpose(np.argsort(geometry.input_perm))
+        out = full.transpose(inverse(geometry.input_perm))
     elif isinstance(geometry, Conv):
         out = windows.scatter(w, flattened(dy, kind), Window.of(geometry, x_shape)).reshape(x_shape)
     else:
@@ -87,7 +87,7 @@ def _kind(array: Array) -> Any:
 
 def _columns(dy: Array, geometry: Dense, groups: int, columns: int) -> Array:
     """``[positions, groups, columns]``."""
-    return dy.transpose(np.argsort(geometry.output_perm)).reshape(-1, groups, columns)
+    return dy.transpose(inverse(geometry.output_perm)).reshape(-1, groups, columns)
 
 
 def _products(a: Array, b: Array) -> Array:

@@ -46,10 +46,10 @@ def _quantise(
 
 
 @njit(cache=True, nogil=True)
-def _share_quantise(
-    crew: Crew, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array, clips: Array
-) -> None:
+def _share_quantise(crew: Crew, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
+    clips = np.zeros(crew.helpers + 1, np.int64)
     share(crew, x.size, bound(_quantise, (x, gain, low, high, mode, out, clips)))
+    return clips.sum()
 
 
 def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Array) -> int:
@@ -66,10 +66,7 @@ def quantise(x: Array, gain: float, low: float, high: float, mode: int, out: Arr
     Returns:
         Inputs that were clipped.
     """
-    some = crew(1 if x.size < _FEW else None)
-    clips = np.zeros(some.helpers + 1, np.int64)
-    _share_quantise(some, x, gain, low, high, mode, out, clips)
-    return int(clips.sum())
+    return int(_share_quantise(crew(1 if x.size < _FEW else None), x, gain, low, high, mode, out))
 
 
 @dataclass(frozen=True)

@@ -36,10 +36,11 @@ def _along(
 
 @njit(cache=True, nogil=True)
 def _share_along(
-    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array, sums: Array,
-    saturated: Array,
-) -> None:  # fmt: skip
+    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array, sums: Array
+) -> Scalar:
+    saturated = np.zeros(crew.helpers + 1, np.int64)
     share(crew, tasks, bound(_along, (height, circuit, inputs, outputs, a, sums, saturated)))
+    return saturated.sum()
 
 
 @njit(cache=True, nogil=True)
@@ -57,10 +58,11 @@ def _across(
 
 @njit(cache=True, nogil=True)
 def _share_across(
-    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch,
-    saturated: Array,
-) -> None:  # fmt: skip
+    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch
+) -> Scalar:
+    saturated = np.zeros(crew.helpers + 1, np.int64)
     share(crew, blocks, bound(_across, (height, circuit, inputs, outputs, room, saturated)))
+    return saturated.sum()
 
 
 def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int, widest: int) -> int:
@@ -79,12 +81,10 @@ def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number
     columns_of_blocks = len(circuit.blocks) * len(matrix)
     row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
     height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
-    some = crew(number)
     a = np.empty((number, height * tallest), matrix.dtype)
     sums = np.empty((number, height * widest), gemm.sums_dtype(matrix.dtype))
-    saturated = np.zeros(number, np.int64)
-    _share_along(some, -(-total // height) * columns_of_blocks, height, circuit, inputs, outputs, a, sums, saturated)
-    return int(saturated.sum())
+    tasks = -(-total // height) * columns_of_blocks
+    return int(_share_along(crew(number), tasks, height, circuit, inputs, outputs, a, sums))
 
 
 def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int) -> int:
@@ -94,10 +94,8 @@ def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, numbe
     bytes_of_position = 2 * tallest + (4 * planes + 8) * columns
     height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
     height = -(-height // LANES) * LANES
-    some, saturated = crew(number), np.zeros(number, np.int64)
     room = _room(get_ident(), number, height, tallest, columns, planes * columns, units)
-    _share_across(some, -(-total // height), height, circuit, inputs, outputs, room, saturated)
-    return int(saturated.sum())
+    return int(_share_across(crew(number), -(-total // height), height, circuit, inputs, outputs, room))
 
 
 @lru_cache(maxsize=64)

@@ -11,6 +11,7 @@ is inside. A member that sees an open job counts itself in, and looks again whet
 from __future__ import annotations
 
 import os
+from functools import cache
 from queue import SimpleQueue
 from threading import Thread
 from time import perf_counter
@@ -111,7 +112,6 @@ class _Team:
     """The threads of one process."""
 
     def __init__(self) -> None:
-        self.process = os.getpid()
         self.job = np.zeros(_ASLEEP + _LINE * (MOST + 1), np.int64)
         self._asleep = self.job[_ASLEEP::_LINE]
         self._bells: list[SimpleQueue[None]] = []
@@ -137,15 +137,16 @@ class _Team:
             bell.get()
 
 
-_team: _Team | None = None
+#: The team of this process, once it is wanted. Threads do not survive a fork: a child makes its own.
+_team = cache(_Team)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_team.cache_clear)
 
 
 def crew(number: int | None = None) -> Crew:
-    """That many threads, this one among them, awake; None: all of `threads`. A forked process has its own."""
-    global _team
-    if _team is None or _team.process != os.getpid():
-        _team = _Team()
+    """That many threads, this one among them, awake; None: all of `threads`."""
+    team = _team()
     helpers = min(threads() if number is None else number, MOST + 1) - 1
     if helpers:
-        _team.wake(helpers)
-    return Crew(_team.job, helpers)
+        team.wake(helpers)
+    return Crew(team.job, helpers)

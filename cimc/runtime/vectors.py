@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
+from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape, inverse
 from cimc.runtime import im2col
 from cimc.runtime.planes import Window, flattened
 
@@ -37,7 +37,7 @@ def output_vectors(dy: Array, geometry: Dense | Conv | ConvTranspose, x_shape: S
     """
     images, positions = image_axis(geometry, x_shape), geometry.positions(x_shape)
     if isinstance(geometry, Dense):
-        rows = dy.transpose(np.argsort(geometry.output_perm)).reshape(images, positions, groups, columns)
+        rows = dy.transpose(inverse(geometry.output_perm)).reshape(images, positions, groups, columns)
         return np.ascontiguousarray(rows.transpose(0, 2, 3, 1))
     if isinstance(geometry, ConvTranspose):
         dy = im2col.unfold(flattened(dy), Window.of(geometry, x_shape))
@@ -48,7 +48,7 @@ def input_gradient(vectors: Array, geometry: Dense | Conv | ConvTranspose, x_sha
     """The gradient of the activation, of shape ``x_shape``, from ``[images, groups * rows, positions]``."""
     if isinstance(geometry, Dense):
         order = geometry.input_perm
-        return vectors.swapaxes(1, 2).reshape([x_shape[a] for a in order]).transpose(np.argsort(order))
+        return vectors.swapaxes(1, 2).reshape([x_shape[a] for a in order]).transpose(inverse(order))
     if isinstance(geometry, Conv):
         vectors = im2col.fold(vectors, Window.of(geometry, x_shape))
     return vectors.reshape(x_shape)
