@@ -15,7 +15,6 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
-from cimc.runtime.borrow import borrowed
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, wide
@@ -130,28 +129,60 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
-class _Room(NamedTuple):
-    """Where `read` works: row vectors of a block and their products, then lanes of a row, then a block's columns and keys."""
+class Scratch(NamedTuple):
+    """Arrays that `read` writes for itself."""
 
     a: Array
+    """A block of row vectors, of the matrix's dtype."""
     sums: Array
+    """Their products."""
     currents: Array
+    """Device columns of one row, then their random bits."""
     bits: Array
     unit_read: Array
+    """A unit column's current for each column."""
     acc: Array
+    """Digital sums of a block."""
     low: Array
+    """Halves of the positions' noise keys."""
     high: Array
 
 
-@njit(nogil=True, **INNER)
-def _read(
-    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: _Room
+def scratch(threads: int, height: int, tallest: int, columns: int, device_columns: int, dtype: np.dtype[Any]) -> Scratch:
+    """Room of so many threads, along a first axis, for blocks of ``height`` rows of a matrix of that dtype."""
+    return Scratch(
+        np.empty((threads, height * tallest), dtype),
+        np.empty((threads, height * device_columns), gemm.sums_dtype(dtype)),
+        np.empty((threads, device_columns), np.float32),
+        np.empty((threads, device_columns), np.uint32),
+        np.empty((threads, columns), np.float32),
+        np.empty((threads, height, columns)),
+        *np.empty((2, threads, height), np.uint32),
+    )
+
+
+@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+def read(
+    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
 ) -> Scalar:
-    """`read`, once there is room."""
-    matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = borrowed(circuit)
-    codes, base, _, row_offset, group_stride, seed, first_image = borrowed(inputs)
-    scale, offset, y, strides = borrowed(outputs)
-    a_buffer, sum_buffer, currents, bits, unit_read, acc, low, high = borrowed(room)
+    """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
+
+    Args:
+        first_task: First task.
+        end_task: End of the tasks.
+        height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
+        circuit: The layer.
+        inputs: Its inputs.
+        outputs: Its outputs.
+        scratch: Room to work.
+
+    Returns:
+        Saturated conversions.
+    """
+    matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = circuit
+    codes, base, _, row_offset, group_stride, seed, first_image = inputs
+    scale, offset, y, strides = outputs
+    a_buffer, sum_buffer, currents, bits, unit_read, acc, low, high = scratch
     phases, images, _ = codes.shape
     groups, slices, planes, columns = alpha.shape
     positions = base.size
@@ -227,33 +258,3 @@ def _read(
             for j in range(width):
                 y[at + j * strides[2]] = np.float64(acc[i, j]) * scale[out + j] + offset[out + j]
     return saturated
-
-
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-def read(
-    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a_buffer: Array,
-    sum_buffer: Array,
-) -> Scalar:  # fmt: skip
-    """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
-
-    Args:
-        first_task: First task.
-        end_task: End of the tasks.
-        height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
-        circuit: The layer.
-        inputs: Its inputs.
-        outputs: Its outputs.
-        a_buffer: Scratch of the matrix's dtype, a block of row vectors.
-        sum_buffer: Scratch of the products' dtype, a block of them.
-
-    Returns:
-        Saturated conversions.
-    """
-    widest, units = 0, 0
-    for c0, c1, _, u1 in circuit.blocks:
-        widest, units = max(widest, c1 - c0), max(units, u1)
-    lanes = circuit.alpha.shape[2] * widest + units
-    currents, bits, unit_read = np.empty(lanes, np.float32), np.empty(lanes, np.uint32), np.empty(widest, np.float32)
-    low, high = np.empty(height, np.uint32), np.empty(height, np.uint32)
-    room = _Room(a_buffer, sum_buffer, currents, bits, unit_read, np.empty((height, widest)), low, high)
-    return _read(first_task, end_task, height, circuit, inputs, outputs, room)

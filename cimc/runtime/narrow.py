@@ -6,7 +6,6 @@ column is then one pass over the block: noise, ADC and digital sum. Results are 
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,6 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
-from cimc.runtime.borrow import borrowed
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.gather import LANES, gather, place
 from cimc.runtime.kernels import INNER, converted, deviation, keys
@@ -111,17 +109,16 @@ class Scratch(NamedTuple):
     """Random bits of a device column."""
 
 
-@lru_cache(maxsize=64)
-def scratch(_thread: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
-    """A thread's room for blocks of ``height`` positions. It is kept: the page faults of fresh memory take as long as a read."""
+def scratch(threads: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
+    """Room of so many threads, along a first axis, for blocks of ``height`` positions."""
     return Scratch(
-        np.empty((-(-tallest // 2), height + LANES, 2), np.int16),
+        np.empty((threads, -(-tallest // 2), height + LANES, 2), np.int16),
         # A power of 2 from row to row would put all rows to the same places of the cache.
-        np.empty((device_columns + units + gemm.TALL + 2, height + LANES), np.int32),
-        np.empty((3 + units, height), np.float32),
-        np.empty((columns, height)),
-        *np.empty((2, height), np.int64),
-        *np.empty((3, height), np.uint32),
+        np.empty((threads, device_columns + units + gemm.TALL + 2, height + LANES), np.int32),
+        np.empty((threads, 3 + units, height), np.float32),
+        np.empty((threads, columns, height)),
+        *np.empty((2, threads, height), np.int64),
+        *np.empty((3, threads, height), np.uint32),
     )
 
 
@@ -144,10 +141,10 @@ def read(
     Returns:
         Saturated conversions.
     """
-    matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = borrowed(circuit)
-    codes, base, line_ends, row_offset, group_stride, seed, first_image = borrowed(inputs)
-    scale, offset, y, strides = borrowed(outputs)
-    words, sums, lines, acc, begins, ends, low, high, bits = borrowed(scratch)
+    matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
+    codes, base, line_ends, row_offset, group_stride, seed, first_image = inputs
+    scale, offset, y, strides = outputs
+    words, sums, lines, acc, begins, ends, low, high, bits = scratch
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0

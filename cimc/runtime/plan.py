@@ -176,11 +176,11 @@ class Plan:
         parallel(slice_of, groups * slices, _threads_for(values.size))
 
     @cached_property
-    def _room(self) -> tuple[int, int]:
-        """Most rows and device columns of a block, padded."""
+    def _room(self) -> reads.Room:
         blocks, planes = self.circuit.blocks, self.circuit.alpha.shape[2]
-        width = np.diff(blocks[:, :2]) * planes + np.diff(blocks[:, 2:])
-        return int(np.diff(self.circuit.row_cuts).max()) + 1, int(width.max()) + 15
+        columns, units = np.diff(blocks[:, :2]), np.diff(blocks[:, 2:])
+        rows = int(np.diff(self.circuit.row_cuts).max()) + 1
+        return reads.Room(rows, int(columns.max()), int((columns * planes + units).max()) + 15)
 
     def read(
         self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
@@ -210,10 +210,8 @@ class Plan:
             codes = codes.astype(matrix.dtype, copy=False)
         key = np.uint64(seed & (2**64 - 1))
         inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
-        outputs, (tallest, widest) = Outputs(factor, constant, y, strides), self._room
-        if matrix.ndim == 3:
-            return reads.across(self.circuit, inputs, outputs, total, number, tallest)
-        return reads.along(self.circuit, inputs, outputs, total, number, tallest, widest)
+        way = reads.across if matrix.ndim == 3 else reads.along
+        return way(self.circuit, inputs, Outputs(factor, constant, y, strides), total, number, self._room)
 
 
 def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:

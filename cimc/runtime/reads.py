@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from threading import get_ident
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -14,7 +14,6 @@ from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.atomic import bound
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.gather import LANES
-from cimc.runtime.narrow import Scratch
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
 
@@ -26,30 +25,44 @@ _HEIGHT = 96
 _ACROSS_BYTES, _ACROSS = 1 << 19, 512
 
 
+class Room(NamedTuple):
+    """Most that a block of a layer takes."""
+
+    rows: int
+    """Padded."""
+    columns: int
+    device_columns: int
+    """Padded, with unit columns."""
+
+
 @njit(cache=True, nogil=True)
 def _along(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array,
-    sums: Array, saturated: Array,
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
+    room: kernels.Scratch, saturated: Array,
 ) -> None:  # fmt: skip
-    saturated[thread] += kernels.read(first, end, height, circuit, inputs, outputs, a[thread], sums[thread])
+    a, sums, currents, bits, unit_read, acc, low, high = room
+    own = kernels.Scratch(
+        a[thread], sums[thread], currents[thread], bits[thread], unit_read[thread], acc[thread], low[thread], high[thread]
+    )
+    saturated[thread] += kernels.read(first, end, height, circuit, inputs, outputs, own)
 
 
 @njit(cache=True, nogil=True)
 def _share_along(
-    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, a: Array, sums: Array
+    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: kernels.Scratch
 ) -> Scalar:
     saturated = np.zeros(crew.helpers + 1, np.int64)
-    share(crew, tasks, bound(_along, (height, circuit, inputs, outputs, a, sums, saturated)))
+    share(crew, tasks, bound(_along, (height, circuit, inputs, outputs, room, saturated)))
     return saturated.sum()
 
 
 @njit(cache=True, nogil=True)
 def _across(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch,
-    saturated: Array,
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
+    room: narrow.Scratch, saturated: Array,
 ) -> None:  # fmt: skip
     words, sums, lines, acc, begins, ends, low, high, bits = room
-    own = Scratch(
+    own = narrow.Scratch(
         words[thread], sums[thread], lines[thread], acc[thread], begins[thread], ends[thread], low[thread], high[thread],
         bits[thread],
     )  # fmt: skip
@@ -58,14 +71,14 @@ def _across(
 
 @njit(cache=True, nogil=True)
 def _share_across(
-    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: Scratch
+    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: narrow.Scratch
 ) -> Scalar:
     saturated = np.zeros(crew.helpers + 1, np.int64)
     share(crew, blocks, bound(_across, (height, circuit, inputs, outputs, room, saturated)))
     return saturated.sum()
 
 
-def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int, widest: int) -> int:
+def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
     """Read with vectors along columns; returns saturated conversions.
 
     Args:
@@ -74,38 +87,29 @@ def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number
         outputs: Its outputs.
         total: Positions of all images.
         number: Threads.
-        tallest: Most rows of a block, padded.
-        widest: Most device columns of a block, padded.
+        room: Of a block.
     """
     matrix = circuit.matrix
     columns_of_blocks = len(circuit.blocks) * len(matrix)
     row_blocks = max(1, -(-total // _HEIGHT), number // columns_of_blocks)
     height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
-    a = np.empty((number, height * tallest), matrix.dtype)
-    sums = np.empty((number, height * widest), gemm.sums_dtype(matrix.dtype))
+    scratch = kernels.scratch(number, height, room.rows, room.columns, room.device_columns, matrix.dtype)
     tasks = -(-total // height) * columns_of_blocks
-    return int(_share_along(crew(number), tasks, height, circuit, inputs, outputs, a, sums))
+    return int(_share_along(crew(number), tasks, height, circuit, inputs, outputs, scratch))
 
 
-def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, tallest: int) -> int:
+def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
     """Read a narrow layer, with vectors along positions; arguments and result as of `along`."""
     _, _, planes, columns = circuit.alpha.shape
     units = int(circuit.blocks[-1, 3])
-    bytes_of_position = 2 * tallest + (4 * planes + 8) * columns
+    bytes_of_position = 2 * room.rows + (4 * planes + 8) * columns
     height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
     height = -(-height // LANES) * LANES
-    room = _room(get_ident(), number, height, tallest, columns, planes * columns, units)
-    return int(_share_across(crew(number), -(-total // height), height, circuit, inputs, outputs, room))
+    scratch = _kept(get_ident(), number, height, room.rows, columns, planes * columns, units)
+    return int(_share_across(crew(number), -(-total // height), height, circuit, inputs, outputs, scratch))
 
 
 @lru_cache(maxsize=64)
-def _room(_caller: int, threads: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
-    """Every thread's room for blocks of ``height`` positions; kept, as the page faults of fresh memory take as long as a read."""
-    return Scratch(
-        np.empty((threads, -(-tallest // 2), height + LANES, 2), np.int16),
-        np.empty((threads, device_columns + units + gemm.TALL + 2, height), np.int32),
-        np.empty((threads, 3 + units, height), np.float32),
-        np.empty((threads, columns, height)),
-        *np.empty((2, threads, height), np.int64),
-        *np.empty((3, threads, height), np.uint32),
-    )
+def _kept(_caller: int, *sizes: int) -> narrow.Scratch:
+    """A caller's `narrow.scratch`: the page faults of fresh memory take as long as a read."""
+    return narrow.scratch(*sizes)
