@@ -28,12 +28,8 @@ cgutils: Any = untyped_cgutils
 _I64 = ir.IntType(64)
 
 
-@intrinsic
-def _tile(
-    _typing: Any, a: Any, rows: Any, row: Any, a_step: Any, b: Any, b_at: Any, b_step: Any, a_from: Any, b_from: Any, pairs: Any,
-    count: Any, out: Any, out_rows: Any, out_at: Any,
-) -> Any:  # fmt: skip
-    """A tile of `multiply`."""
+def tile(height: int, columns: int, width: int) -> Any:
+    """A tile of `multiply` of that many rows and vectors, of ``width`` bytes; bytes do not depend on them."""
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         row, a_step, b_at, b_step, pairs, count, out_at = (args[n] for n in (2, 3, 5, 6, 9, 10, 13))
@@ -42,13 +38,15 @@ def _tile(
         )
         single = signature.args[0].dtype == types.float32
         element, size = (ir.FloatType(), 4) if single else (ir.DoubleType(), 8)
-        lanes, i32 = VECTOR // size, ir.IntType(32)
+        lanes, i32 = width // size, ir.IntType(32)
         vector = ir.VectorType(element, lanes)
         name = f"llvm.fma.v{lanes}f{8 * size}"
         fma = cgutils.get_or_insert_function(builder.module, ir.FunctionType(vector, [vector] * 3), name)
         none, first = ir.Constant(vector, ir.Undefined), ir.Constant(ir.VectorType(i32, lanes), [0] * lanes)
         # Inlined, the kernel would share its registers with all that is around it.
         builder.function.attributes.add("noinline")
+        # Nothing, but a step that LLVM knew it would make ten addresses of, in the place of one and ten offsets.
+        a_step = builder.asm(ir.FunctionType(_I64, [_I64]), "", "=r,0", [a_step], False)
 
         def place(base: Any, index: Any) -> Any:
             return builder.gep(base, [ir.Constant(_I64, index) if isinstance(index, int) else index])
@@ -56,11 +54,11 @@ def _tile(
         def at_vector(pointer: Any) -> Any:
             return builder.bitcast(pointer, vector.as_pointer())
 
-        sums = [[cgutils.alloca_once(builder, vector) for _ in range(COLUMNS)] for _ in range(ROWS)]
+        sums = [[cgutils.alloca_once(builder, vector) for _ in range(columns)] for _ in range(height)]
         for line in sums:
             for one in line:
                 builder.store(ir.Constant(vector, None), one)
-        numbers = [builder.add(row, ir.Constant(_I64, i)) for i in range(ROWS)]
+        numbers = [builder.add(row, ir.Constant(_I64, i)) for i in range(height)]
         starts = [builder.load(place(rows, number)) for number in numbers]
         with cgutils.for_range(builder, pairs) as outer:
             a_begin = builder.load(place(a_from, outer.index))
@@ -68,7 +66,7 @@ def _tile(
             image = place(b, builder.add(builder.load(place(b_from, outer.index)), b_at))
             with cgutils.for_range(builder, count) as inner:
                 here = place(image, builder.mul(inner.index, b_step))
-                vectors = [builder.load(at_vector(place(here, j * lanes)), align=size) for j in range(COLUMNS)]
+                vectors = [builder.load(at_vector(place(here, j * lanes)), align=size) for j in range(columns)]
                 for line, own in zip(lines, sums, strict=True):
                     alone = builder.load(place(line, builder.mul(inner.index, a_step)))
                     factor = builder.shuffle_vector(builder.insert_element(none, alone, ir.Constant(i32, 0)), none, first)
@@ -81,8 +79,18 @@ def _tile(
                 builder.store(builder.fadd(builder.load(goal, align=size), builder.load(one)), goal, align=size)
         return context.get_dummy_value()
 
-    i = types.int64
-    return types.void(a, rows, i, i, b, i, i, a_from, b_from, i, i, out, out_rows, i), codegen
+    @intrinsic
+    def kernel(
+        _typing: Any, a: Any, rows: Any, row: Any, a_step: Any, b: Any, b_at: Any, b_step: Any, a_from: Any, b_from: Any,
+        pairs: Any, count: Any, out: Any, out_rows: Any, out_at: Any,
+    ) -> Any:  # fmt: skip
+        i = types.int64
+        return types.void(a, rows, i, i, b, i, i, a_from, b_from, i, i, out, out_rows, i), codegen
+
+    return kernel
+
+
+_tile = tile(ROWS, COLUMNS, VECTOR)
 
 
 @njit(cache=True, nogil=True)
