@@ -24,18 +24,20 @@ def _interleave(_typing: Any, codes: Any, first: Any, second: Any, mask: Any, ou
 
     def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         source, goal = (context.make_array(signature.args[n])(context, builder, value=args[n]).data for n in (0, 4))
-        i8, i16, i32 = (ir.IntType(bits) for bits in (8, 16, 32))
-        bytes_, words = ir.VectorType(i8, LANES), ir.VectorType(i16, 2 * LANES)
+        i8, i32 = ir.IntType(8), ir.IntType(32)
+        bytes_, pairs = ir.VectorType(i8, LANES), ir.VectorType(i32, LANES)
 
         def load(place: Any) -> Any:
-            return builder.load(builder.bitcast(builder.gep(source, [place]), bytes_.as_pointer()), align=1)
+            codes = builder.load(builder.bitcast(builder.gep(source, [place]), bytes_.as_pointer()), align=1)
+            return builder.zext(codes, pairs)
 
-        none = ir.Constant(bytes_, ir.Undefined)
-        spread = builder.insert_element(none, builder.trunc(args[3], i8), ir.Constant(i32, 0))
-        spread = builder.shuffle_vector(spread, none, ir.Constant(ir.VectorType(i32, LANES), [0] * LANES))
-        turns = ir.Constant(ir.VectorType(i32, 2 * LANES), [n // 2 + n % 2 * LANES for n in range(2 * LANES)])
-        both = builder.shuffle_vector(load(args[1]), builder.and_(load(args[2]), spread), turns)
-        builder.store(builder.zext(both, words), builder.bitcast(builder.gep(goal, [args[5]]), words.as_pointer()), align=2)
+        none, zero = ir.Constant(pairs, ir.Undefined), ir.Constant(i32, 0)
+        spread = builder.insert_element(none, builder.trunc(args[3], i32), zero)
+        spread = builder.shuffle_vector(spread, none, ir.Constant(pairs, [0] * LANES))
+        # Widened first, they need no permutation: the second of a pair is its upper half.
+        upper = builder.shl(builder.and_(load(args[2]), spread), ir.Constant(pairs, [16] * LANES))
+        goal = builder.bitcast(builder.gep(goal, [args[5]]), pairs.as_pointer())
+        builder.store(builder.or_(load(args[1]), upper), goal, align=2)
         return context.get_dummy_value()
 
     i = types.int64

@@ -17,7 +17,7 @@ from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.gather import LANES, gather, place
 from cimc.runtime.kernels import INNER, converted, deviation, keys
 from cimc.runtime.rng import Scalar
-from cimc.runtime.simd import VECTOR, wide
+from cimc.runtime.simd import VECTOR, empty, wide
 
 Array = NDArray[Any]
 
@@ -112,13 +112,13 @@ class Scratch(NamedTuple):
 def scratch(threads: int, height: int, tallest: int, columns: int, device_columns: int, units: int) -> Scratch:
     """Room of so many threads, along a first axis, for blocks of ``height`` positions."""
     return Scratch(
-        np.empty((threads, -(-tallest // 2), height + LANES, 2), np.int16),
+        empty((threads, -(-tallest // 2), height + LANES, 2), np.int16),
         # A power of 2 from row to row would put all rows to the same places of the cache.
-        np.empty((threads, device_columns + units + gemm.TALL + 2, height + LANES), np.int32),
-        np.empty((threads, 3 + units, height), np.float32),
-        np.empty((threads, columns, height)),
-        *np.empty((2, threads, height), np.int64),
-        *np.empty((3, threads, height), np.uint32),
+        empty((threads, device_columns + units + gemm.TALL + 2, height + LANES), np.int32),
+        empty((threads, 3 + units, height), np.float32),
+        empty((threads, columns, height), np.float64),
+        *empty((2, threads, height), np.int64),
+        *empty((3, threads, height), np.uint32),
     )
 
 
@@ -131,7 +131,7 @@ def read(
     Args:
         first_block: First block.
         end_block: End of the blocks.
-        height: Positions of a block, a multiple of `LANES`.
+        height: Positions of a block, a multiple of `simd.VECTOR`.
         circuit: The layer. Its matrix is int16; each slice has an even number of rows, unit columns come last, `gemm.TALL`
             rows more may be read. There is an ADC, or 0 as the top.
         inputs: Its inputs; codes are uint8, with `LANES` bytes more behind them.
@@ -160,7 +160,7 @@ def read(
         first = block * height
         count = min(height, images * positions - first)
         gathered = (count + LANES - 1) // LANES * LANES
-        whole = min(height, (count + VECTOR - 1) // VECTOR * VECTOR)
+        whole = (count + VECTOR - 1) // VECTOR * VECTOR
         keys(first, count, positions, seed, first_image, low, high)
         number = place(first, count, size, base, line_ends, begins, ends)
         level, sigma = lines[0, :whole], lines[1, :whole]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.atomic import bound
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
-from cimc.runtime.gather import LANES
 from cimc.runtime.rng import Scalar
+from cimc.runtime.simd import VECTOR
 from cimc.runtime.team import Crew, crew, share
 
 Array = NDArray[Any]
@@ -104,7 +104,8 @@ def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, numbe
     units = int(circuit.blocks[-1, 3])
     bytes_of_position = 2 * room.rows + (4 * planes + 8) * columns
     height = min(_ACROSS, max(32, _ACROSS_BYTES // bytes_of_position), -(-total // number))
-    height = -(-height // LANES) * LANES
+    # Whole turns of a loop, and of vectors of `gather`.
+    height = -(-height // VECTOR) * VECTOR
     scratch = _kept(get_ident(), number, height, room.rows, columns, planes * columns, units)
     return int(_share_across(crew(number), -(-total // height), height, circuit, inputs, outputs, scratch))
 
