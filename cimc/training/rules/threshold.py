@@ -10,6 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cimc.runtime.simd import wide
 from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
@@ -21,6 +22,7 @@ def _cross(
     full: float, shift: float, pair: bool, whole: bool, step_us: float, g_min_us: float, devices: I64, goals: F32,
 ) -> tuple[int, int]:  # fmt: skip
     """One pass over the layer; the devices to write and their goals are listed. Returns crossings and devices."""
+    wide()
     groups, rows, columns = weights.shape
     planes = written_us.shape[2]
     crossings = n = 0
