@@ -26,8 +26,6 @@ from cimc.training.history import Lines
 BATCH, RATE = 64, 3e-3
 #: Weight that spans the window of every layer: θ, a 15th of it, is 6 of the optimizer's largest steps.
 W_MAX = 0.25
-#: Random batches an epoch, as many as the paper's LeNet has.
-STEPS = 400
 Images = tuple[NDArray[np.float32], NDArray[Any]]
 
 
@@ -55,7 +53,7 @@ def run(name: str, train: Images, test: Images, options: argparse.Namespace) -> 
     print(f"{name}:", file=sys.stderr)
     trainer = cimc.Trainer(chip, batch_size=BATCH, lr=RATE, seed=options.seed, callbacks=[Lines()], **start)
     history = trainer.fit(
-        x, y, epochs=options.epochs, steps_per_epoch=options.steps_per_epoch or None, validation=test,
+        x, y, epochs=options.epochs, steps_per_epoch=options.steps_per_epoch, validation=test,
         checkpoint=options.work / name, checkpoint_steps=100, resume=True,
     )  # fmt: skip
     last = history.last
@@ -74,7 +72,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("vgg8"), help="folder of the checkpoints")
     parser.add_argument("--data", type=Path, help="npz with x_train, y_train, x_test, y_test; default: Fashion-MNIST")
     parser.add_argument("--epochs", type=int, default=15, help="the paper has 100")
-    parser.add_argument("--steps-per-epoch", type=int, default=STEPS, help="random batches an epoch; 0: all images once")
+    parser.add_argument("--steps-per-epoch", type=int, help="random batches an epoch; default: all images once")
     parser.add_argument("--target", default="bulk-rram-256")
     parser.add_argument("--seed", type=int, default=0, help="of chip, weights and data order")
     parser.add_argument("--only", choices=("chip", "fp32"), help="one of the two runs")
