@@ -59,11 +59,10 @@ class Ranges:
         Raises:
             DataError: It does not suit the model.
         """
-        if form == "training" and self._step.has_own_form:
-            self._step.calibrate(*batch, self.chip)
-        else:
+        if form == "inference" and self._step.has_own_form:
             self.chip.calibrate(batch[0])
-            form = "inference"
+        else:  # where both forms are one, the chip's program need not be brought up to date for it
+            self._step.calibrate(*batch, self.chip)
         self._forms = self._both(form)
         self._since = self.reads()
 
