@@ -31,7 +31,7 @@ _EXACT_FLOAT, _EXACT_INT = 24, 31
 #: inputs of a dense layer across images takes longer.
 NARROW, NARROW_CONV = 32, 128
 #: Multiply-accumulates below which one thread is faster than two.
-SMALL = 1 << 22
+SMALL = 1 << 20
 #: Devices that one thread packs alone.
 _FEW = 1 << 18
 #: Multiply-accumulates that take as long as a conversion with noise.
