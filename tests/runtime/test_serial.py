@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import threading
 import time
 
 import pytest
 
 from cimc.runtime.serial import parallel
+from tests.runtime.forked import found_in_child
 
 
 def test_each_task_is_done_once_and_results_stand_in_their_order() -> None:
@@ -52,17 +52,6 @@ def test_work_may_ask_for_work() -> None:
     assert parallel(outer, 4, 2) == [3 + 30 * task for task in range(4)]
 
 
-def _sum_in_child(queue: multiprocessing.Queue[int]) -> None:
-    queue.put(sum(parallel(lambda task: task, 10, 2)))
-
-
 def test_a_forked_process_has_threads_of_its_own() -> None:
     parallel(lambda task: task, 4, 2)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_sum_in_child, args=(queue,))
-    child.start()
-    try:
-        assert queue.get(timeout=30) == 45
-    finally:
-        child.join(timeout=30)
+    assert found_in_child(lambda: sum(parallel(lambda task: task, 10, 2))) == 45

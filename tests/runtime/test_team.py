@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import sys
 import threading
 import time
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.runtime.atomic import bound
 from cimc.runtime.team import _PATIENCE_S, Crew, crew, share
+from tests.runtime.forked import found_in_child
 
 Array = NDArray[Any]
 
@@ -88,18 +88,7 @@ def test_threads_that_share_at_the_same_time_all_get_their_items_done() -> None:
     assert not failed
 
 
-def _in_child(queue: multiprocessing.Queue[int]) -> None:
-    queue.put(int(_run(2, 100, 1000).sum()))
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork")
 def test_a_forked_process_has_a_team_of_its_own() -> None:
     _run(2, 10)
-    context = multiprocessing.get_context("fork")
-    queue = context.Queue()
-    child = context.Process(target=_in_child, args=(queue,))
-    child.start()
-    try:
-        assert queue.get(timeout=30) == 100
-    finally:
-        child.join(timeout=30)
+    assert found_in_child(lambda: int(_run(2, 100, 1000).sum())) == 100
