@@ -78,6 +78,26 @@ def validate(
 
 
 @app.command()
+def fields(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/target-fields.md.")] = False,
+    json: Json = False,
+) -> None:
+    """List every field of a target file: values, unit, default, meaning."""
+    from dataclasses import asdict
+
+    from cimc.targets.reference import fields as listed
+    from cimc.targets.reference import markdown as page
+
+    rows = [asdict(field) for field in listed()]
+    if json:
+        print_json({"fields": rows})
+    elif markdown:
+        typer.echo(page(), nl=False)
+    else:
+        print_table("fields of a target file", tuple(rows[0]), [tuple(row.values()) for row in rows])
+
+
+@app.command()
 def schema(json: Json = True) -> None:
     """Print the JSON Schema of a target file, for editors."""
     from cimc.targets.schema import json_schema

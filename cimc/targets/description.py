@@ -406,7 +406,7 @@ def field_table() -> dict[str, FieldInfo]:
     def walk(section: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
         table: dict[str, FieldInfo] = {}
         for name, info in section.model_fields.items():
-            inner, optional = _section_of(info)
+            inner, optional = section_of(info)
             if inner is None or optional:
                 table[f"{prefix}{name}"] = info
             if inner is not None:
@@ -421,10 +421,10 @@ def field_table() -> dict[str, FieldInfo]:
 @cache
 def optional_sections() -> frozenset[str]:
     """Dotted paths of the sections that a chip may lack."""
-    return frozenset(path for path, info in field_table().items() if _section_of(info)[0] is not None)
+    return frozenset(path for path, info in field_table().items() if section_of(info)[0] is not None)
 
 
-def _section_of(info: FieldInfo) -> tuple[type[Section] | None, bool]:
+def section_of(info: FieldInfo) -> tuple[type[Section] | None, bool]:
     """The section that a field is, and whether it may be null; None: a plain figure."""
     kinds = get_args(info.annotation) or (info.annotation,)
     sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
@@ -440,7 +440,7 @@ def figures_of(target: Target) -> dict[str, Any]:
             value = getattr(section, name)
             if isinstance(value, Section):
                 figures |= walk(value, f"{prefix}{name}.")
-            elif _section_of(info)[0] is None:
+            elif section_of(info)[0] is None:
                 figures[f"{prefix}{name}"] = value
         return figures
 

@@ -4,7 +4,11 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
+
+from cimc.errors import TargetError
 from cimc.targets.load import load_target
+from cimc.targets.reference import fields, markdown
 
 GUIDE = Path(__file__).parents[2] / "docs" / "targets.md"
 
@@ -18,3 +22,22 @@ def test_the_guides_example_loads(tmp_path):
     assert target.name == "mine"
     assert target.timing.tile_op_energy_nj is None
     assert target.sources["array.rows"] == "data sheet, table 2"
+
+
+def test_the_page_of_fields_is_current():
+    assert (GUIDE.parent / "target-fields.md").read_text("utf-8") == markdown(), (
+        "run: cimc targets fields --markdown > docs/target-fields.md"
+    )
+
+
+@pytest.mark.parametrize("field", fields(), ids=lambda field: field.path)
+def test_every_field_says_what_it_means(field):
+    assert len(field.description) > 10
+
+
+def test_limits_are_those_of_the_loader():
+    rows = {field.path: field for field in fields()}
+    assert rows["device.levels"].values == "integer or null, ≥ 2, ≤ 65,536"
+    with pytest.raises(TargetError):
+        load_target("bulk-rram", ["device.levels=1"])
+    assert load_target("bulk-rram", ["device.levels=65536"]).device.levels == 65536
