@@ -18,6 +18,7 @@ A trained program also holds its chip, and its initializers are the trained ones
 
 ==========================  ===============================================================================
 ``state/seed``              int64 ``[1]``: of the chip
+``state/draws``             int64 ``[3]``: images trained on, evaluations, calibrations, as `cimc.runtime.draws` counts them
 ``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances, µS
 ``state/LAYER/unit_g_us``   float32 ``[groups, rows, column tiles]``: those of unit columns, where there are any
 ``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below

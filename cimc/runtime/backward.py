@@ -15,6 +15,7 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape, inverse
 from cimc.ir.program import Layer, MaskStep
 from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
+from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.planes import Window, flattened
 
 Array = NDArray[Any]
@@ -108,9 +109,9 @@ def clip_gradient(dx: Array, x: Array, coding: Coding) -> Array:
     return passed
 
 
-def dropout_mask(step: MaskStep, x: Array, seed: int, first_image: int) -> Array:
+def dropout_mask(step: MaskStep, x: Array, seed: int, first_image: int, stream: Stream = INFERENCE) -> Array:
     """Factors of the shape of ``x``: element k of image n is a draw of its own, whatever the batch."""
     size = x.size // len(x) if x.ndim and len(x) else x.size
-    draws = rng.uniforms(rng.key("dropout", seed, step.name), first_image * size, x.size)
+    draws = rng.uniforms(rng.key("dropout", seed, step.name, *stream), first_image * size, x.size)
     mask: Array = (draws >= step.ratio).astype(np.float32) * np.float32(1 / (1 - step.ratio))
     return mask.reshape(x.shape).astype(x.dtype, copy=False)

@@ -15,6 +15,7 @@ from cimc.ir.program import InputCoding, Program, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
+from cimc.runtime.draws import INFERENCE, Draws, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
 
 #: An input this much larger than all before asks for other ranges.
@@ -33,6 +34,7 @@ class Chip:
     Attributes:
         crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
         memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
+        draws: How far its streams of random numbers have been used.
         refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
     Raises:
@@ -45,7 +47,7 @@ class Chip:
         self.program = program
         own = program.tensors.get("state/seed")
         self.seed = int(own[0]) if own is not None else seed or 0
-        self._noise_seed = self.seed if seed is None else seed
+        self.noise_seed = self.seed if seed is None else seed
         self._deterministic = deterministic
         self.crossbars = {
             layer.name: Crossbar(
@@ -54,18 +56,27 @@ class Chip:
             for layer in program.layers
         }
         self.memory: dict[str, NDArray[Any]] = {}
+        self.draws = Draws()
         self.refresh: Callable[[], None] | None = None
         self._take_state(program)
-        self._executor = Executor(program, self.crossbars, self._noise_seed, deterministic)
+        self._executor = Executor(program, self.crossbars, self.noise_seed, deterministic)
         self._images = 0
 
-    def run(self, inputs: Mapping[str, Value], first_image: int | None = None, *, keep: tuple[str, ...] = ()) -> dict[str, Value]:
+    def run(
+        self,
+        inputs: Mapping[str, Value],
+        first_image: int | None = None,
+        *,
+        keep: tuple[str, ...] = (),
+        stream: Stream = INFERENCE,
+    ) -> dict[str, Value]:
         """Run a batch.
 
         Args:
             inputs: Arrays by input name, images along the first axis.
             first_image: Number of the batch's first image, which keys its read noise; None: go on counting from the last run.
             keep: Names of intermediate values to return as well.
+            stream: Another stream of random numbers, see `cimc.runtime.draws`; a trainer's evaluations have their own.
 
         Returns:
             Values by name, in the model's output order: arrays, or lists and None where ONNX types have them.
@@ -75,7 +86,7 @@ class Chip:
         """
         self._fresh()
         first = self._images if first_image is None else first_image
-        outputs = self._executor.run(inputs, first, keep)
+        outputs = self._executor.run(inputs, first, keep, stream=stream)
         if first_image is None:
             self._images += image_count(self.program.inputs, inputs)
         return outputs
@@ -96,7 +107,7 @@ class Chip:
             DataError: Inputs do not suit the model.
         """
         self._fresh()
-        self._executor.show(inputs, self.calibrator())
+        self._executor.show(inputs, self.calibrator(), self.draws.calibration())
 
     def calibrator(self) -> Watch:
         """What chooses each layer's input gain and ADC range before the reads that it watches.
@@ -134,7 +145,7 @@ class Chip:
     def adopt(self, program: Program) -> None:
         """Run another version of the program on the same devices: same layers, other digital parameters."""
         self.program = program
-        self._executor = Executor(program, self.crossbars, self._noise_seed, self._deterministic)
+        self._executor = Executor(program, self.crossbars, self.noise_seed, self._deterministic)
 
     def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
         """Use a layer's devices with another scale between weight and conductance.
@@ -154,7 +165,7 @@ class Chip:
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
         self._fresh()
-        state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), **self.memory}
+        state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
         for name, crossbar in self.crossbars.items():
             state[f"{name}/g_us"] = crossbar.g_us
             if crossbar.unit_g_us.size:
@@ -192,8 +203,11 @@ class Chip:
                     f"conductances {list(g_us.shape)} for devices {list(crossbar.g_us.shape)}", where=f"layer {name}"
                 )
             crossbar.set_conductances(np.array(g_us), None if unit is None else np.array(unit))
+        if (draws := program.tensors.get("state/draws")) is not None:
+            self.draws = Draws.of(draws)
         names = (name.removeprefix("state/") for name in program.tensors if name.startswith("state/"))
-        self.memory = {name: np.array(program.tensors[f"state/{name}"]) for name in names if name not in devices | {"seed"}}
+        own = devices | {"seed", "draws"}
+        self.memory = {name: np.array(program.tensors[f"state/{name}"]) for name in names if name not in own}
 
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
         """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""

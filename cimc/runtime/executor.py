@@ -17,6 +17,7 @@ from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmBackwardSt
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Segment, Value
+from cimc.runtime.draws import INFERENCE, Stream
 
 if TYPE_CHECKING:
     from cimc.runtime.learn import Learning
@@ -33,6 +34,7 @@ class _Batch:
     first_image: int
     watch: Watch | None
     learning: Learning | None
+    stream: Stream
 
 
 #: A step, ready to run: takes its inputs from the values, and adds its outputs to them.
@@ -62,6 +64,7 @@ class Executor:
         first_image: int,
         keep: tuple[str, ...] = (),
         learning: Learning | None = None,
+        stream: Stream = INFERENCE,
     ) -> dict[str, Value]:
         """Outputs by name, in the model's order; then the values named in ``keep``.
 
@@ -70,28 +73,36 @@ class Executor:
             first_image: Number of the first image of this batch; keys the read noise.
             keep: Intermediate values to return as well.
             learning: Of a training program: W and present parameters; it takes the gradients.
+            stream: That random numbers are drawn from.
 
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
         wanted = (*(value.name for value in self._program.outputs), *keep)
         values = self._values(inputs, learning)
-        self._execute(len(self._steps), values, first_image, set(wanted), None, learning)
+        self._execute(len(self._steps), values, set(wanted), self._batch(values, first_image, None, learning, stream))
         return {name: self._output(name, values) for name in wanted}
 
-    def show(self, inputs: Mapping[str, Value], watch: Watch, learning: Learning | None = None) -> None:
+    def show(self, inputs: Mapping[str, Value], watch: Watch, stream: Stream, learning: Learning | None = None) -> None:
         """Show ``watch`` what each crossbar step is given, before it fires; what comes after the last of them is left out.
+
+        Args:
+            inputs: As `run`, as are ``stream`` and ``learning``.
+            watch: Called for each crossbar step.
+            stream: That random numbers are drawn from, from image 0 on.
+            learning: Of a training program.
 
         Raises:
             DataError: As `run`.
         """
         steps = self._program.steps
         end = max((number for number, step in enumerate(steps, 1) if isinstance(step, VmmStep)), default=0)
-        self._execute(end, self._values(inputs, learning), 0, set(), watch, learning)
+        values = self._values(inputs, learning)
+        self._execute(end, values, set(), self._batch(values, 0, watch, learning, stream))
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""
-        return self._product(step)(x, images, first_image)
+        return self._product(step)(x, images, first_image, INFERENCE)
 
     def _values(self, inputs: Mapping[str, Value], learning: Learning | None) -> dict[str, Value]:
         program = self._program
@@ -104,16 +115,12 @@ class Executor:
             _check_finite(values)
         return values
 
-    def _execute(
-        self,
-        steps: int,
-        values: dict[str, Value],
-        first_image: int,
-        outputs: set[str],
-        watch: Watch | None,
-        learning: Learning | None,
-    ) -> None:
-        batch = _Batch(image_count(self._program.inputs, values), first_image, watch, learning)
+    def _batch(
+        self, values: Mapping[str, Value], first_image: int, watch: Watch | None, learning: Learning | None, stream: Stream
+    ) -> _Batch:
+        return _Batch(image_count(self._program.inputs, values), first_image, watch, learning, stream)
+
+    def _execute(self, steps: int, values: dict[str, Value], outputs: set[str], batch: _Batch) -> None:
         for act, spent in self._steps[:steps]:
             act(values, batch)
             for name in spent:
@@ -133,7 +140,7 @@ class Executor:
         crossbars, seed = self._crossbars, self._seed
 
         def act(values: dict[str, Value], batch: _Batch) -> None:
-            learn(step, values, crossbars, seed, batch.images, batch.first_image, batch.learning)
+            learn(step, values, crossbars, seed, batch.images, batch.first_image, batch.learning, batch.stream)
 
         return act
 
@@ -153,17 +160,18 @@ class Executor:
             x = values[source]
             if batch.watch is not None:
                 batch.watch(step, x)
-            values[goal] = multiply(x, batch.images, batch.first_image)
+            values[goal] = multiply(x, batch.images, batch.first_image, batch.stream)
 
         return act
 
-    def _product(self, step: VmmStep) -> Callable[[NDArray[Any], int, int], NDArray[Any]]:
+    def _product(self, step: VmmStep) -> Callable[[NDArray[Any], int, int, Stream], NDArray[Any]]:
         """As `multiply`, of one step."""
         crossbars, layer, geometry = self._crossbars, step.layer, step.geometry
-        noise, (scale, offset) = rng.key("read", self._seed, step.name), self._affine(step)
+        seed, name, (scale, offset) = self._seed, step.name, self._affine(step)
 
-        def product(x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
+        def product(x: NDArray[Any], images: int, first_image: int, stream: Stream) -> NDArray[Any]:
             first_row = first_row_of(step, x, images, first_image)
+            noise = rng.key("read", seed, name, *stream)
             return crossbars[layer].multiply(x, geometry, noise, first_row, scale, offset)
 
         return product

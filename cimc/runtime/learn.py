@@ -12,6 +12,7 @@ from cimc.errors import RunError
 from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, UpdateStep, VmmBackwardStep
 from cimc.runtime import backward, pools, rng, transposed
 from cimc.runtime.coding import Coding
+from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.executor import first_row_of
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def learn(
     images: int,
     first_image: int,
     learning: Learning | None,
+    stream: Stream = INFERENCE,
 ) -> None:
     """Execute one step; its result joins ``values``, a gradient ``learning``.
 
@@ -75,6 +77,7 @@ def learn(
         images: Of the batch.
         first_image: Number of the batch's first image.
         learning: W and what becomes of gradients.
+        stream: That random numbers are drawn from.
 
     Raises:
         RunError: There is no ``learning``.
@@ -82,7 +85,7 @@ def learn(
     """
     match step:
         case MaskStep():
-            values[step.output] = backward.dropout_mask(step, values[step.input], seed, first_image)
+            values[step.output] = backward.dropout_mask(step, values[step.input], seed, first_image, stream)
             return
         case PoolBackwardStep():
             dy, x, y = values[step.input], values[step.activation], values[step.pooled]
@@ -101,7 +104,7 @@ def learn(
             values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
         case VmmBackwardStep():
             first_row = first_row_of(step, values[step.activation], images, first_image)
-            key = rng.key("backward", seed, step.name)
+            key = rng.key("backward", seed, step.name, *stream)
             values[step.output] = _back(step, values, crossbars[step.layer], learning.weights[step.layer], key, first_row)
 
 

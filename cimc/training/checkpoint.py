@@ -20,7 +20,7 @@ from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.ir.artifact import read_safetensors, write_safetensors
 
 FORMAT = "cimc-checkpoint"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _NAME = "checkpoint.safetensors"
 
 

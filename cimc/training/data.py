@@ -1,6 +1,7 @@
 """Where batches come from: arrays in keyed random order, or any iterator of batches.
 
-Batch ``n`` of arrays is a function of seed and n alone, so a resumed run sees what it would have seen.
+Batch ``n`` of arrays is a function of three numbers: the seed, how many images the chip had been trained on when the run began,
+and n. So a resumed run sees what it would have seen, and a second run sees another order than the first.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Arrays:
     single: bool = True
     where: str = "data"
     """What errors call them."""
-    _order: tuple[int, NDArray[np.int64]] | None = field(default=None, repr=False)
+    begun: int = 0
+    """Images that the chip had been trained on when the run began; keys the order."""
+    _order: tuple[int, int, NDArray[np.int64]] | None = field(default=None, repr=False)
     _ready: bool = field(default=False, repr=False)
     """All images and labels have been looked at, and images go to the model as they are."""
 
@@ -106,10 +109,10 @@ class Arrays:
         return np.concatenate(parts)
 
     def _pass(self, number: int) -> NDArray[np.int64]:
-        if self._order is None or self._order[0] != number:
-            generator = np.random.Generator(np.random.Philox(key=rng.key("shuffle", self.seed, number)))
-            self._order = (number, generator.permutation(self.images))
-        return self._order[1]
+        if self._order is None or self._order[:2] != (self.begun, number):
+            generator = np.random.Generator(np.random.Philox(key=rng.key("shuffle", self.seed, self.begun, number)))
+            self._order = (self.begun, number, generator.permutation(self.images))
+        return self._order[2]
 
     def taken(self, which: Any) -> Batch:
         """Those images and labels, ready."""
@@ -135,6 +138,8 @@ class Stream:
     feed: Feed
     batches: Iterable[Any] | Callable[[int], Iterable[Any]]
     steps_per_epoch: int | None = None
+    begun: int = 0
+    """As of `Arrays`; the order is the stream's own."""
 
     def __post_init__(self) -> None:
         self._running: Iterator[Any] | None = None

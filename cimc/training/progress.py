@@ -11,8 +11,10 @@ from cimc.training.training import Training
 
 @dataclass
 class Progress:
-    """Of the present epoch, but for `epoch` and `rows`; a checkpoint holds all of it."""
+    """Of the present epoch, but for `begun`, `epoch` and `rows`; a checkpoint holds all of it."""
 
+    begun: int = 0
+    """Images that the chip had been trained on when the run began."""
     epoch: int = 0
     """Epochs done."""
     step: int = 0
@@ -73,4 +75,4 @@ class Progress:
     def after(self, row: Row) -> Progress:
         """At the beginning of the next epoch."""
         kept = {name: value for name, value in row.items() if name not in TIMING}
-        return Progress(epoch=self.epoch + 1, rows=[*self.rows, kept])
+        return Progress(begun=self.begun, epoch=self.epoch + 1, rows=[*self.rows, kept])

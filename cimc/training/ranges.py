@@ -62,7 +62,7 @@ class Ranges:
         if form == "inference" and self._step.has_own_form:
             self.chip.calibrate(batch[0])
         else:  # where both forms are one, the chip's program need not be brought up to date for it
-            self._step.calibrate(*batch, self.chip)
+            self._step.calibrate(*batch)
         self._forms = self._both(form)
         self._since = self.reads()
 

@@ -148,3 +148,4 @@ class Run:
         self.training.restore(found)
         self.schedule.restore(found.part("schedule"))
         self.at = Progress(**found.record["progress"])
+        self.source.begun = self.at.begun

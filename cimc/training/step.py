@@ -13,6 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
+from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
 
@@ -148,7 +149,7 @@ class Step:
         self.program = program
         self._loss = program.loss
         self._blas, self._alone = ThreadpoolController(), False
-        self._executor = Executor(program, chip.crossbars, chip.seed)
+        self._chip, self._executor = chip, Executor(program, chip.crossbars, chip.noise_seed)
         self.weights: MutableMapping[str, F32] = {
             layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
         }
@@ -195,18 +196,19 @@ class Step:
         """
         learning = Learning(self.weights, self.parameters)
         with self.alone():
-            outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning)
+            outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning, stream=TRAINING)
         loss = float(np.asarray(outputs[self._loss]).item())
         return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
 
-    def calibrate(self, inputs: Mapping[str, Any], labels: Array | None, chip: Chip) -> None:
+    def calibrate(self, inputs: Mapping[str, Any], labels: Array | None) -> None:
         """Choose the chip's input gains and ADC ranges for the training form: batch statistics, dropout.
 
         Raises:
             DataError: Inputs or labels do not suit the model.
         """
         with self.alone():
-            self._executor.show(self._feeds(inputs, labels), chip.calibrator(), Learning(self.weights, self.parameters))
+            learning, stream = Learning(self.weights, self.parameters), self._chip.draws.calibration()
+            self._executor.show(self._feeds(inputs, labels), self._chip.calibrator(), stream, learning)
 
     def _feeds(self, inputs: Mapping[str, Any], labels: Array | None) -> dict[str, Any]:
         named = {} if labels is None or self.program.labels is None else {self.program.labels: labels}

@@ -24,6 +24,7 @@ from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
 from cimc.training.learner import Learner
+from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
 from cimc.training.ranges import Ranges
 from cimc.training.registry import within
@@ -47,7 +48,7 @@ class Trainer:
         batch_size: Images a batch.
         update: ``threshold``, ``residual`` or ``naive``; None: the target's ``update.rule``.
         backward: ``digital``: by the digital weights; ``analog``: on the transposed array.
-        seed: Of the order of the data.
+        seed: Of the order of the data; each run has an order of its own.
         schedule: ``cosine``, ``constant``, ``step`` or ``plateau``.
         init: ``weights``: the model's are programmed; ``devices``: W is read from the devices as they were born. None: a
             trained chip's own state, else ``weights``; but `fit` begins with ``devices`` where the model, in floating point,
@@ -221,6 +222,7 @@ class Trainer:
             within("checkpoint_steps", checkpoint_steps, 1, 2**31, whole=True)
         per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
         source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
+        source.begun = self.chip.draws.trained
         tests = None
         if validation is not None:
             if not (isinstance(validation, tuple | list) and len(validation) == 2):
@@ -236,7 +238,7 @@ class Trainer:
             self.notes.append(ranges)
         self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()}, basis)
         told = [*self.callbacks, *callbacks]
-        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps)
+        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
         if checkpoint is not None:
             run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
         run.go()

@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from cimc.runtime.chip import Chip
+from cimc.runtime.draws import Draws
 from cimc.training.checkpoint import Checkpoint
 from cimc.training.cost import Count
 from cimc.training.data import Arrays
@@ -31,14 +32,13 @@ class Training:
 
     Attributes:
         steps: So far.
-        images: Trained on so far; their number keys read noise and dropout.
         count: What the steps have done.
         reads: What the crossbars had done after the last step.
     """
 
     def __init__(self, chip: Chip, step: Step, learner: Learner, ranges: Ranges, scores: Scores) -> None:
         self.chip, self.step, self.learner, self.ranges, self.scores = chip, step, learner, ranges, scores
-        self.steps, self.images, self.count, self.reads = 0, 0, Count(), ranges.reads()
+        self.steps, self.count, self.reads = 0, Count(), ranges.reads()
 
     def suit(self, form: Form, batch: Batch) -> None:
         """Have ranges that suit a form of the model, if need be from this batch."""
@@ -47,7 +47,7 @@ class Training:
 
     def gradients(self, batch: Batch) -> StepResult:
         """Loss and gradients, as the next step would find them; nothing is changed."""
-        return self.step.run(*batch, self.images)
+        return self.step.run(*batch, self.chip.draws.trained)
 
     def advance(self, batches: Sequence[Batch], lr: float) -> StepResult:
         """One step by the mean gradient of some batches; what the last of them gave.
@@ -65,7 +65,7 @@ class Training:
                 share = gradient / gradient.dtype.type(len(batches)) if len(batches) > 1 else gradient
                 total[name] = total[name] + share if name in total else share
             self.learner.assign(result.statistics)
-            self.images += size_of(batch)
+            self.chip.draws.trained += size_of(batch)
             self.count.images += size_of(batch)
         self.reads = self.ranges.reads()
         self.count.add(before, self.reads)
@@ -77,11 +77,11 @@ class Training:
         """Loss and accuracy of the inference form, ``size`` images at a time; see `Trainer.evaluate`."""
         fixed = source.feed.fixed_batch
         size = fixed or size
-        loss, right, scored, images = 0.0, 0, 0, 0
+        loss, right, scored, images, stream = 0.0, 0, 0, 0, self.chip.draws.evaluation()
         for first in range(0, source.images - (source.images % size if fixed else 0), size):
             batch = inputs, labels = source.taken(slice(first, first + size))
             self.suit("inference", batch)
-            outputs = self.chip.run(inputs, first)
+            outputs = self.chip.run(inputs, first, stream=stream)
             loss += self.scores.loss(outputs, labels) * size_of(batch)
             hit, judged = self.scores.right(outputs, labels)
             right, scored, images = right + hit, scored + judged, images + size_of(batch)
@@ -90,7 +90,7 @@ class Training:
     def state(self) -> Checkpoint:
         """All of it."""
         arrays, ranges = self.learner.state()
-        own = {"steps": self.steps, "images": self.images, **self.ranges.state(), "count": self.count.to_dict()}
+        own = {"steps": self.steps, "draws": dict(vars(self.chip.draws)), **self.ranges.state(), "count": self.count.to_dict()}
         return Checkpoint(arrays, {**own, "ranges": ranges})
 
     def restore(self, found: Checkpoint) -> None:
@@ -101,7 +101,7 @@ class Training:
         """
         record = found.record
         self.learner.restore(found.arrays, record["ranges"])
-        self.steps, self.images, self.count = record["steps"], record["images"], Count.of(record["count"])
+        self.steps, self.chip.draws, self.count = record["steps"], Draws(**record["draws"]), Count.of(record["count"])
         self.ranges.restore(record)
 
 

@@ -77,12 +77,12 @@ def test_the_saved_model_holds_the_digital_weights(trained: tuple[cimc.Trainer, 
 
 
 def test_training_goes_on_from_a_saved_chip(trained: tuple[cimc.Trainer, Any], tmp_path: Path) -> None:
-    t, history = trained
+    t, _ = trained
     t.chip.save(tmp_path / "trained.cim")
     again = trainer(cimc.Chip(cimc.load(tmp_path / "trained.cim")), lr=1e-4)
     for name, array in t.chip.memory.items():
         np.testing.assert_array_equal(again.chip.memory[name], array)
-    assert again.evaluate(*data(96, seed=2))["accuracy"] == history.last["validation_accuracy"]
+    assert again.evaluate(*data(96, seed=2)) == t.evaluate(*data(96, seed=2))  # noise included: the state counts evaluations
 
 
 def test_the_ideal_chip_takes_the_optimizer_step_exactly() -> None:
@@ -402,7 +402,8 @@ def test_data_outside_the_range_compiled_for_are_refused() -> None:
 
 
 def test_divergence_names_epoch_step_and_a_way_out() -> None:
-    t = trainer(chip("ideal"), optimizer="sgd", lr=1e30)
+    linear = TEXT.replace("c = Relu (a)", "c = Identity (a)")  # ReLUs could all fall silent, and the loss stay finite
+    t = trainer(chip("ideal", text=linear), optimizer="sgd", lr=1e30)
     with pytest.raises(cimc.RunError) as caught:
         t.fit(*data(), epochs=2)
     assert caught.value.exit_code == 1
