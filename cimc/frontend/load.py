@@ -20,7 +20,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import ModelError
-from cimc.frontend import check, sparse, tensors, wire
+from cimc.frontend import check, normal, sparse, tensors, wire
 from cimc.frontend.names import unique_node_names
 from cimc.ir import onnx_io
 
@@ -185,7 +185,7 @@ def _external_files(proto: onnx.ModelProto, folder: Path, where: str) -> set[Pat
 
 
 def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Path | None, where: str) -> ir.Model:
-    """Bring in external data, check everything, inline functions, name the nodes."""
+    """Bring in external data, bring the model to its normal form, and check everything."""
     with check.refusing(where, "not a sound ONNX model", _EXPORT):
         names = Counter(tensor.name for tensor in proto.graph.initializer)
         if repeated := [name for name, count in names.items() if count > 1 or not name]:
@@ -195,8 +195,16 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
             if tensor.name not in arrays or tensor.HasField("raw_data"):
                 tensors.check_size(tensor, None, where)
         sparse.make_dense(proto.graph, where)
-        check.acyclic(proto.graph, where)
-    check.standard(proto, arrays.keys(), where)
+        normal.normalise(proto, where)
+    complaint = check.complaint(proto, arrays.keys(), where)
+    try:
+        return _runnable(proto, arrays, where)
+    except ModelError as error:
+        raise complaint or error from None
+
+
+def _runnable(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], where: str) -> ir.Model:
+    """The model, its functions inlined, if ONNX Runtime takes it."""
     with check.refusing(where, "its functions cannot be inlined", "inline them with onnx.inliner before"):
         proto = _inlined(proto, where)
     with check.refusing(where, "not a sound ONNX model", _EXPORT):

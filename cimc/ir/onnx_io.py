@@ -23,6 +23,8 @@ from numpy.typing import NDArray
 _PLAIN = frozenset("biufc")
 _REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)
 _STAND_IN = "weights"
+#: ONNX Runtime's words for types of tensors.
+_WORDS = {f"tensor({kind.name.lower()})": kind for kind in ir.DataType if kind != ir.DataType.UNDEFINED}
 
 
 def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, NDArray[Any]]]:
@@ -121,6 +123,11 @@ def session(
         made = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     made.cimc_initializers = values
     return made
+
+
+def told_type(word: str) -> ir.TensorType | None:
+    """The type that ONNX Runtime tells of a value as ``tensor(float)``; None where it is no tensor."""
+    return ir.TensorType(_WORDS[word]) if word in _WORDS else None
 
 
 def _lent(

@@ -5,14 +5,9 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from cimc.ir.expand import expand
-from cimc.ir.onnx_io import session, split
+from cimc.ir.onnx_io import session, split, told_type
 from cimc.ir.vmm import is_vmm
 from cimc.passes.selection.shapes import infer_missing_shapes
-
-#: ONNX Runtime's words for element types, where they are not the lower-case names of ONNX.
-_WORDS = {"tensor(float)": ir.DataType.FLOAT, "tensor(double)": ir.DataType.DOUBLE} | {
-    f"tensor({kind.name.lower()})": kind for kind in ir.DataType if kind.name not in ("UNDEFINED", "FLOAT", "DOUBLE")
-}
 
 
 def complete_types(model: ir.Model) -> None:
@@ -26,8 +21,7 @@ def complete_types(model: ir.Model) -> None:
     missing = {str(value.name): value for value in _untyped(model)}
     if missing:
         for output in session(*split(expand(model)), outputs=list(missing)).get_outputs():
-            if output.type in _WORDS:
-                missing[output.name].type = ir.TensorType(_WORDS[output.type])
+            missing[output.name].type = told_type(output.type)
 
 
 def _untyped(model: ir.Model) -> list[ir.Value]:
