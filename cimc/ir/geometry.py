@@ -58,7 +58,8 @@ class _Window(_Geometry):
     )
     auto_pad: Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"] = "NOTSET"
 
-    def _extents(self) -> Shape:
+    def extents(self) -> Shape:
+        """Pixels from the first to the last that a window meets, both counted, along each axis."""
         return tuple(d * (k - 1) + 1 for k, d in zip(self.kernel_shape, self.dilations, strict=True))
 
 
@@ -97,6 +98,15 @@ class ConvTranspose(_Window):
     def output_shape(self, input_shape: Shape, channels: int) -> Shape:
         return (input_shape[0], channels, *self.resolved(input_shape[2:])[1])
 
+    def reaches(self, spatial: Shape) -> bool:
+        """Whether an explicit output size is one that windows over this input cover, as ONNX Runtime demands."""
+        if self.explicit_output is None:
+            return True
+        full = (
+            s * (n - 1) + o + e for s, n, o, e in zip(self.strides, spatial, self.output_padding, self.extents(), strict=True)
+        )
+        return all(size - f < s for size, f, s in zip(self.explicit_output, full, self.strides, strict=True))
+
     def positions(self, input_shape: Shape) -> int:
         """Positions of one image: its input pixels."""
         return prod(input_shape[2:])
@@ -114,7 +124,7 @@ def _pads(conv: Conv, spatial: Shape) -> tuple[Shape, Shape]:
         return conv.pads[:rank], conv.pads[rank:]
     total = tuple(
         max(0, (-(-size // stride) - 1) * stride + extent - size)
-        for size, stride, extent in zip(spatial, conv.strides, conv._extents(), strict=True)
+        for size, stride, extent in zip(spatial, conv.strides, conv.extents(), strict=True)
     )
     small, large = tuple(t // 2 for t in total), tuple(t - t // 2 for t in total)
     return (small, large) if conv.auto_pad == "SAME_UPPER" else (large, small)
@@ -125,7 +135,7 @@ def _output_spatial(conv: Conv, spatial: Shape) -> Shape:
     begin, end = conv.resolved_pads(spatial)
     return tuple(
         (size + b + e - extent) // stride + 1
-        for size, b, e, extent, stride in zip(spatial, begin, end, conv._extents(), conv.strides, strict=True)
+        for size, b, e, extent, stride in zip(spatial, begin, end, conv.extents(), conv.strides, strict=True)
     )
 
 
@@ -133,7 +143,7 @@ def _output_spatial(conv: Conv, spatial: Shape) -> Shape:
 def _resolved(conv: ConvTranspose, spatial: Shape) -> tuple[Shape, Shape]:
     rank = len(conv.kernel_shape)
     begins, sizes = [], []
-    for a, (size, stride, extent) in enumerate(zip(spatial, conv.strides, conv._extents(), strict=True)):
+    for a, (size, stride, extent) in enumerate(zip(spatial, conv.strides, conv.extents(), strict=True)):
         full = stride * (size - 1) + conv.output_padding[a] + extent
         if conv.explicit_output is not None or conv.auto_pad.startswith("SAME"):
             # ONNX Runtime's SAME never makes more than the overlap-add does, where a stride exceeds the kernel.

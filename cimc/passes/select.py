@@ -52,6 +52,8 @@ class Select(Pass):
         site = Site(state.model, state.target)
         products = [product for node in list(graph) if node.domain != DOMAIN for product in _select(node, site, state)]
         _name_layers(products)
+        for product in products:
+            _check(product)
         if products:
             state.model.opset_imports[DOMAIN] = VERSION
             check_finite(products)
@@ -98,6 +100,19 @@ def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
     sizes = ", ".join(f"{g} × {r} × {c}" if g > 1 else f"{r} × {c}" for g, r, c in sorted(shapes))
     record(state, node, "analog", f"product with the constant '{site.products[0].weight.name}' ({sizes})")
     return site.products
+
+
+def _check(product: Product) -> None:
+    """Refuse what does not fit: numbers of a model reach compiled code only from here.
+
+    Raises:
+        ModelError: It names the user's node.
+    """
+    try:
+        check_vmm(product.node)
+    except VerifyError as error:
+        where = f"node '{product.node.metadata_props[OWNER]}'"
+        raise ModelError(error.what, where=where, fix="correct the node, or export the model again") from None
 
 
 def _name_layers(products: list[Product]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import FitError, RunError
+from cimc.errors import DataError, FitError, RunError
 from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
@@ -206,7 +206,11 @@ class Crossbar:
             RunError: The ADC's range is not known yet.
         """
         dtype: Any = np.float64 if x.dtype == np.float64 else np.float32
-        where = unfolding(geometry, x.shape, self.groups, self.rows)
+        try:
+            where = unfolding(geometry, x.shape, self.groups, self.rows)
+        except DataError as error:
+            fix = "give data of the shape that the model takes"
+            raise DataError(error.what, where=f"layer {self.layer.name}", fix=fix) from None
         positions, total = where.positions, self.groups * self.columns
         plan = self._planned(positions)
         codes = self._codes(x, where, dtype)
@@ -220,6 +224,7 @@ class Crossbar:
             added = im2col.fold(y.reshape(images, total, positions), Window.of(geometry, x.shape))
             out = added.reshape(*added.shape[:2], *geometry.resolved(x.shape[2:])[1])
             if offset is not None:
+                self._need_one_a_column("offset", offset, out.shape[1] if offset.size == out.shape[1] else total)
                 per_channel = offset.reshape(out.shape[1], -1)[:, 0].astype(dtype)
                 out += per_channel.reshape(-1, *(1,) * (out.ndim - 2))
         elif isinstance(geometry, Conv):
@@ -238,11 +243,24 @@ class Crossbar:
 
     def _digital(self, plan: Plan, scale: Array | None, offset: Array | None) -> tuple[Array, Array]:
         """Factor and constant of each column after the digital sum, float64."""
+        total = self.groups * self.columns
+        self._need_one_a_column("scale", scale, total)
+        self._need_one_a_column("offset", offset, total)
         factor = plan.factor if scale is None else plan.factor * scale
         constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
         if self._shift is not None:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant
+
+    def _need_one_a_column(self, word: str, array: Array | None, count: int) -> None:
+        """Kernels index it without a further look.
+
+        Raises:
+            RunError: It has another size.
+        """
+        if array is not None and array.size != count:
+            what = f"the digital {word} has {array.size} entries for {count} columns"
+            raise RunError(what, where=f"layer {self.layer.name}", fix="compile the model again")
 
     def _count(self, positions: int, saturations: int) -> None:
         stats, coding = self.stats, self._coding

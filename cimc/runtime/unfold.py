@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from cimc.errors import DataError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 
+#: Values of one image, padding included, or of one output channel: beyond it an array is a mistake, or hostile.
+MOST_VALUES = 1 << 30
+
 Array = NDArray[Any]
 Index = NDArray[np.int64]
 
@@ -80,20 +83,38 @@ def unfolding(geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups
     """The unfolding of one input; ``input_shape`` with its image axis, whose size does not matter.
 
     Raises:
-        DataError: The input does not hold ``groups * rows`` values a position.
+        DataError: The input does not hold ``groups * rows`` values a position, has no position, or is too large.
     """
-    if isinstance(geometry, Dense):
-        return _dense(geometry, input_shape, groups, rows)
+    make: Any = _dense if isinstance(geometry, Dense) else _windows
+    where: Unfolding = make(geometry, input_shape, groups, rows)
+    reach = [int(index.max(initial=0)) for index in (where.base, where.row_offset)]
+    if where.positions and sum(reach) + (groups - 1) * where.group_stride >= max(1, where.padded_size):
+        raise DataError(f"windows of an input of shape {list(input_shape)} leave it")
+    return where
+
+
+def _windows(geometry: Conv | ConvTranspose, input_shape: Shape, groups: int, rows: int) -> Unfolding:
+    if len(input_shape) != 2 + len(geometry.kernel_shape):
+        raise DataError(f"an input of shape {list(input_shape)} for a kernel of {len(geometry.kernel_shape)} axes")
     channels, spatial = input_shape[1], input_shape[2:]
     per_channel = 1 if isinstance(geometry, ConvTranspose) else prod(geometry.kernel_shape)
-    if channels * per_channel != groups * rows or len(spatial) != len(geometry.kernel_shape):
-        raise DataError(f"an input of {channels} channels and {len(spatial)} spatial axes does not suit {groups} x {rows} rows")
+    if channels * per_channel != groups * rows:
+        raise DataError(f"an input of {channels} channels does not suit {groups} x {rows} rows")
     if isinstance(geometry, ConvTranspose):
+        _limited(input_shape, "output", geometry.resolved(spatial)[1])
+        if not geometry.reaches(spatial):
+            raise DataError(
+                f"an input of shape {list(input_shape)} does not give the stated output of {geometry.explicit_output}"
+            )
         pixels = prod(spatial)
         whole = (slice(None),) * (1 + len(spatial))
         return Unfolding(None, whole, input_shape[1:], np.arange(pixels), np.arange(rows) * pixels, rows * pixels)
     begin, end = geometry.resolved_pads(spatial)
     padded = tuple(b + n + e for b, n, e in zip(begin, spatial, end, strict=True))
+    if any(size < extent for size, extent in zip(padded, geometry.extents(), strict=True)):
+        raise DataError(f"an input of shape {list(input_shape)} is smaller than a window of {geometry.extents()}")
+    _limited(input_shape, "output", geometry.output_spatial(spatial))
+    _limited(input_shape, "padded input", (channels, *padded))
     inner = tuple(slice(b, b + n) if b or e else slice(None) for b, n, e in zip(begin, spatial, end, strict=True))
     steps = [prod(padded[a + 1 :]) for a in range(len(padded))]
     base = _grid(geometry.output_spatial(spatial), [s * t for s, t in zip(steps, geometry.strides, strict=True)])
@@ -104,7 +125,19 @@ def unfolding(geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups
     return Unfolding(None, (slice(None), *inner), (channels, *padded), base, offsets, in_group * area)
 
 
+def _limited(input_shape: Shape, what: str, sizes: Shape) -> None:
+    """Refuse sizes that no array can have.
+
+    Raises:
+        DataError: One is not positive, or together they are too many.
+    """
+    if min(sizes, default=1) < 1 or prod(sizes) > MOST_VALUES:
+        raise DataError(f"an input of shape {list(input_shape)} gives an {what} of {' x '.join(map(str, sizes))} values an image")
+
+
 def _dense(geometry: Dense, input_shape: Shape, groups: int, rows: int) -> Unfolding:
+    if len(input_shape) != len(geometry.input_perm):
+        raise DataError(f"an input of shape {list(input_shape)}, the layer takes one of {len(geometry.input_perm)} axes")
     width = prod(input_shape[a] for a in geometry.input_perm[geometry.kept :])
     if width != groups * rows:
         raise DataError(f"an input of shape {list(input_shape)} holds {width} values a position, the layer {groups * rows} rows")

@@ -42,7 +42,7 @@ def conv_of(w: dict[str, Any]) -> Conv:
     pads = w["pads"] if w["auto_pad"] == "NOTSET" else (0,) * len(w["pads"])
     geometry = Conv(**{k: w[k] for k in ("kernel_shape", "strides", "dilations", "auto_pad")}, pads=pads)
     begin, end = geometry.resolved_pads(w["spatial"])
-    for size, b, e, extent in zip(w["spatial"], begin, end, geometry._extents(), strict=True):
+    for size, b, e, extent in zip(w["spatial"], begin, end, geometry.extents(), strict=True):
         assume(size + b + e >= extent)
     return geometry
 

@@ -59,8 +59,10 @@ def contract(
         else:
             groups.append(label)
     rows = [label for label in x_labels if label in w_axis and label not in output]
-    if broadcast := [label for label in rows if _mismatch(dims[x_axis[label]], w_shape[w_axis[label]])]:
-        raise StaysDigital(f"the summed axis '{broadcast[0]}' broadcasts")
+    if broadcast := [label for label in [*rows, *groups] if _mismatch(dims[x_axis[label]], w_shape[w_axis[label]])]:
+        raise StaysDigital(f"the axis '{broadcast[0]}' broadcasts, or its sizes differ")
+    if len(rows) > 1 and (unknown := [label for label in rows if dims[x_axis[label]] is None]):
+        raise StaysDigital(f"the size of the summed axis '{unknown[0]}' is not known before it runs")
     order = [*kept, *groups, *columns]
     geometry = Dense(
         input_perm=tuple(x_axis[label] for label in [*kept, *groups, *dropped, *rows]),

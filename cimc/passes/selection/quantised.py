@@ -30,7 +30,10 @@ def qlinear_conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, B)``, scale and zero of w one an output channel or one."""
     x, x_zero, y_zero = _activation(node, 0), node.inputs[2], node.inputs[7]
     x_scale, w, w_scale, w_zero, y_scale = (_constant(node, i) for i in (1, 3, 4, 5, 6))
+    _need_plain(len(w), w_scale, w_zero)
     weight = site.constant(_integers(w, w_zero, (-1, *[1] * (w.ndim - 1))), "weight")
+    if _given(node, 8):
+        site.need_shape(node.inputs[8], (len(w),), "bias")
     bias = [site.constant(_constant(node, 8).astype(np.float32), "bias")] if _given(node, 8) else []
     factor = (_one(x_scale) * w_scale.astype(np.float32) / _one(y_scale)).astype(np.float32)
     (product,) = site.op("Conv", [_real(x, x_zero, site), weight, *bias], "", _attributes(node))
@@ -45,6 +48,10 @@ def qlinear_matmul(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     a_scale, b_scale, y_scale = (_constant(node, i).astype(np.float32) for i in (1, 4, 6))
     x, w = _activation(node, 3 * (1 - slot)), _constant(node, 3 * slot)
     x_zero, w_zero = node.inputs[3 * (1 - slot) + 2], _constant(node, 3 * slot + 2)
+    lines = w.shape[-1] if slot else w.shape[-2] if w.ndim > 1 else 1
+    _need_plain(lines, w_zero, (a_scale, b_scale)[slot])
+    if a_scale.ndim > 1 or b_scale.ndim > 1 or (slot and a_scale.size > 1):
+        raise StaysDigital("its scales are one for each row of a batch")
     weight = site.constant(_integers(w, w_zero, _spread(slot)), "weight")
     real = _real(x, x_zero, site)
     (product,) = site.op("MatMul", [real, weight] if slot else [weight, real], "")
@@ -57,6 +64,7 @@ def conv_integer(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, w, x_zero, w_zero)``, an int32 product."""
     x, w = _activation(node, 0), _constant(node, 1)
     w_zero = _constant(node, 3) if _given(node, 3) else np.zeros((), w.dtype)
+    _need_plain(1, w_zero)
     integers = _integers(w, w_zero, (-1, *[1] * (w.ndim - 1)))
     _need_exact(np.abs(integers).sum(axis=tuple(range(1, w.ndim))))
     weight = site.constant(integers, "weight")
@@ -69,6 +77,7 @@ def matmul_integer(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     slot = 1 if is_constant(node.inputs[1]) else 0
     x, w = _activation(node, 1 - slot), _constant(node, slot)
     w_zero = _constant(node, 2 + slot) if _given(node, 2 + slot) else np.zeros((), w.dtype)
+    _need_plain(w.shape[-1] if slot else w.shape[-2] if w.ndim > 1 else 1, w_zero)
     integers = _integers(w, w_zero, _spread(slot))
     _need_exact(np.abs(integers).sum(axis=-1 if slot == 0 or w.ndim == 1 else -2))
     weight = site.constant(integers, "weight")
@@ -110,8 +119,19 @@ def _activation(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
+def _need_plain(count: int, *arrays: Array) -> None:
+    """Scales and zero points are one number, or a vector of ``count``; ONNX Runtime judges any other form.
+
+    Raises:
+        StaysDigital: One is not.
+    """
+    for values in arrays:
+        if values.shape not in ((), (1,), (count,)):
+            raise StaysDigital(f"its scale or zero point of shape {list(values.shape)} is neither one number nor {count}")
+
+
 def _one(scale: Array) -> np.float32:
-    if scale.size != 1:
+    if scale.shape not in ((), (1,)):
         raise StaysDigital("the scale of its input or output is no single number")
     return np.float32(scale.reshape(-1)[0])
 

@@ -12,6 +12,7 @@ from cimc.passes.selection.activations import Activation, Writer, activations
 from cimc.passes.selection.cells import Cell
 from cimc.passes.selection.operand import Operand, integers
 from cimc.passes.selection.registry import rule
+from cimc.passes.selection.shapes import named_dims
 from cimc.passes.selection.site import Site, StaysDigital
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
@@ -25,6 +26,7 @@ def recurrent(node: ir.Node, site: Site) -> Sequence[ir.Value | None]:
     if x is None:
         raise StaysDigital("it has no input")
     batch_first = bool(node.attributes.get_int("layout", 0))
+    _check_shapes(node, site, w, r, batch_first)
     steps = _steps(node, site, x, batch_first)
     functions = _functions(node, site, len(w.shape) and w.shape[0])
     directions = ["reverse"] if node.attributes.get_string("direction", "forward") == "reverse" else ["forward", "reverse"]
@@ -41,6 +43,35 @@ def recurrent(node: ir.Node, site: Site) -> Sequence[ir.Value | None]:
         y = y and writer.one("Transpose", y, perm=[2, 0, 1, 3])
         h, c = (s and writer.one("Transpose", s, perm=[1, 0, 2]) for s in (h, c))
     return [y, h, c][: len(node.outputs)]
+
+
+def _check_shapes(node: ir.Node, site: Site, w: Operand, r: Operand, batch_first: bool) -> None:
+    """Every operand has the shape of the operator's definition; ``hidden_size`` and ``direction`` are those of the weights.
+
+    Raises:
+        ModelError: One has not.
+        StaysDigital: A shape is known only at run time.
+    """
+    gates = _GATES[node.op_type]
+    hidden = node.attributes.get_int("hidden_size", r.shape[-1] if r.shape else 0)
+    directions = 2 if node.attributes.get_string("direction", "forward") == "bidirectional" else 1
+    size = w.shape[2] if len(w.shape) == 3 else None
+    for name, operand, shape in (("W", w, (directions, gates * hidden, size)), ("R", r, (directions, gates * hidden, hidden))):
+        if operand.shape != shape:
+            wanted = f"{directions} direction{'s' if directions > 1 else ''} and hidden_size {hidden}"
+            site.refuse(f"its weight {name} has the shape {list(operand.shape)}, which is not for {wanted}")
+    x, _, _, bias, lengths, *states, peepholes = (*node.inputs, *[None] * 8)[:8]
+    batch: int | str | None = None
+    if x is not None and x.shape is not None:
+        batch = named_dims(x.shape)[0 if batch_first else 1] if len(x.shape) == 3 else None
+        site.need_shape(x, (*named_dims(x.shape)[:2], size), "input", known=False)
+    state = (batch, directions, hidden) if batch_first else (directions, batch, hidden)
+    site.need_shape(bias, (directions, 2 * gates * hidden), "bias")
+    site.need_shape(lengths, (batch,), "sequence_lens", known=False)
+    for value, what in zip(states, ("initial_h", "initial_c"), strict=True):
+        site.need_shape(value, state, what, known=False)
+    if node.op_type == "LSTM":
+        site.need_shape(peepholes, (directions, 3 * hidden), "peepholes")
 
 
 Run = tuple[Callable[[Writer], ir.Value], ir.Value, ir.Value | None]

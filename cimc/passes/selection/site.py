@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.errors import ModelError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
 from cimc.passes.selection.nodes import fresh, typed_attributes
@@ -71,6 +72,42 @@ class Site:
     def node_name(self, suffix: str) -> str:
         """The name of the user's node, with a suffix if there is one."""
         return fresh(f"{self.owner}/{suffix}", self.node_names) if suffix else self.owner
+
+    def refuse(self, what: str) -> NoReturn:
+        """Say that no runtime can run the node.
+
+        Raises:
+            ModelError: Always.
+        """
+        raise ModelError(what, where=f"node '{self.owner}' ({self.op_type})", fix="correct the node, or export the model again")
+
+    def need_shape(self, value: ir.Value | None, shape: Sequence[int | str | None], what: str, *, known: bool = True) -> None:
+        """Compare a value's shape with the one that the operator's definition asks for.
+
+        Args:
+            value: An input of the node; None: it is not given.
+            shape: Sizes, symbols included; None where any will do.
+            what: The value, in words.
+            known: Sizes of the value must be known where those of ``shape`` are.
+
+        Raises:
+            ModelError: The shape is another.
+            StaysDigital: It is not known, or a size of 1 meets one that is not: a rewrite could broadcast what the operator
+                refuses.
+        """
+        if value is None:
+            return
+        if value.shape is None:
+            if not known:
+                return
+            raise StaysDigital(f"the rank of its {what} '{value.name}' is not known")
+        found = named_dims(value.shape)
+        pairs = list(zip(found, shape, strict=False))
+        if len(found) != len(shape) or any(isinstance(f, int) and isinstance(w, int) and f != w for f, w in pairs):
+            wanted = ", ".join("?" if size is None else str(size) for size in shape)
+            self.refuse(f"its {what} '{value.name}' has the shape {list(found)}, it must be [{wanted}]")
+        if any((known and isinstance(w, int) and f != w) or (f == 1 and not isinstance(w, int)) for f, w in pairs):
+            raise StaysDigital(f"the shape of its {what} '{value.name}' is not known before it runs")
 
     def weight(self, node: ir.Node, slot: int) -> Operand:
         """The node's constant operand.
