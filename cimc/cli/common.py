@@ -22,6 +22,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
 Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
 
+#: Texts up to these lengths stay on one line of a table: names in its first column, and texts in the others.
+_WHOLE_NAME = 32
+_WHOLE_TEXT = 12
+
 
 class Commands(TyperGroup):
     """The commands of cimc; what goes wrong in one becomes a message and an exit code, not a traceback."""
@@ -57,17 +61,47 @@ def print_json(value: dict[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; figures stand right."""
+    """A table on standard output; a row a paragraph where names and figures do not fit side by side.
+
+    Figures stand right and stay whole. Text is folded, never cut, so that names that differ look different.
+    """
     from rich.console import Console
     from rich.table import Table
 
+    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    texts = [[figure(cell) for cell in row] for row in rows]
+    figures = [any(isinstance(row[n], int | float) for row in rows) for n in range(len(columns))]
+    widths = _column_widths(columns, texts, figures, console.width)
+    if widths is None:
+        console.print(title)
+        for name, *cells in texts:
+            pairs = (f"{column} {cell}" for column, cell in zip(columns[1:], cells, strict=True))
+            console.print(f"{name}\n  {', '.join(pairs)}", overflow="fold")
+        return
     table = Table(title=title, title_justify="left")
-    for number, name in enumerate(columns):
-        figures = any(isinstance(row[number], int | float) for row in rows)
-        table.add_column(name, justify="right" if figures else "left")
-    for row in rows:
-        table.add_row(*(figure(cell) for cell in row))
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120).print(table)
+    for name, right, width in zip(columns, figures, widths, strict=True):
+        table.add_column(name, justify="right" if right else "left", overflow="fold", width=width)
+    for row in texts:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _column_widths(
+    columns: Sequence[str], texts: Sequence[Sequence[str]], figures: Sequence[bool], width: int
+) -> list[int] | None:
+    """Widths of a table's columns on a screen of ``width`` characters; None: it does not fit.
+
+    Columns of text and heads of figures give way, the one with most to give first.
+    """
+    longest = [max((len(row[n]) for row in texts), default=0) for n in range(len(columns))]
+    widths = [max(longest[n], len(name)) for n, name in enumerate(columns)]
+    least = [longest[n] if figures[n] else min(longest[n], _WHOLE_TEXT if n else _WHOLE_NAME) for n in range(len(columns))]
+    for _ in range(sum(widths) + 3 * len(widths) + 1 - width):
+        n = max(range(len(columns)), key=lambda n: widths[n] - least[n])
+        if widths[n] == least[n]:
+            return None
+        widths[n] -= 1
+    return widths
 
 
 def figure(value: object) -> str:
