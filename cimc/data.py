@@ -19,6 +19,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from cimc.errors import DataError, RunError
+from cimc.ir.kinds import expect
 from cimc.ir.program import Preprocessing, ValueSpec
 
 Part = Literal["train", "test"]
@@ -33,6 +34,7 @@ def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, 
     where = str(path)
     if not Path(path).is_file():
         raise DataError("no such file", where=where)
+    expect(path, "data", DataError)
     if not zipfile.is_zipfile(path):
         raise DataError("not an npz file", where=where, fix="write it with numpy.savez")
     arrays = {}

@@ -23,6 +23,7 @@ from cimc.errors import ModelError
 from cimc.frontend import check, normal, sparse, tensors, wire
 from cimc.frontend.names import unique_node_names
 from cimc.ir import onnx_io
+from cimc.ir.kinds import expect
 
 #: Initializers of fewer bytes are parsed with the model.
 KEEP_BELOW = 256
@@ -95,6 +96,7 @@ def _load(model: ModelSource) -> Loaded:
 
 def _load_file(path: Path) -> Loaded:
     where = str(path)
+    expect(path, "model", ModelError)
     with _readable(path) as file:
         size = file.seek(0, 2)
         if size == 0:

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
-from cimc.image.layout import ALIGN, HEADER, MAGIC, SECTION, SECTIONS, SIGNATURE, SIGNED, VERSION
+from cimc.image.layout import ALIGN, HEADER, SECTION, SECTIONS, SIGNATURE, SIGNED, VERSION
 from cimc.image.store import pieces
+from cimc.ir.kinds import IMAGE_MAGIC
 
 Bytes = bytes | bytearray | memoryview
 Sections = Mapping[str, NDArray[Any]]
@@ -72,7 +73,7 @@ class Layout:
             begin = int(entry["offset"])
             entry["crc32"] = crc32(buffer[begin : begin + int(entry["bytes"])])
         header = np.zeros(1, HEADER)
-        header["magic"], header["header_bytes"] = np.frombuffer(MAGIC, "u1"), HEADER.itemsize
+        header["magic"], header["header_bytes"] = np.frombuffer(IMAGE_MAGIC, "u1"), HEADER.itemsize
         header["version_major"], header["version_minor"] = VERSION
         header["sections"], header["alignment"], header["flags"] = len(table), ALIGN, SIGNED if self.signed else 0
         header["file_bytes"] = self.file_bytes
@@ -158,7 +159,7 @@ def damaged(where: str, what: str) -> ArtifactError:
 
 
 def _header(data: memoryview, where: str) -> np.void:
-    if len(data) < HEADER.itemsize or data[: len(MAGIC)] != MAGIC:
+    if len(data) < HEADER.itemsize or data[: len(IMAGE_MAGIC)] != IMAGE_MAGIC:
         fix = "make one with `cimc export M.cim --chip T -o M.cimg`"
         raise ArtifactError("not an inference-chip image", where=where, fix=fix)
     header: np.void = np.frombuffer(data, HEADER, 1)[0]

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from cimc.errors import CimcError
-from cimc.image.layout import HEADER, MAGIC, OPCODES, REGISTERS, SECTION, SECTIONS, SIGNATURE, USES, VERSION
+from cimc.image.layout import HEADER, OPCODES, REGISTERS, SECTION, SECTIONS, SIGNATURE, USES, VERSION
+from cimc.ir.kinds import IMAGE_MAGIC
 
 SECTOR_BYTES = 4096
 FORMS = {"bin": ".bin", "hex": ".hex", "c": ".h"}
@@ -79,7 +80,7 @@ def _prologue() -> Iterator[str]:
     yield "#define CIMG_NONE 0xFFFFFFFFu"
     yield "#define CIMG_NO_LOW INT32_MIN"
     yield "#define CIMG_NO_HIGH INT32_MAX"
-    yield f"static const uint8_t cimg_magic[8] = {{{', '.join(f'0x{byte:02x}' for byte in MAGIC)}}};"
+    yield f"static const uint8_t cimg_magic[8] = {{{', '.join(f'0x{byte:02x}' for byte in IMAGE_MAGIC)}}};"
     yield ""
     for word, names in (("section", list(SECTIONS)), ("use", USES), ("opcode", list(OPCODES)), ("register", REGISTERS)):
         yield f"enum cimg_{word} {{"

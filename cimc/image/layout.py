@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-MAGIC = b"\x89CIMG\r\n\x1a"
 VERSION = (1, 0)
 #: Every section starts at a multiple of this.
 ALIGN = 64

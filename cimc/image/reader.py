@@ -13,6 +13,7 @@ from cimc.image.container import Bytes, damaged, unpack
 from cimc.image.image import Image
 from cimc.image.records import check_cells, check_program, check_records
 from cimc.image.store import Forgetful, forget, mapped
+from cimc.ir.kinds import expect
 from cimc.ir.program import Program
 
 
@@ -28,6 +29,7 @@ def load_image(path: str | Path, *, require_signature: bool = False) -> Image:
     Raises:
         ArtifactError: No such file, no image, another format version, or damaged.
     """
+    expect(path, "image", ArtifactError)
     image = read_image(mapped(path), str(path))
     if image.signature == "none" and require_signature:
         raise ArtifactError("the image is not signed", where=image.name, fix="cimc export ... --sign KEY.pem")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cimc.errors import ArtifactError, RunError
+from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
 
 FORMAT = "cimc-program"
@@ -89,8 +90,9 @@ def load(path: str | Path) -> Program:
     Raises:
         ArtifactError: No such file, not a program, of another schema version, or damaged.
     """
-    metadata, tensors = read_safetensors(Path(path))
     where = str(path)
+    expect(path, "program", ArtifactError)
+    metadata, tensors = read_safetensors(Path(path))
     try:
         manifest = json.loads(metadata["cimc"])
         ours = manifest["format"] == FORMAT

@@ -1,0 +1,62 @@
+"""What kind of file a path is, so that a file of the wrong kind is refused with the command that takes it."""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from pathlib import Path
+
+from cimc.errors import CimcError
+
+#: First bytes of a chip image.
+IMAGE_MAGIC = b"\x89CIMG\r\n\x1a"
+#: A safetensors header that is longer than this is none of cimc's.
+_LONGEST_HEADER = 1 << 30
+
+#: What each kind is called, and what takes it.
+_KINDS = {
+    "program": ("a compiled program", "cimc run, evaluate, inspect, train and export take it"),
+    "model": ("an ONNX model", "compile it first: cimc compile MODEL.onnx --target T -o M.cim"),
+    "image": ("a chip image", "cimc image info, verify, run and program take it"),
+    "data": ("a data file", "--data, --input and --calibration take it"),
+    "checkpoint": ("a checkpoint of a training run", "give its folder to cimc train: --checkpoint DIR --resume"),
+    "target": ("a description of a chip", "--target takes it"),
+}
+
+
+def kind_of(path: str | Path) -> str | None:
+    """The kind of a file, a key of the table above; None: no such file, or no known kind. Contents are not checked."""
+    path = Path(path)
+    try:
+        if not path.is_file():
+            return None
+        with path.open("rb") as file:
+            start = file.read(8)
+            if start == IMAGE_MAGIC:
+                return "image"
+            if len(start) == 8 and (kind := _safetensors_kind(start, file.read(256))):
+                return kind
+        if zipfile.is_zipfile(path):
+            return "data"
+    except OSError:
+        return None
+    return {".onnx": "model", ".yaml": "target", ".yml": "target"}.get(path.suffix.lower())
+
+
+def expect(path: str | Path, wanted: str, error: type[CimcError]) -> None:
+    """Refuse a file of another kind than ``wanted``; a file of no known kind passes.
+
+    Raises:
+        CimcError: It is of another kind, as the type ``error``.
+    """
+    kind = kind_of(path)
+    if kind not in (None, wanted):
+        raise error(f"this is {_KINDS[kind][0]}, not {_KINDS[wanted][0]}", where=str(path), fix=_KINDS[kind][1])
+
+
+def _safetensors_kind(length: bytes, header: bytes) -> str | None:
+    """The kind that the metadata of a safetensors file name; ``header`` is its beginning."""
+    size = struct.unpack("<Q", length)[0]
+    if not 2 <= size <= _LONGEST_HEADER or not header.startswith(b"{"):
+        return None
+    return next((kind for kind in ("checkpoint", "program") if f"cimc-{kind}".encode() in header), None)
