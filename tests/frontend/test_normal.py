@@ -68,7 +68,7 @@ def test_what_onnx_runtime_refuses_too_is_told_in_the_words_of_the_checker() -> 
     model.graph.node[1].op_type = "LeakyRelu"
     with pytest.raises(Exception, match="slope"):
         models.run(model, {"x": X})
-    with pytest.raises(cimc.ModelError, match="onnx.checker refuses it.*slope"):
+    with pytest.raises(cimc.ModelError, match=r"onnx.checker refuses it.*slope"):
         cimc.compile(model, target="ideal")
 
 
