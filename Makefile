@@ -6,11 +6,12 @@ BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make lint   ruff and mypy alone"
+	@echo "make fuzz   thousands of damaged files of each kind: counts of how they end"
 	@echo "make bench  speed, as JSON in benchmarks/results"
 	@echo "make docs   API reference in docs/build, links of the guides checked"
 
@@ -36,6 +37,9 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --cases 2000
 
 bench: $(READY)
 	@mkdir -p benchmarks/results

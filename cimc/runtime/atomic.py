@@ -8,6 +8,7 @@ import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils as untyped_cgutils
+from numba.core import config
 from numba.extending import intrinsic
 
 cgutils: Any = untyped_cgutils
@@ -110,7 +111,10 @@ def bound(typing: Any, kernel: Any, arguments: Any) -> Any:
         loaded = [inner.load(cgutils.gep_inbounds(inner, own, 0, n)) for n in range(len(kinds))]
         function = context.declare_function(builder.module, compiled.fndesc)
         inputs = [*entry.args[1:], *loaded]
-        context.call_conv.call_function(inner, function, compiled.fndesc.restype, compiled.fndesc.argtypes, inputs)
+        status, _ = context.call_conv.call_function(inner, function, compiled.fndesc.restype, compiled.fndesc.argtypes, inputs)
+        if config.BOUNDSCHECK:  # numba's debug mode: an index outside of an array ends the process, as nobody takes the error
+            with inner.if_then(status.is_error):
+                inner.call(cgutils.get_or_insert_function(builder.module, ir.FunctionType(ir.VoidType(), []), "llvm.trap"), [])
         inner.ret_void()
         return context.make_tuple(builder, signature.return_type, [builder.ptrtoint(entry, _I64), builder.ptrtoint(room, _I64)])
 
