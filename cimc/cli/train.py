@@ -38,6 +38,12 @@ def train(
     loss: Annotated[
         str, typer.Option(help="softmax_cross_entropy, mse, binary_cross_entropy, or model; :OUTPUT if not the first.")
     ] = "softmax_cross_entropy",
+    class_axis: Annotated[
+        int | None, typer.Option(help="Axis of the logits along which classes lie; default: the labels' shape decides.")
+    ] = None,
+    ignore_index: Annotated[
+        int | None, typer.Option(help="Class number of places that do not count, such as -100; default: all count.")
+    ] = None,
     optimizer: Annotated[Literal["sgd", "momentum", "adam", "adamw"], typer.Option(help="The optimizer.")] = "adamw",
     lr: Annotated[float, typer.Option(help="Learning rate at the start.")] = 4e-3,
     weight_decay: Annotated[float | None, typer.Option(help="Default: the optimizer's, 0.01 of adamw, else 0.")] = None,
@@ -99,7 +105,10 @@ def train(
     program = _program(model, target, settings, arrays)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
     if emit is not None:
-        _emit(program, emit, output, json, **patterns, frozen=freeze or ())
+        from cimc.passes.training.losses import Classes
+
+        classes = Classes(class_axis, ignore=ignore_index)
+        _emit(program, emit, output, json, **patterns, frozen=freeze or (), classes=classes)
         return
     if arrays is None or epochs is None:
         raise CimcError("training wants both", where="--data, --epochs", fix="give them, or --emit to see the training step")
@@ -132,6 +141,8 @@ def train(
         | ({} if weight_decay is None else {"weight_decay": weight_decay}),
         schedule_options=parse_options("--schedule-option", schedule_option or ()),
         callbacks=[] if tensorboard is None else [TensorBoard(tensorboard)],
+        class_axis=class_axis,
+        ignore_index=ignore_index,
     )
     with Bar() as bar:
         history = trainer.fit(

@@ -12,7 +12,7 @@ Example, a layer ``fc`` with the loss behind it::
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
@@ -29,7 +29,7 @@ from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.tape import FLOATS
 from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
-from cimc.passes.training.losses import add_loss
+from cimc.passes.training.losses import Classes, add_loss
 from cimc.passes.training.pools import pool_first, shorten_pools
 from cimc.targets.transposed import transposed_target
 
@@ -61,6 +61,7 @@ class Differentiate(Pass):
         frozen: Patterns of those that do not, whatever ``trainable`` says.
         backward: ``digital``: activations' gradients by the digital copy of the weights; ``analog``: on the transposed array.
         ste: ``pass``: gradients pass where the DAC saturates; ``clipped``: they are zero there.
+        classes: How labels of a softmax cross-entropy lie.
 
     What may train: the weights of layers, and real initializers of the model. What was a constant of the model, or has rank 0
     (exporters write constants so), trains only where a pattern of ``trainable`` names it.
@@ -71,6 +72,7 @@ class Differentiate(Pass):
     frozen: Sequence[str] = ()
     backward: Literal["digital", "analog"] = "digital"
     ste: Literal["pass", "clipped"] = "pass"
+    classes: Classes = field(default_factory=Classes)
 
     name: ClassVar[str] = "differentiate"
 
@@ -99,7 +101,7 @@ class Differentiate(Pass):
         names = _names(graph)
         statistics, notes = to_training_form(state.model, lambda value: _fits(names.get(value, ()), self.frozen))
         pool_first(graph)
-        loss = add_loss(state.model, self.loss)
+        loss = add_loss(state.model, self.loss, self.classes)
         chosen = [value for value in names if self._trains(value, names[value], statistics)]
         result = add_backward(state.model, str(loss.value.name), [str(value.name) for value in chosen])
         shorten_pools(graph, result.nodes)

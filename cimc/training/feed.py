@@ -16,7 +16,8 @@ from cimc.data import as_input, preprocess
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
-from cimc.training.labels import Labels
+from cimc.passes.training.losses import Classes
+from cimc.training.labels import Labels, Settle
 
 Array = NDArray[Any]
 Inputs = Array | Mapping[str, Array]
@@ -34,12 +35,12 @@ class Feed:
     """Of the table that an input of indices looks up."""
 
     @classmethod
-    def of(cls, program: Program, training: Program, loss: str) -> Feed:
-        """The feed of an inference program and its training step."""
+    def of(cls, program: Program, training: Program, loss: str, classes: Classes, settle: Settle) -> Feed:
+        """The feed of an inference program and its training step; ``classes`` and ``settle`` are those of `Labels`."""
         graph = ir.from_proto(onnx.ModelProto.FromString(program.tensors["graph"].tobytes())).graph
         found = {str(value.name): table_entries(value) for value in graph.inputs}
         entries = {name: count for name, count in found.items() if count is not None}
-        return cls(program.inputs, Labels.of(program, training, loss), program.preprocessing, entries)
+        return cls(program.inputs, Labels.of(program, training, loss, classes, settle), program.preprocessing, entries)
 
     @property
     def fixed_batch(self) -> int | None:

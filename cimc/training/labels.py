@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -11,23 +12,34 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.ir.program import Program, ValueSpec
+from cimc.passes.training.losses import Classes
+from cimc.training.classes import Shape, laid_out, shown, sums_to_one
 from cimc.training.scores import ending
 
 Array = NDArray[Any]
 
+#: Told how the labels of a softmax cross-entropy lie, when the first come; gives the input of the training step for them.
+Settle = Callable[[Classes], ValueSpec]
 
-@dataclass(frozen=True)
+
+@dataclass
 class Labels:
     """What a loss takes beside the model's output."""
 
     spec: ValueSpec
-    classes: int | None
-    """Where labels are class numbers and their number is known."""
     shares: bool
     """Whether targets lie in 0...1."""
+    logits: Shape | None = None
+    """Their shape, of a softmax cross-entropy."""
+    axes: tuple[int, ...] = ()
+    """Along which of them classes may lie."""
+    classes: Classes | None = None
+    """How labels of a softmax cross-entropy lie, as far as it is known."""
+    settle: Settle | None = None
+    """To be told; None: they have come."""
 
     @classmethod
-    def of(cls, program: Program, training: Program, loss: str) -> Labels | None:
+    def of(cls, program: Program, training: Program, loss: str, classes: Classes, settle: Settle) -> Labels | None:
         """The labels of an inference program and its training step; None where the model computes its loss."""
         spec = next((spec for spec in training.inputs if spec.name == training.labels), None)
         if spec is None:
@@ -35,10 +47,12 @@ class Labels:
         kind, _, chosen = loss.partition(":")
         outputs = {output.name: output for output in program.outputs}
         scores = outputs.get(chosen, program.outputs[0])
-        classes = None
-        if kind == "softmax_cross_entropy" and scores.shape and len(scores.shape) > 1:
-            classes = scores.shape[ending(program, scores.name)[1]]
-        return cls(spec, classes if isinstance(classes, int) else None, kind == "binary_cross_entropy")
+        if kind != "softmax_cross_entropy" or scores.shape is None:
+            return cls(spec, kind == "binary_cross_entropy")
+        rank, (op_type, own) = len(scores.shape), ending(program, scores.name)
+        axis = own if classes.axis is None and op_type in ("Softmax", "LogSoftmax") else classes.axis
+        axes = tuple(range(1, rank)) if axis is None else (axis % rank,)
+        return cls(spec, False, scores.shape, axes, replace(classes, axis=axes[0]), settle)
 
     def ready(self, y: Any, count: int, where: str) -> Array:
         """The labels of ``count`` images in the dtype of the loss: class numbers in int64, targets in the output's.
@@ -55,17 +69,33 @@ class Labels:
             raise DataError(
                 "the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss"
             )
-        labels = self._cast(np.asanyarray(y), where)
-        if labels.ndim == 0 or len(labels) != count:
-            raise DataError(f"{counted(labels)} for {count} images", where=where)
+        given = np.asanyarray(y)
+        if given.ndim == 0 or len(given) != count:
+            raise DataError(f"{counted(given)} for {count} images", where=where)
+        if self.settle is not None and self.logits is not None and self.classes is not None:
+            self.classes = laid_out(given, self.logits, self.axes, self.classes.ignore, where)
+            self.spec, self.settle = self.settle(self.classes), None
+        labels = self._cast(given, where)
         self._fit(labels, where)
         if self.classes is not None and labels.size:
-            low, high = int(labels.min()), int(labels.max())
-            if low < 0 or high >= self.classes:
-                raise DataError(
-                    f"labels from {low} to {high}, the model has {self.classes} classes", where=where, fix="number them from 0"
-                )
+            self._check_classes(labels, self.classes, where)
         return labels
+
+    def _check_classes(self, labels: Array, classes: Classes, where: str) -> None:
+        axis = classes.axis or 0
+        if classes.soft:
+            if labels.min() < 0 or not sums_to_one(labels, axis):
+                fix = "divide them by their sum, or give class numbers"
+                raise DataError(f"are no probabilities: below 0, or their sum along axis {axis} is not 1", where=where, fix=fix)
+            return
+        number = None if self.logits is None else self.logits[axis]
+        judged = labels if classes.ignore is None else labels[labels != classes.ignore]
+        low, high = int(judged.min(initial=0)), int(judged.max(initial=0))
+        if low < 0 or (isinstance(number, int) and high >= number):
+            has = f", the model has {number} classes" if isinstance(number, int) else ""
+            fix = f"number them from 0; ignore_index={low} (--ignore-index {low}) leaves out what is labelled so"
+            low, high = int(judged.min()), int(judged.max())
+            raise DataError(f"labels from {low} to {high}{has}", where=where, fix=fix if low < 0 else "number them from 0")
 
     def _cast(self, labels: Array, where: str) -> Array:
         if self.spec.dtype == "int64":
@@ -91,7 +121,6 @@ class Labels:
             and all(n == 0 or not isinstance(want, int) or labels.shape[n] == want for n, want in enumerate(shape))
         ):
             return
-        wanted = ", ".join("?" if d is None else str(d) for d in shape)
         sizes = [n for n in shape[1:] if isinstance(n, int)]
         if self.spec.dtype == "int64":
             hint = "give each image's class number; of one-hot labels, y.argmax(1)"
@@ -99,7 +128,7 @@ class Labels:
             hint = f"y.reshape({', '.join(map(str, (-1, *sizes)))})"
         else:
             hint = "give targets of the output's shape"
-        raise DataError(f"shape {list(labels.shape)}, the loss takes [{wanted}]", where=where, fix=hint)
+        raise DataError(f"shape {list(labels.shape)}, the loss takes {shown(shape)}", where=where, fix=hint)
 
 
 def counted(labels: Array) -> str:

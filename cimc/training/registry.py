@@ -18,6 +18,9 @@ def chosen(table: Mapping[str, T], name: str, kind: str) -> T:
     Raises:
         CimcError: There is none; the nearest is named.
     """
+    if not isinstance(name, str):
+        what = f"the {kind} is a {type(name).__name__}, not the name of one"
+        raise CimcError(what, fix=f"one of: {', '.join(table)}; settings go by name beside it")
     if name in table:
         return table[name]
     near = difflib.get_close_matches(name, table, n=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from math import log
+from math import log, nan
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from onnx_ir import from_proto
 from cimc.errors import DataError
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
+from cimc.passes.training.losses import Classes
 
 Array = NDArray[Any]
 
@@ -25,13 +26,15 @@ _SOFTMAX_OF_ONE_AXIS = 13
 class Scores:
     """Of one loss, as `cimc.passes.training.losses.add_loss` takes it; a Softmax or Sigmoid that ends the model is part of it."""
 
-    def __init__(self, loss: str, program: Program) -> None:
+    def __init__(self, loss: str, program: Program, classes: Classes | None = None) -> None:
         self.kind, _, name = loss.partition(":")
         self.output = name or program.outputs[0].name
-        self._ends, self._axis = ending(program, self.output)
+        self._ends, _ = ending(program, self.output)
+        self.classes = classes or Classes()
+        """How labels lie; a trainer sets it once labels have come."""
 
     def loss(self, outputs: Mapping[str, Any], labels: Array | None) -> float:
-        """Mean over the batch, in float64."""
+        """Mean over the batch, in float64; NaN where every label is ignored."""
         y = np.asarray(outputs[self.output], np.float64)
         if self.kind == "model" or labels is None:
             return float(y.mean())
@@ -41,7 +44,11 @@ class Scores:
             axis = self._axis
             shifted = y - y.max(axis=axis, keepdims=True)
             logs = shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
-            return float(-np.take_along_axis(logs, np.expand_dims(labels, axis), axis=axis).mean())
+            if self.classes.soft:
+                return float(-(logs * labels).sum(axis=axis).mean())
+            judged = self._judged(labels)
+            taken = np.take_along_axis(logs, np.expand_dims(np.where(judged, labels, 0), axis), axis=axis).squeeze(axis)
+            return float(-taken[judged].mean()) if judged.any() else nan
         target = labels.astype(np.float64)
         if self.kind == "mse":
             return float(np.square(y - target).mean())
@@ -75,7 +82,23 @@ class Scores:
         if self.kind != "softmax_cross_entropy" or labels is None:
             return 0, 0
         said = np.asarray(outputs[self.output]).argmax(axis=self._axis)
-        return int(np.count_nonzero(said == labels)), said.size
+        if self.classes.soft:
+            return int(np.count_nonzero(said == labels.argmax(axis=self._axis))), said.size
+        judged = self._judged(labels)
+        return int(np.count_nonzero((said == labels) & judged)), int(np.count_nonzero(judged))
+
+    def counted(self, labels: Array | None, images: int) -> int:
+        """What a batch's loss is the mean over: labels that are not ignored, or images."""
+        hard = self.kind == "softmax_cross_entropy" and labels is not None and not self.classes.soft
+        return int(np.count_nonzero(self._judged(labels))) if hard and labels is not None else images
+
+    @property
+    def _axis(self) -> int:
+        return 1 if self.classes.axis is None else self.classes.axis
+
+    def _judged(self, labels: Array) -> NDArray[np.bool_]:
+        """Whether each label counts."""
+        return labels != self.classes.ignore if self.classes.ignore is not None else np.ones(labels.shape, np.bool_)
 
 
 def ending(program: Program, output: str) -> tuple[str, int]:

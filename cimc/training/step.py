@@ -13,6 +13,7 @@ from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
+from cimc.passes.training.losses import Classes
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
@@ -32,6 +33,7 @@ def training_program(
     frozen: Sequence[str] = (),
     backward: Literal["digital", "analog"] = "digital",
     ste: Literal["pass", "clipped"] = "pass",
+    classes: Classes | None = None,
 ) -> Program:
     """The training step of a compiled program: the same layers in the same places, with loss, backward steps and updates.
 
@@ -42,6 +44,7 @@ def training_program(
         frozen: Patterns of initializers or layers that do not train.
         backward: ``digital`` or ``analog``.
         ste: ``pass`` or ``clipped``.
+        classes: How labels of a softmax cross-entropy lie; see `Classes`.
 
     Raises:
         ModelError: The graph cannot be brought to the training opset, or has an operator without a gradient.
@@ -58,7 +61,7 @@ def training_program(
     register_schemas()
     placements = {row.name: row for row in program.placements}
     state = Compilation(upgraded(program), program.target, placements=placements)
-    for step in (Differentiate(loss, trainable, frozen, backward, ste), Lower()):
+    for step in (Differentiate(loss, trainable, frozen, backward, ste, classes or Classes()), Lower()):
         step.requires(state)
         step.call(state)
     state.program = _placed(state.need_program(), program, state.notes)
@@ -144,18 +147,25 @@ class Step:
     """
 
     def __init__(self, program: Program, chip: Chip) -> None:
-        if program.loss is None:
-            raise CimcError("the program has no loss, so it is none of training", fix="make one with training_program")
-        self.program = program
-        self._loss = program.loss
-        self._blas, self._alone = ThreadpoolController(), False
-        self._chip, self._executor = chip, Executor(program, chip.crossbars, chip.noise_seed)
+        self._chip, self._blas, self._alone = chip, ThreadpoolController(), False
+        self.take(program)
         self.weights: MutableMapping[str, F32] = {
             layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
         }
         self.parameters: MutableMapping[str, Array] = {
             name: np.array(program.tensors[f"initializer/{name}"]) for name in program.parameters
         }
+
+    def take(self, program: Program) -> None:
+        """Run another training program of the same layers and parameters, as one with another loss.
+
+        Raises:
+            CimcError: The program is none of training.
+        """
+        if program.loss is None:
+            raise CimcError("the program has no loss, so it is none of training", fix="make one with training_program")
+        self.program, self._loss = program, program.loss
+        self._executor = Executor(program, self._chip.crossbars, self._chip.noise_seed)
 
     @property
     def has_own_form(self) -> bool:

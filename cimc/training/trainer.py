@@ -15,7 +15,8 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
-from cimc.ir.program import Program
+from cimc.ir.program import Program, ValueSpec
+from cimc.passes.training.losses import Classes
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
@@ -43,6 +44,9 @@ class Trainer:
     Args:
         chip: Untrained, or of a trained program, which goes on from its own state.
         loss: ``softmax_cross_entropy``, ``mse``, ``binary_cross_entropy``, or ``model``; ``:OUTPUT`` where it is not the first.
+        class_axis: Axis of the logits along which classes lie, from 1, or counted from the end; None: that of a Softmax that
+            ends the model, else the one that the labels' shape leaves.
+        ignore_index: Class number of places that do not count, in loss, gradients or accuracy; None: every label counts.
         optimizer: ``sgd``, ``momentum``, ``adam`` or ``adamw``.
         lr: Learning rate at the start.
         batch_size: Images a batch.
@@ -80,6 +84,8 @@ class Trainer:
         chip: Chip,
         *,
         loss: str = "softmax_cross_entropy",
+        class_axis: int | None = None,
+        ignore_index: int | None = None,
         optimizer: str = "adamw",
         lr: float = 4e-3,
         batch_size: int = 64,
@@ -102,6 +108,8 @@ class Trainer:
         schedule_options: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
     ) -> None:
+        if not isinstance(chip, Chip):
+            raise CimcError(f"a {type(chip).__name__} cannot be trained", fix="give a chip: Trainer(Chip(program))")
         freeze, trainable = ((patterns,) if isinstance(patterns, str) else patterns for patterns in (freeze, trainable))
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate), ("calibration_images", calibration_images)):
             within(name, value, 1, 2**31, whole=True)
@@ -118,8 +126,15 @@ class Trainer:
         rule = rules.create(program.target, update, **rule_options)
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
-        training = training_program(program, loss=loss, trainable=trainable, frozen=freeze, backward=backward, ste=ste)
-        self.notes = list(training.provenance.notes[len(program.provenance.notes) :])
+        classes = _classes(loss, class_axis, ignore_index)
+
+        def shaped(lying: Classes) -> tuple[Program, list[str]]:
+            options: dict[str, Any] = {"trainable": trainable, "frozen": freeze, "backward": backward, "ste": ste}
+            made = training_program(program, loss=loss, classes=lying, **options)
+            return made, list(made.provenance.notes[len(program.provenance.notes) :])
+
+        self._shaped = shaped
+        training, self.notes = shaped(classes)
         self._model_notes = len(self.notes)
         self._init: str = init or ("trained" if chip.memory else "weights")
         span = Window(window, w_max)
@@ -134,19 +149,31 @@ class Trainer:
             return Learner(chip, step, states, rule, own, clip_norm)
 
         self._learner_from = learner
-        self._feed = Feed.of(program, training, loss)
+        self._feed = Feed.of(program, training, loss, classes, self._settle)
+        scores = Scores(loss, program, self._feed.labels.classes if self._feed.labels is not None else None)
         first = learner(init)  # it may make new crossbars, whose reads count from zero
-        self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, kept), Scores(loss, program))
+        self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, kept), scores)
         self._feed.check_batch(batch_size)
         self._settings: dict[str, Any] = {
             "model": program.provenance.model_sha256, "target": program.target.model_dump(mode="json"), "chip seed": chip.seed,
-            "loss": loss, "optimizer": optimizer, "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
+            "loss": loss, "class axis": class_axis, "ignore index": ignore_index, "optimizer": optimizer,
+            "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
             "batch size": batch_size, "update": update, "backward": backward, "seed": seed, "schedule": schedule,
             "schedule options": dict(schedule_options or {}), "init": init, "window": window, "w_max": w_max,
             "freeze": list(freeze), "trainable": list(trainable), "ste": ste, "threshold": threshold, "clip norm": clip_norm,
             "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
         self._told = False
+
+    def _settle(self, classes: Classes) -> ValueSpec:
+        """Take a training step for labels that lie so."""
+        step, scores = self._training.step, self._training.scores
+        if classes != scores.classes:
+            program, notes = self._shaped(classes)
+            step.take(program)
+            scores.classes = classes
+            self.notes[: self._model_notes], self._model_notes = notes, len(notes)
+        return next(spec for spec in step.program.inputs if spec.name == step.program.labels)
 
     @property
     def steps(self) -> int:
@@ -280,3 +307,18 @@ class Trainer:
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""
         return training_cost(self._training.step.program, self._training.count)
+
+
+def _classes(loss: str, axis: int | None, ignore: int | None) -> Classes:
+    """How labels are to lie, as far as options say.
+
+    Raises:
+        CimcError: An option is no whole number, or the loss has no classes.
+    """
+    for name, value in (("class_axis", axis), ("ignore_index", ignore)):
+        if value is None:
+            continue
+        within(name, value, -(2**31), 2**31, whole=True)
+        if isinstance(loss, str) and not loss.startswith("softmax_cross_entropy"):
+            raise CimcError(f"{name} is given, but the loss {loss} has no classes", fix=f"leave {name} out")
+    return Classes(axis, ignore=ignore)

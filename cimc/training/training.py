@@ -8,6 +8,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cimc.errors import DataError
 from cimc.runtime.chip import Chip
 from cimc.runtime.draws import Draws
 from cimc.training.checkpoint import Checkpoint
@@ -54,10 +55,15 @@ class Training:
 
         Raises:
             DivergedError: A loss, gradient or change is not finite; no weight or device has changed then.
+            DataError: Every label of a batch is ignored.
         """
         total: dict[str, NDArray[Any]] = {}
         before = self.ranges.reads()
         for batch in batches:
+            if not self.scores.counted(batch[1], 1):
+                raise DataError(
+                    "every label of a batch is ignored", where="labels", fix="a larger batch, or leave such images out"
+                )
             result = self.gradients(batch)
             if not isfinite(result.loss):
                 raise DivergedError(f"the loss is {result.loss}")
@@ -77,15 +83,18 @@ class Training:
         """Loss and accuracy of the inference form, ``size`` images at a time; see `Trainer.evaluate`."""
         fixed = source.feed.fixed_batch
         size = fixed or size
-        loss, right, scored, images, stream = 0.0, 0, 0, 0, self.chip.draws.evaluation()
+        loss, whole, right, scored, images, stream = 0.0, 0, 0, 0, 0, self.chip.draws.evaluation()
         for first in range(0, source.images - (source.images % size if fixed else 0), size):
             batch = inputs, labels = source.taken(slice(first, first + size))
             self.suit("inference", batch)
             outputs = self.chip.run(inputs, first, stream=stream)
-            loss += self.scores.loss(outputs, labels) * size_of(batch)
+            if share := self.scores.counted(labels, size_of(batch)):
+                loss, whole = loss + self.scores.loss(outputs, labels) * share, whole + share
             hit, judged = self.scores.right(outputs, labels)
             right, scored, images = right + hit, scored + judged, images + size_of(batch)
-        return {"images": images, "loss": loss / images, "accuracy": right / scored if scored else None}
+        if not whole:
+            raise DataError("every label is ignored", where=f"{source.where}, labels", fix="another ignore_index, or other data")
+        return {"images": images, "loss": loss / whole, "accuracy": right / scored if scored else None}
 
     def state(self) -> Checkpoint:
         """All of it."""

@@ -6,11 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 
-from cimc.errors import ModelError
+from cimc.errors import CimcError, ModelError
 
 LOSSES = ("softmax_cross_entropy", "mse", "binary_cross_entropy", "model")
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How the labels of a softmax cross-entropy lie."""
+
+    axis: int | None = None
+    """Axis of the logits along which classes lie; None: that of a Softmax that ends the model, else 1."""
+    soft: bool = False
+    """Labels are probabilities of the logits' shape, not class numbers."""
+    ignore: int | None = None
+    """Class number of places that do not count."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +35,13 @@ class Loss:
     note: str
 
 
-def add_loss(model: ir.Model, spec: str) -> Loss:
+def add_loss(model: ir.Model, spec: str, classes: Classes | None = None) -> Loss:
     """Append a loss, the mean over the batch, and an input for the labels.
 
     =========================  =====================================================================================
-    ``softmax_cross_entropy``  of the output as logits, classes along axis 1 (along that of a Softmax, if one ends the
-                               model); ``labels`` int64, of the output's shape without that axis
+    ``softmax_cross_entropy``  of the output as logits; ``labels`` int64, of the output's shape without the axis of the
+                               classes, the mean over those that are not ignored; of soft labels, ``labels`` of the output's
+                               shape and type, -Σ label·log softmax, the mean over the places
     ``mse``                    of the output; ``target`` of its shape and type
     ``binary_cross_entropy``   of the output as logits; ``target`` of its shape and type, 0 to 1
     ``model``                  the output is the loss
@@ -38,10 +52,16 @@ def add_loss(model: ir.Model, spec: str) -> Loss:
     Args:
         model: The graph, changed in place.
         spec: Name of the loss, and ``:OUTPUT`` where it is not the model's first.
+        classes: How labels of a softmax cross-entropy lie.
 
     Raises:
         ModelError: No such loss or output, or the output's type or rank does not suit it.
     """
+    if not isinstance(spec, str):
+        raise CimcError(
+            f"the loss is a {type(spec).__name__}, not the name of one",
+            fix=f"one of {', '.join(LOSSES)}; for a loss of your own, export a model that computes it, and take 'model'",
+        )
     kind, _, name = spec.partition(":")
     if kind not in LOSSES:
         raise ModelError(f"no loss is called {kind}", fix=f"the losses are {', '.join(LOSSES)}; add :OUTPUT to choose an output")
@@ -54,6 +74,8 @@ def add_loss(model: ir.Model, spec: str) -> Loss:
     if value.dtype is None or not value.dtype.is_floating_point():
         what = f"the output {value.name} is not real, so {kind} cannot be computed"
         raise ModelError(what, fix="name a real output: LOSS:OUTPUT")
+    if kind == "softmax_cross_entropy":
+        return _softmax_cross_entropy(_Writer(model), value, classes or Classes())
     return _MAKERS[kind](_Writer(model), value)
 
 
@@ -102,21 +124,55 @@ def _before(value: ir.Value, *op_types: str) -> tuple[ir.Value, ir.Node | None]:
     return inner, node
 
 
-def _softmax_cross_entropy(writer: _Writer, value: ir.Value) -> Loss:
+def _softmax_cross_entropy(writer: _Writer, value: ir.Value, classes: Classes) -> Loss:
     logits, softmax = _before(value, "Softmax", "LogSoftmax")
     shape = value.shape
     if shape is None or len(shape) < 2:
         raise ModelError(f"softmax_cross_entropy wants classes along an axis of {value.name}, of rank 2 or more")
-    axis = 1 if softmax is None else softmax.attributes.get_int("axis", -1) % len(shape)
+    axis = _class_axis(value, softmax, classes.axis)
+    note = f"the loss is the softmax cross-entropy of {value.name}, classes along axis {axis}"
+    if classes.soft:
+        note += ", labels are probabilities"
+    elif classes.ignore is not None:
+        note += f", label {classes.ignore} ignored"
+    note += f"; it contains the {softmax.op_type} there" if softmax else ""
+    if classes.soft:
+        return _soft_cross_entropy(writer, value, logits, axis, note)
     others = [a for a in range(len(shape)) if a != axis]
     if axis != 1:
         logits = writer.op("Transpose", logits, perm=[others[0], axis, *others[1:]])
         logits.type, logits.shape = value.type, ir.Shape([shape[a] for a in (others[0], axis, *others[1:])])
     labels = writer.input("labels", ir.DataType.INT64, ir.Shape([shape[a] for a in others]))
-    loss = writer.op("SoftmaxCrossEntropyLoss", logits, labels, reduction="mean")
+    ignored = {} if classes.ignore is None else {"ignore_index": classes.ignore}
+    loss = writer.op("SoftmaxCrossEntropyLoss", logits, labels, reduction="mean", **ignored)
     loss.type = value.type
-    note = f"the loss is the softmax cross-entropy of {value.name}, classes along axis {axis}"
-    return Loss(writer.scalar(loss), labels, note + (f"; it contains the {softmax.op_type} there" if softmax else ""))
+    return Loss(writer.scalar(loss), labels, note)
+
+
+def _class_axis(value: ir.Value, softmax: ir.Node | None, chosen: int | None) -> int:
+    rank = len(value.shape or ())
+    own = None if softmax is None else softmax.attributes.get_int("axis", -1) % rank
+    if chosen is None:
+        return 1 if own is None else own
+    if not (-rank < chosen < rank and chosen % rank != 0):
+        what = f"class_axis is {chosen}, but classes lie along an axis from 1 to {rank - 1} of the output {value.name}"
+        raise ModelError(what, fix=f"class_axis {rank - 1}")
+    if own is not None and chosen % rank != own:
+        what = f"class_axis is {chosen}, but the Softmax that ends the model is along axis {own} of {value.name}"
+        raise ModelError(what, fix="leave class_axis out")
+    return chosen % rank
+
+
+def _soft_cross_entropy(writer: _Writer, value: ir.Value, logits: ir.Value, axis: int, note: str) -> Loss:
+    """The mean of -Σ label·log softmax over all places, as PyTorch has it."""
+    labels = writer.input("labels", value.dtype or ir.DataType.FLOAT, value.shape)
+    logs = writer.op("LogSoftmax", logits, axis=axis)
+    logs.type, logs.shape = value.type, value.shape
+    along = writer.op("Constant", value=ir.tensor(np.array([axis], np.int64)))
+    sums = writer.op("ReduceSum", writer.op("Mul", logs, labels), along, keepdims=0)
+    loss = writer.op("Neg", writer.op("ReduceMean", sums, keepdims=0))
+    loss.type = value.type
+    return Loss(writer.scalar(loss), labels, note)
 
 
 def _mse(writer: _Writer, value: ir.Value) -> Loss:
@@ -139,7 +195,6 @@ def _binary_cross_entropy(writer: _Writer, value: ir.Value) -> Loss:
 
 
 _MAKERS: dict[str, Callable[[_Writer, ir.Value], Loss]] = {
-    "softmax_cross_entropy": _softmax_cross_entropy,
     "mse": _mse,
     "binary_cross_entropy": _binary_cross_entropy,
 }
