@@ -8,7 +8,7 @@ reference cells of its own, also where the image lets two layers share a word li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,6 @@ from cimc.image.selftest import check, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.chip import Chip
-from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.write import Writes, born_on, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
@@ -111,14 +110,6 @@ class Die(Chip):
 
     programming: ProgrammingReport
 
-    def hold(self, held: Mapping[str, Sequence[Devices]]) -> None:
-        """Let the copies of each layer hold these conductances."""
-        for name, devices in held.items():
-            old = self.crossbars[name]
-            crossbar = CopiedCrossbar(old.layer, old.matrix, old.weight_max, old.target, self.seed)
-            crossbar.hold(devices)
-            self.crossbars[name] = crossbar
-
 
 def program_die(
     image: Image,
@@ -173,7 +164,8 @@ def program_die(
         held[layer.name] = tuple(devices for devices, _ in written)
         first, *others = (report for _, report in written)
         reports[layer.name] = replace(first, copies=tuple(others))
-    die.hold(held)
+    for name, devices in held.items():
+        die.crossbars[name].hold(devices)
     if calibration is not None:
         die.calibrate(calibration)
     reads, outside = _self_test(image, described, held, seed, error_free)

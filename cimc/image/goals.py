@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us
 from cimc.ir.program import Layer, Program, weight_matrix
-from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.fabricate import Devices
 from cimc.targets.description import Target, figures_of
 
@@ -91,9 +90,7 @@ class ChipGoals:
 
     def of(self, layer: Layer) -> LayerGoals:
         """See `Goals`."""
-        crossbar = self.chip.crossbars[layer.name]
-        held = crossbar.held if isinstance(crossbar, CopiedCrossbar) else ()
-        return _Held(layer, held or (Devices(crossbar.g_us, crossbar.unit_g_us, crossbar.coefficients),))
+        return _Held(layer, self.chip.crossbars[layer.name].held)
 
     def shared_references(self) -> bool:
         """See `Goals`."""

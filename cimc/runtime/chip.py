@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, CimcError
+from cimc.errors import CimcError
 from cimc.ir.program import InputCoding, Program, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import INFERENCE, Draws, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
+from cimc.runtime.fabricate import Devices
+from cimc.runtime.saved import DEVICE_STATE, device_state, take_devices
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
@@ -143,23 +145,31 @@ class Chip:
     # State --------------------------------------------------------------------------------------------------------
 
     def adopt(self, program: Program) -> None:
-        """Run another version of the program on the same devices: same layers, other digital parameters."""
+        """Run another version of the program on the same devices: same layers, other digital parameters, codings or ranges."""
         self.program = program
+        for layer in program.layers:
+            crossbar = self.crossbars[layer.name]
+            if (layer.coding, layer.adc_range_ua) != (crossbar.layer.coding, crossbar.adc_range_ua):
+                crossbar.recode(layer)
         self._executor = Executor(program, self.crossbars, self.noise_seed, self._deterministic)
 
     def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
-        """Use a layer's devices with another scale between weight and conductance.
+        """Use a layer's devices with another scale between weight and conductance; its copies stay, and its counts go on.
 
         Args:
             layer: Its name.
             matrix: The weights, ``[groups, rows, columns]``; kept, not copied.
             weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
-            g_us: What the devices hold, µS, ``[groups, rows, planes, columns]``; None: the weights are written.
+            g_us: What the devices of the first copy hold, µS, ``[groups, rows, planes, columns]``; those of others, and unit
+                columns, keep what they hold. None: the weights are written to every copy.
         """
-        own = self.crossbars[layer].layer.model_copy(update={"weight_error": None})  # that was of other weights
-        crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed)
+        old = self.crossbars[layer]
+        own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
+        crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies)
         if g_us is not None:
-            crossbar.set_conductances(g_us)
+            first, *others = (old if old.programmed else crossbar).held
+            copies = (g_us, first.unit_g_us), *((copy.g_us, copy.unit_g_us) for copy in others)
+            crossbar.hold([Devices(*copy, crossbar.coefficients) for copy in copies])
         self.crossbars[layer] = crossbar
 
     def trained_program(self) -> Program:
@@ -167,9 +177,7 @@ class Chip:
         self._fresh()
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
         for name, crossbar in self.crossbars.items():
-            state[f"{name}/g_us"] = crossbar.g_us
-            if crossbar.unit_g_us.size:
-                state[f"{name}/unit_g_us"] = crossbar.unit_g_us
+            state |= {f"{name}/{part}": array for part, array in device_state(crossbar).items()}
         tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
         return self.program.model_copy(update={"tensors": tensors})
 
@@ -187,27 +195,21 @@ class Chip:
             refresh()
 
     def _take_state(self, program: Program) -> None:
-        """Conductances and memory from a trained program's ``state/...`` tensors.
+        """Devices and memory from a trained program's ``state/...`` tensors.
 
         Raises:
-            ArtifactError: Conductances have another shape than the layer's devices.
+            ArtifactError: An array is not of the shape and type of the layer's devices.
         """
-        devices = set()
+        found = {name.removeprefix("state/"): array for name, array in program.tensors.items() if name.startswith("state/")}
+        devices = {"seed", "draws"}
         for name, crossbar in self.crossbars.items():
-            g_us, unit = (program.tensors.get(f"state/{name}/{word}") for word in ("g_us", "unit_g_us"))
-            devices |= {f"{name}/g_us", f"{name}/unit_g_us"}
-            if g_us is None:
-                continue
-            if g_us.shape != crossbar.g_us.shape or (unit is not None and unit.shape != crossbar.unit_g_us.shape):
-                raise ArtifactError(
-                    f"conductances {list(g_us.shape)} for devices {list(crossbar.g_us.shape)}", where=f"layer {name}"
-                )
-            crossbar.set_conductances(np.array(g_us), None if unit is None else np.array(unit))
-        if (draws := program.tensors.get("state/draws")) is not None:
-            self.draws = Draws.of(draws)
-        names = (name.removeprefix("state/") for name in program.tensors if name.startswith("state/"))
-        own = devices | {"seed", "draws"}
-        self.memory = {name: np.array(program.tensors[f"state/{name}"]) for name in names if name not in own}
+            own = {part: found[f"{name}/{part}"] for part in DEVICE_STATE if f"{name}/{part}" in found}
+            devices |= {f"{name}/{part}" for part in own}
+            if own:
+                take_devices(name, crossbar, own)
+        if "draws" in found:
+            self.draws = Draws.of(found["draws"])
+        self.memory = {name: np.array(array) for name, array in found.items() if name not in devices}
 
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
         """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""

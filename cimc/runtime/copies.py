@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from cimc.runtime import rng
 from cimc.runtime.coding import room
-from cimc.runtime.crossbar import Crossbar
-from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
 from cimc.runtime.unfold import Unfolding
 
@@ -58,31 +56,3 @@ class SharedPlan(Plan):
             arguments = (images, share, key, first, factor, constant, y[begin:], steps)
             saturated += super().read(*arguments) if copy == 0 else self.others[copy - 1].read(*arguments)
         return saturated
-
-
-class CopiedCrossbar(Crossbar):
-    """A layer whose copies hold what `hold` gave them. Calibration and `g_us` look at the first."""
-
-    _held: tuple[Devices, ...] = ()
-
-    def hold(self, held: Sequence[Devices]) -> None:
-        """Let the copies hold these conductances."""
-        self._held, self._devices = tuple(held), held[0]
-        self._plan = self.turned = None
-
-    def written(self, devices: NDArray[np.int64] | None = None) -> None:
-        """Conductances were changed in place, of any copy: all are planned anew."""
-        self._plan = self.turned = None
-
-    @property
-    def held(self) -> tuple[Devices, ...]:
-        return self._held
-
-    def _planned(self, positions: int) -> Plan:
-        if self._plan is None and len(self._held) > 1:
-            plans = []
-            for devices in self._held:
-                self._devices, self._plan = devices, None
-                plans.append(super()._planned(positions))
-            self._devices, self._plan = self._held[0], SharedPlan.of_copies(plans)
-        return super()._planned(positions)

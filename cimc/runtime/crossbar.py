@@ -8,6 +8,7 @@ codes become the product again.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -21,6 +22,7 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col, rng
 from cimc.runtime.coding import Coding
+from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.plan import Plan
@@ -43,6 +45,7 @@ class Crossbar:
         weight_max: ``[1]`` or ``[groups * columns]``.
         target: The chip.
         chip_seed: Of the chip: the same seed programs the same conductances, faults and all.
+        copies: Copies of the layer that work at once; each is programmed.
 
     Raises:
         FitError: The leakage of the array's rows reaches half a level step, which a conversion per bit would count.
@@ -55,6 +58,7 @@ class Crossbar:
     chip_seed: int = 0
     adc_range_ua: float | None = None
     stats: Stats = field(default_factory=Stats)
+    copies: int = 1
 
     def __post_init__(self) -> None:
         target, layer = self.target, self.layer
@@ -67,7 +71,8 @@ class Crossbar:
         self.slices = self.groups * (len(self.row_cuts) - 1)
         self.tiles = self.slices * tiles
         self._ideal = target.is_ideal
-        self._devices: Devices | None = None
+        #: What each copy holds; empty until the layer is programmed.
+        self._held: tuple[Devices, ...] = ()
         self._plan: Plan | None = None
         #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
         self._changed: list[NDArray[np.int64]] | None = []
@@ -97,8 +102,19 @@ class Crossbar:
 
     @property
     def held(self) -> tuple[Devices, ...]:
-        """What each copy holds."""
-        return (self._programmed(),)
+        """What each copy of the layer holds; `g_us`, calibration and coefficients are those of the first."""
+        self._programmed()
+        return self._held
+
+    def hold(self, held: Sequence[Devices]) -> None:
+        """Let the copies of the layer hold these devices, one entry a copy; counts go on."""
+        self._held, self.copies = tuple(held), len(held)
+        self._plan = self.turned = None
+
+    @property
+    def programmed(self) -> bool:
+        """Whether the devices hold something already; otherwise they are programmed when they are first needed."""
+        return bool(self._held)
 
     @property
     def coefficients(self) -> Coefficients:
@@ -116,23 +132,25 @@ class Crossbar:
         return self._programmed().weights(self.row_cuts, self.column_cuts, self.target)
 
     def set_conductances(self, g_us: F32, unit_g_us: F32 | None = None) -> None:
-        """Hold these conductances, of the shapes of `g_us` and `unit_g_us`, as from a saved chip."""
-        old = self._programmed()
-        self._devices = Devices(g_us, old.unit_g_us if unit_g_us is None else unit_g_us, old.coefficients)
-        self._plan = self.turned = None
+        """Let the first copy hold these conductances, of the shapes of `g_us` and `unit_g_us`."""
+        old, *others = self.held
+        self.hold((Devices(g_us, old.unit_g_us if unit_g_us is None else unit_g_us, old.coefficients), *others))
 
     def written(self, devices: NDArray[np.int64] | None = None) -> None:
         """Conductances were changed in place: what is derived from them is brought up to date at the next product.
 
         Args:
-            devices: Which, by flat numbers in `g_us`; None: any.
+            devices: Which, by flat numbers in `g_us`; None: any. Of a layer with copies, any device of any copy may have changed.
         """
+        if len(self._held) > 1:
+            self._plan = self.turned = None
+            return
         self._changed = None if devices is None or self._changed is None else [*self._changed, devices]
         self.turned_stale = True
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
-        self._devices = None
+        self._held = ()
         self._plan = self.turned = None
 
     def recode(self, layer: Layer) -> None:
@@ -143,14 +161,17 @@ class Crossbar:
         self._shift: NDArray[np.float64] | None = None
 
     def _programmed(self) -> Devices:
-        if self._devices is None:
+        if not self._held:
             seed = rng.key("devices", self.chip_seed, self.layer.name)
-            self._devices = fabricate(self.matrix, self.weight_max, self.row_cuts, self.column_cuts, self.target, seed)
-        return self._devices
+            keys = [rng.key(seed, "copy", copy) if copy else seed for copy in range(self.copies)]
+            cuts = self.row_cuts, self.column_cuts
+            self._held = tuple(fabricate(self.matrix, self.weight_max, *cuts, self.target, key) for key in keys)
+        return self._held[0]
 
     def _planned(self, positions: int) -> Plan:
         if self._plan is not None and self._changed != []:
             self._plan = self._plan if self._refreshed(self._plan) else None
+            self._set_shift()
         self._changed = []
         if self._plan is not None:
             return self._plan
@@ -161,12 +182,19 @@ class Crossbar:
             fix = "calibrate, or --set adc.range_ua=..."
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
-        devices = self._programmed()
-        self._plan = Plan.of(devices, self._coding, self.row_cuts, self.column_cuts, self.target, range_ua, positions)
-        if self._coding.shift:
-            sums = quantise(self.matrix, self.weight_max, self.target).sum(axis=1).reshape(-1)
-            self._shift = sums * self._coding.shift * devices.coefficients.weight_step / self._coding.gain
+        plans = [
+            Plan.of(devices, self._coding, self.row_cuts, self.column_cuts, self.target, range_ua, positions)
+            for devices in self.held
+        ]
+        self._plan = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
+        self._set_shift()
         return self._plan
+
+    def _set_shift(self) -> None:
+        """What inputs of 0, which have a code of their own where inputs are offset, add to each product."""
+        if self._coding.shift and not self._ideal:
+            sums = quantise(self.matrix, self.weight_max, self.target).sum(axis=1).reshape(-1)
+            self._shift = sums * self._coding.shift * self.coefficients.weight_step / self._coding.gain
 
     def _refreshed(self, plan: Plan) -> bool:
         """Whether the plan could take in what was written."""

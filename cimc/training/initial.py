@@ -68,6 +68,13 @@ def initial_states(
         raise CimcError(f"init is {init!r}", fix="weights or devices")
     states = {}
     for name in layers:
+        copies = chip.crossbars[name].copies
+        if copies > 1:
+            raise CimcError(
+                f"its {copies} copies hold devices of their own, and training writes those of one",
+                where=f"layer {name}",
+                fix="train one copy, and give the image of the trained chip its copies: export_image(chip, copies={...})",
+            )
         if init is None and f"{name}/weights" in chip.memory:
             states[name] = _continued(chip, name)
         elif init == "devices":

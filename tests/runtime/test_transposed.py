@@ -14,7 +14,6 @@ from cimc.errors import TargetError
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import VmmBackwardStep, weight_matrix
 from cimc.runtime import backward, serial, transposed
-from cimc.runtime.copies import CopiedCrossbar
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.learn import Learning, learn
 from cimc.targets.transposed import transposed_target
@@ -342,7 +341,7 @@ def test_copies_share_out_positions(name: str) -> None:
     matrix = weight_matrix(program, layer)
     chip = target(PAIR, device={"programming": {"sigma_us": 4.0}}, array={"transposed": {}})
     bars = [Crossbar(layer, matrix, np.abs(matrix).max().reshape(1), chip, seed) for seed in range(3)]
-    bar = CopiedCrossbar(layer, matrix, bars[0].weight_max, chip)
+    bar = Crossbar(layer, matrix, bars[0].weight_max, chip)
     bar.hold([one.held[0] for one in bars])
     delta = rng.standard_normal((5, bar.groups, bar.columns, step.geometry.positions(x_shape))).astype(np.float32)
     found, *alone = (transposed.multiply(delta, one, transposed_target(chip), 1, 7) for one in (bar, *bars))

@@ -1,0 +1,65 @@
+"""A layer's devices as arrays of a saved chip, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError
+from cimc.ir.encoding import Coefficients
+from cimc.runtime.crossbar import Crossbar
+from cimc.runtime.fabricate import Devices
+
+#: Parts of a layer's saved devices. The first copy stands by itself, so that a chip without copies reads as it always did.
+DEVICE_STATE = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha")
+
+
+def device_state(crossbar: Crossbar) -> dict[str, NDArray[Any]]:
+    """What a layer's devices hold, by the names of `DEVICE_STATE`."""
+    first, *others = crossbar.held
+    state: dict[str, NDArray[Any]] = {"g_us": first.g_us}
+    if others:
+        state["copies_g_us"] = np.stack([copy.g_us for copy in others])
+    if first.unit_g_us.size:
+        state["unit_g_us"] = first.unit_g_us
+        if others:
+            state["copies_unit_g_us"] = np.stack([copy.unit_g_us for copy in others])
+    if crossbar.target.adc.flipped:  # which columns are stored complemented is nothing that the weights of a read-back tell
+        state["alpha"] = first.coefficients.alpha
+        if first.coefficients.unit is not None:
+            state["unit_alpha"] = first.coefficients.unit
+    return state
+
+
+def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]]) -> None:
+    """Let a layer hold what `device_state` gave.
+
+    Raises:
+        ArtifactError: An array is missing, or not of the shape and type of the layer's devices.
+    """
+    made = crossbar.held[0]
+    c = made.coefficients
+
+    def part(key: str, like: NDArray[Any] | None, copies: int | None = None) -> NDArray[Any]:
+        shape = (() if like is None else like.shape) if copies is None else (copies, *(() if like is None else like.shape))
+        array = state.get(key)
+        if like is None or array is None or array.shape != shape or array.dtype != like.dtype:
+            given = "none" if array is None else f"{array.dtype}{list(array.shape)}"
+            wanted = "none" if like is None else f"{like.dtype}{list(shape)}"
+            raise ArtifactError(f"saved devices do not suit the layer: {key} is {given}, not {wanted}", where=f"layer {name}")
+        return np.array(array)
+
+    unit_g_us = part("unit_g_us", made.unit_g_us) if "unit_g_us" in state else made.unit_g_us
+    if "alpha" in state:
+        unit = part("unit_alpha", c.unit) if c.unit is not None or "unit_alpha" in state else None
+        c = Coefficients(part("alpha", c.alpha), unit, c.weight_step)
+    held = [Devices(part("g_us", made.g_us), unit_g_us, c)]
+    if "copies_g_us" in state:
+        copies = len(state["copies_g_us"]) if state["copies_g_us"].ndim else 0
+        g_us = part("copies_g_us", made.g_us, copies)
+        units = part("copies_unit_g_us", made.unit_g_us, copies) if made.unit_g_us.size else [made.unit_g_us] * copies
+        held += [Devices(g, unit, c) for g, unit in zip(g_us, units, strict=True)]
+    crossbar.hold(held)
