@@ -94,6 +94,8 @@ def compile(  # noqa: A001
     if json:
         print_json(result)
     elif "cost" in result:
+        for text in result["cost"]["notes"]:
+            note(f"note: {text}")
         _tell(result)
 
 

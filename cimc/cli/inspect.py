@@ -44,7 +44,7 @@ def inspect(
         print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
     if program.provenance.training:
         print_table("training", ("", "value"), training_rows(program.provenance.training))
-    for text in program.provenance.notes:
+    for text in (*program.provenance.notes, *cost["notes"]):
         typer.echo(f"note: {text}")
 
 

@@ -1,7 +1,8 @@
 """What one image costs, read off the program that runs. Rules of Wu et al., arXiv 2305.14547, checked on its LeNet:
 
 - An *operation* of a layer is one position: all its crossbars fire once, in parallel. Signed inputs that go in two phases
-  take two. A layer that several steps use adds up their positions.
+  take two. A layer that several steps use adds up their positions. Tokens or frames that a reshape folds into the first axis
+  are positions of the image they come from. So operations are what a chip counts when it runs one image.
 - A *tile operation* is one crossbar firing once: operations times crossbars. Energy counts tile operations.
 - *sequential* adds up the operations of all layers. *pipelined* is the slowest layer, with a tile for each crossbar;
   *copies* the same, with the positions of a layer shared among its copies.
@@ -12,7 +13,7 @@ None stands for what is not modelled: a figure that the target does not give, a 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from cimc.ir.blocks import check_copies
 from cimc.ir.copies import auto_copies, crossbars_with_copies
 from cimc.ir.occupancy import busiest_tile, placed_copies, tiles_in_use
-from cimc.ir.program import Layer, Program
+from cimc.ir.program import Layer, Program, polarities
 from cimc.targets.description import Target
 
 
@@ -78,6 +79,7 @@ class Cost(_Record):
     energy_mj: Energy
     utilisation: float | None = Field(description="Share of the cells of all tiles in use that hold a weight, copies included.")
     layers: tuple[LayerCost, ...]
+    notes: tuple[str, ...] = Field((), description="What counts assume, and why figures are null, in sentences.")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form; unrounded."""
@@ -132,7 +134,24 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
             sum(c.devices * placed.get(c.name, 1) for c in layers), 0 if tiles is None else len(tiles), target
         ),
         layers=layers,
+        notes=_notes(program),
     )
+
+
+def _notes(program: Program) -> tuple[str, ...]:
+    """A sentence for each basis of positions, with the layers that it concerns."""
+    concerned: dict[str, dict[str, None]] = {}
+    for step in program.vmm_steps:
+        if step.positions is None or step.positions_basis:
+            basis = step.positions_basis or "its input's size is not known"
+            unknown = "not counted, as" if step.positions is None else "assumed, as"
+            concerned.setdefault(f"{unknown} {basis}", {})[step.layer] = None
+    return tuple(f"operations of {_named(list(layers))} are {basis}" for basis, layers in concerned.items())
+
+
+def _named(layers: Sequence[str]) -> str:
+    more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
+    return f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers[:3])}{more}"
 
 
 def _slowest(ops: Mapping[str, int] | None, copies: Mapping[str, int]) -> int | None:
@@ -156,9 +175,8 @@ def _positions(program: Program, layer: Layer) -> int | None:
 
 def _ops(program: Program, layer: Layer) -> int | None:
     """Firings of the layer for one image."""
-    target, positions = program.target, _positions(program, layer)
-    two_phase = layer.coding.signed and target.dac.signed == "two_phase" and target.dac.bits is not None
-    return None if positions is None else positions * (2 if two_phase else 1)
+    positions = _positions(program, layer)
+    return None if positions is None else positions * polarities(layer, program.target)
 
 
 def _flops(program: Program) -> int | None:

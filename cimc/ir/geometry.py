@@ -44,8 +44,12 @@ class Dense(_Geometry):
         full = tuple(input_shape[a] for a in self.input_perm[: self.kept]) + self.output_dims
         return tuple(full[a] for a in self.output_perm)
 
+    def images(self, input_shape: Shape) -> int:
+        """Length of the axis that a read takes for images; 1 without one. A reshape may have folded other axes into it."""
+        return input_shape[self.input_perm[0]] if self.kept else 1
+
     def positions(self, input_shape: Shape) -> int:
-        """Positions of one image."""
+        """Positions of one index of the image axis."""
         return prod(input_shape[a] for a in self.input_perm[1 : self.kept])
 
 
@@ -57,6 +61,10 @@ class _Window(_Geometry):
         description="Begin of each axis, then end of each axis; unused with an auto_pad of SAME or VALID."
     )
     auto_pad: Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"] = "NOTSET"
+
+    def images(self, input_shape: Shape) -> int:
+        """Length of the axis that a read takes for images."""
+        return input_shape[0]
 
     def extents(self) -> Shape:
         """Pixels from the first to the last that a window meets, both counted, along each axis."""

@@ -138,7 +138,8 @@ class VmmStep(_Record):
     output: str
     geometry: Geometry
     dtype: str = Field("float32", description="dtype of the output.")
-    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    positions: int | None = Field(None, description="Positions of one image; null where the shape is not known.")
+    positions_basis: str = Field("", description="What the positions assume, or why they are null; empty: the model alone.")
     nodes: tuple[str, ...] = Field(description="The ONNX node it stands for, then those merged into scale and offset.")
     stage: int = Field(0, description="Order of firing, set by `schedule`; steps of one stage do not depend on each other.")
 
@@ -318,6 +319,16 @@ class Program(_Record):
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:
         return tuple(s for s in self.steps if isinstance(s, VmmStep))
+
+
+def polarities(layer: Layer, target: Target) -> int:
+    """Tile operations that one position of the layer takes: 2 where signed inputs go in two phases, else 1.
+
+    Without a DAC's quantisation too, if there is an ADC, which takes no negative current.
+    """
+    quantised = target.dac.bits is not None
+    two_phase = target.dac.signed == "two_phase" if quantised else target.adc.bits is not None
+    return 2 if layer.coding.signed and two_phase else 1
 
 
 def weight_matrix(program: Program, layer: Layer) -> NDArray[Any]:

@@ -33,7 +33,7 @@ class Compilation:
     samples: dict[str, NDArray[Any]] = field(default_factory=dict)
     """From `calibrate`: real-valued row vectors ``[positions, groups, rows]`` that a layer saw."""
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    """From `calibrate`: shapes of activations, by value name, for one image."""
+    """From `calibrate`: shapes of activations, by value name, in a run of one image, or of the batch that the model fixes."""
     placements: dict[str, Placement] = field(default_factory=dict)
     """By name of the user's node, in the model's order."""
     notes: list[str] = field(default_factory=list)

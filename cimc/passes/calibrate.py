@@ -138,7 +138,7 @@ def _inputs_on_the_way(uses: list[_Use]) -> list[ir.Value]:
 
 
 def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict[str, Extent], int, dict[str, tuple[int, ...]]]:
-    """Run the model; extents by value, the images used, shapes for one image."""
+    """Run the model; extents by value, the images used, shapes in the first run."""
     model = expand(state.model)
     values = list(dict.fromkeys(use.value for use in uses))
     made = {str(v.name): v for node in model.graph for v in node.outputs}
@@ -168,8 +168,7 @@ def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict
             key = f"{use.node.name}/{done}"
             use.parts.append(row_vectors(seen[use.value], use.geometry, use.shape[0], use.shape[1], wanted, key))
         done += len(chosen)
-    first = source.step or 1
-    return extents, done, {use.value: _for_one_image(shapes[use.value], use.geometry, first) for use in uses}
+    return extents, done, {use.value: shapes[use.value] for use in uses}
 
 
 def _runs(source: Source, uses: list[_Use], shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[NDArray[np.int64], int]]:

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 from cimc.errors import ModelError
 from cimc.ir.bodies import used_values
-from cimc.ir.geometry import Dense, Geometry
 from cimc.ir.onnx_io import split
 from cimc.ir.program import DigitalStep, InputCoding, Layer, Program, Step, ValueSpec, VmmStep
 from cimc.ir.vmm import geometry_of, is_vmm, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
+from cimc.passes.lowering.positions import Positions
 from cimc.passes.lowering.segments import cut, to_model
 from cimc.passes.lowering.stages import is_own, node_stages
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
@@ -59,6 +59,7 @@ class _Lowering:
         self.layers: dict[str, Layer] = {}
         self.steps: list[Step] = []
         self.tensors = dict(initializers)
+        self.positions = Positions(state)
         self.outside = {name.removeprefix("initializer/") for name in initializers}
 
     def run(self) -> None:
@@ -83,7 +84,7 @@ class _Lowering:
                 if node in vmms:
                     self._vmm(node, vmms[node])
                 else:
-                    self.steps.append(training_step(node, self._positions))
+                    self.steps.append(training_step(node, lambda x, geometry: self.positions.of(x, geometry)[0]))
 
     def _affine(self, node: ir.Node) -> Affine:
         view = view_of(node)
@@ -122,6 +123,7 @@ class _Lowering:
         layer = self._layer(node)
         geometry = geometry_of(node)
         name = str(node.name)
+        positions, basis = self.positions.of(activation, geometry)
         dtype = np.float64 if activation.dtype == ir.DataType.DOUBLE else np.float32
         if (affine.scale != 1).any():
             self.tensors[f"scale/{name}"] = affine.scale.astype(dtype)
@@ -135,7 +137,8 @@ class _Lowering:
                 output=str(affine.output.name),
                 geometry=geometry,
                 dtype=_dtype_name(activation),
-                positions=self._positions(activation, geometry),
+                positions=positions,
+                positions_basis=basis,
                 nodes=(name, *(str(inner.name) for inner in affine.merged)),
             )
         )
@@ -176,15 +179,6 @@ class _Lowering:
                 ),
             )
         return self.layers[name]
-
-    def _positions(self, activation: ir.Value, geometry: Geometry) -> int | None:
-        shape = self.state.input_shapes.get(str(activation.name))
-        if shape is None and activation.shape is not None:
-            axis = geometry.input_perm[0] if isinstance(geometry, Dense) and geometry.kept else 0
-            dims = [1 if a == axis else d for a, d in enumerate(activation.shape)]
-            shape = tuple(d for d in dims if isinstance(d, int))
-            shape = shape if len(shape) == len(dims) else None
-        return None if shape is None else geometry.positions(shape)
 
 
 def _readers(nodes: list[ir.Node]) -> dict[ir.Value, set[ir.Node]]:

@@ -87,14 +87,14 @@ def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
     Raises:
         DataError: Names, dtypes or shapes are not the model's, values are not finite, or there is no image.
     """
-    inputs = {str(v.name): v for v in _inputs(model)}
+    inputs = {str(v.name): v for v in model_inputs(model)}
     wrong = [f"no input {name}" for name in arrays if name not in inputs] + [
         f"{name} is missing" for name in inputs if name not in arrays
     ]
     if wrong:
         raise DataError("; ".join(wrong), where="calibration data", fix=f"the model's inputs are {', '.join(inputs)}")
     fitting = {name: _fit(inputs[name], np.asarray(arrays[name])) for name in inputs}
-    axes, static = _axes(list(inputs.values()))
+    axes, static = image_axes(list(inputs.values()))
     counts = {name: fitting[name].shape[axis] for name, axis in axes.items() if axis is not None}
     images = max(counts.values(), default=1)
     for name, count in list(counts.items()):
@@ -123,11 +123,11 @@ def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
     Raises:
         DataError: An input is not a tensor.
     """
-    inputs = _inputs(model)
+    inputs = model_inputs(model)
     for value in inputs:
         if not isinstance(value.type, ir.TensorType | type(None)):
             raise DataError("a synthetic input is made for tensors only", where=f"input {value.name}", fix="--target ideal")
-    axes, static = _axes(inputs)
+    axes, static = image_axes(inputs)
     steps = set(static.values())
     step = next(iter(steps)) if len(steps) == 1 else None
     if len(steps) > 1:
@@ -138,18 +138,24 @@ def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
     return Source(images, step, axes, None, inputs, span or (0.0, 1.0))
 
 
-def _inputs(model: ir.Model) -> list[ir.Value]:
+def model_inputs(model: ir.Model) -> list[ir.Value]:
+    """Inputs of the model that data are given for."""
     return [v for v in model.graph.inputs if str(v.name) not in model.graph.initializers]
 
 
-def _axes(inputs: list[ir.Value]) -> tuple[dict[str, int | None], dict[str, int]]:
+def batch_axis(inputs: list[ir.Value]) -> ir.SymbolicDim | None:
+    """The first symbol that leads an input's shape, which stands for the images of a run."""
+    leads = [v.shape[0] for v in inputs if v.shape is not None and len(v.shape)]
+    return next((d for d in leads if not isinstance(d, int) and d.value is not None), None)
+
+
+def image_axes(inputs: list[ir.Value]) -> tuple[dict[str, int | None], dict[str, int]]:
     """By input: the axis that counts images, and its size where the model fixes it.
 
     The first symbol that leads a shape is the batch; an input that has it elsewhere (a recurrent state, say) counts its
     images there.
     """
-    leads = [v.shape[0] for v in inputs if v.shape is not None and len(v.shape)]
-    symbol = next((d for d in leads if not isinstance(d, int) and d.value is not None), None)
+    symbol = batch_axis(inputs)
     axes: dict[str, int | None] = {}
     static: dict[str, int] = {}
     for value in inputs:

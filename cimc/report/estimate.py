@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cimc.ir.program import Layer, Program
+from cimc.ir.program import Layer, Program, polarities
 
 #: A run that the estimate puts above this is announced.
 LONG_RUN_S = 20.0
@@ -57,8 +57,7 @@ def _devices(program: Program, layer: Layer) -> int:
 def _reads_per_position(program: Program, layer: Layer) -> int:
     """Passes of the simulated array for one position: signed phases, and input bits where each is converted."""
     target = program.target
-    phases = 2 if layer.coding.signed and target.dac.signed == "two_phase" and target.dac.bits is not None else 1
-    return phases * (target.dac.bits or 1 if target.adc.conversion == "per_bit" else 1)
+    return polarities(layer, target) * (target.dac.bits or 1 if target.adc.conversion == "per_bit" else 1)
 
 
 def _macs_per_s() -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.ir.program import Layer
+from cimc.ir.program import Layer, polarities
 from cimc.runtime.atomic import bound
 from cimc.runtime.gather import LANES
 from cimc.runtime.rng import Scalar
@@ -98,7 +98,7 @@ class Coding:
         bits, gain = target.dac.bits, layer.coding.gain
         if target.is_ideal or bits is None:
             # An ADC takes no negative current: then even real inputs come in two phases.
-            two = layer.coding.signed and target.adc.bits is not None
+            two = polarities(layer, target) == 2
             signs = np.array([1.0, -1.0] if two else [1.0])
             return cls(1.0 if target.is_ideal else gain, int(two), 0.0, 0.0, None, False, signs, 1.0, 1, 0.0)
         per_bit = target.adc.conversion == "per_bit"
@@ -108,7 +108,7 @@ class Coding:
         mode, low, high, shift = PLAIN, -half, half - 1, 0.0
         if not layer.coding.signed:
             low, high = 0.0, top
-        elif target.dac.signed == "two_phase":
+        elif polarities(layer, target) == 2:
             mode, low, high, weights = TWO_PHASE, -top, top, np.concatenate([weights, -weights])
         elif target.dac.signed == "offset":
             mode, shift = OFFSET, half

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
@@ -102,6 +103,7 @@ def learn(
             layer = crossbars[step.layer].layer
             x, dy = values[step.input], values[step.gradient]
             values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
+            _count_macs(crossbars[step.layer], step, x)
         case VmmBackwardStep():
             first_row = first_row_of(step, values[step.activation], images, first_image)
             key = rng.key("backward", seed, step.name, *stream)
@@ -116,4 +118,10 @@ def _back(
         dx = transposed.activation_gradient(dy, crossbar, x.shape, step.geometry, noise_key, first_row, step.alpha)
     else:
         dx = backward.activation_gradient(dy, weights, x.shape, step.geometry, step.alpha)
+        _count_macs(crossbar, step, x)
     return dx if step.ste == "pass" else backward.clip_gradient(dx, x, Coding.of(crossbar.target, crossbar.layer))
+
+
+def _count_macs(crossbar: Crossbar, step: OuterStep | VmmBackwardStep, x: Array) -> None:
+    positions = step.geometry.images(x.shape) * step.geometry.positions(x.shape)
+    crossbar.stats.digital_macs += positions * prod(crossbar.layer.weight.shape)

@@ -36,7 +36,7 @@ from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
 from cimc.runtime.unfold import Unfolding
-from cimc.runtime.vectors import image_axis, input_gradient, output_vectors
+from cimc.runtime.vectors import input_gradient, output_vectors
 from cimc.targets.description import Target
 from cimc.targets.transposed import transposed_target
 
@@ -70,7 +70,7 @@ def activation_gradient(
         TargetError: The chip has no transposed read.
     """
     read = transposed_target(crossbar.target)
-    _count(crossbar, image_axis(geometry, x_shape) * geometry.positions(x_shape), read)
+    _count(crossbar, geometry.images(x_shape) * geometry.positions(x_shape), read)
     if crossbar.target.is_ideal:
         return backward.activation_gradient(dy, crossbar.matrix, x_shape, geometry, alpha)
     kind: Any = np.float64 if dy.dtype == np.float64 else np.float32

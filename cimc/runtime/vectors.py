@@ -18,13 +18,6 @@ from cimc.runtime.planes import Window, flattened
 Array = NDArray[Any]
 
 
-def image_axis(geometry: Dense | Conv | ConvTranspose, x_shape: Shape) -> int:
-    """Images of a batch as a read numbers them: rows of a dense product's first axis, 1 where it has none."""
-    if isinstance(geometry, Dense):
-        return x_shape[geometry.input_perm[0]] if geometry.kept else 1
-    return x_shape[0]
-
-
 def output_vectors(dy: Array, geometry: Dense | Conv | ConvTranspose, x_shape: Shape, groups: int, columns: int) -> Array:
     """``[images, groups, columns, positions]``: what meets the columns of each group at each position.
 
@@ -35,7 +28,7 @@ def output_vectors(dy: Array, geometry: Dense | Conv | ConvTranspose, x_shape: S
         groups: Of the layer's matrix.
         columns: Likewise.
     """
-    images, positions = image_axis(geometry, x_shape), geometry.positions(x_shape)
+    images, positions = geometry.images(x_shape), geometry.positions(x_shape)
     if isinstance(geometry, Dense):
         rows = dy.transpose(inverse(geometry.output_perm)).reshape(images, positions, groups, columns)
         return np.ascontiguousarray(rows.transpose(0, 2, 3, 1))

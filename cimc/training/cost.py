@@ -1,8 +1,9 @@
 """What training costs on the chip, from the steps that ran: tile operations, time, energy, writes.
 
-Forward reads are those that the crossbars counted; an analog backward product takes two phases on every tile of its layer,
-at the time and energy of a transposed read. Time is that of the paper's figures: layers one after the other, tiles of a layer
-together. What the target does not give is null, and digital work is counted in multiply-accumulates alone.
+Reads and multiply-accumulates are those that the crossbars counted. An analog backward product takes two phases on every tile
+of its layer, at the time and energy of a transposed read. Time is that of the paper's figures: layers one after the other,
+tiles of a layer together. What the target does not give is null. Of digital work only the multiply-accumulates of crossbar
+layers are counted: their digital backward products and outer products.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from cimc.ir.program import OuterStep, Program, VmmBackwardStep
+from cimc.ir.program import Program
 from cimc.runtime.write import Writes
 from cimc.targets.transposed import transposed_target
 
@@ -23,6 +24,9 @@ class Count:
     forward_ops: int = 0
     """Firings of a layer."""
     forward_tile_ops: int = 0
+    backward_ops: int = 0
+    backward_tile_ops: int = 0
+    digital_macs: int = 0
     adc_conversions: int = 0
     adc_saturations: int = 0
     backward_conversions: int = 0
@@ -54,32 +58,18 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
         program: The training program.
         count: What ran.
     """
-    timing, images = program.target.timing, count.images
-    backward_ops, backward_tile_ops, macs = 0, 0, 0
-    for step in program.steps:
-        if not isinstance(step, VmmBackwardStep | OuterStep):
-            continue
-        layer = program.layer(step.layer)
-        if isinstance(step, VmmBackwardStep) and step.mode == "analog":
-            positions = _times(step.positions, 2 * images)
-            backward_ops, backward_tile_ops = (
-                _plus(backward_ops, positions),
-                _plus(backward_tile_ops, _times(positions, layer.crossbars)),
-            )
-        else:
-            _, rows, columns = layer.weight.shape
-            macs = _plus(macs, _times(step.positions, images * layer.weight.shape[0] * rows * columns))
-    back = transposed_target(program.target).timing if backward_tile_ops != 0 else timing
-    latency = _scaled(count.forward_ops, timing.tile_op_ns, 1e-6), _scaled(backward_ops, back.tile_op_ns, 1e-6)
+    timing = program.target.timing
+    back = transposed_target(program.target).timing if count.backward_tile_ops else timing
+    latency = _scaled(count.forward_ops, timing.tile_op_ns, 1e-6), _scaled(count.backward_ops, back.tile_op_ns, 1e-6)
     energy = (
         _scaled(count.forward_tile_ops, timing.tile_op_energy_nj, 1e-6),
-        _scaled(backward_tile_ops, back.tile_op_energy_nj, 1e-6),
+        _scaled(count.backward_tile_ops, back.tile_op_energy_nj, 1e-6),
     )
     w = count.writes
     return {
-        "images": images,
-        "tile_ops": {"forward": count.forward_tile_ops, "backward": backward_tile_ops},
-        "digital_macs": macs,
+        "images": count.images,
+        "tile_ops": {"forward": count.forward_tile_ops, "backward": count.backward_tile_ops},
+        "digital_macs": count.digital_macs,
         "writes": {
             "weight_updates": w.updates, "device_writes": w.devices, "pulses": w.pulses, "trials": w.trials,
             "verify_reads": w.reads, "failed": w.failed, "worn": w.worn,
@@ -91,10 +81,6 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
 
 def _plus(a: Any, b: Any) -> Any:
     return None if a is None or b is None else a + b
-
-
-def _times(a: Any, b: Any) -> Any:
-    return None if a is None or b is None else a * b
 
 
 def _scaled(count: Any, unit: float | None, factor: float) -> float | None:

@@ -15,6 +15,8 @@ Form = Literal["training", "inference"]
 #: What a training counts, by the names of a crossbar's own counts.
 _READS = {
     "forward_tile_ops": "tile_reads",
+    "backward_tile_ops": "transposed_reads",
+    "digital_macs": "digital_macs",
     "adc_conversions": "adc_conversions",
     "adc_saturations": "adc_saturations",
     "dac_inputs": "dac_inputs",
@@ -69,9 +71,12 @@ class Ranges:
     def reads(self) -> dict[str, int]:
         """What the crossbars have done since they were made."""
         crossbars = self.chip.crossbars.values()
-        firings = sum(crossbar.stats.tile_reads // crossbar.tiles for crossbar in crossbars)
+        firings = {
+            "forward_ops": sum(crossbar.stats.tile_reads // crossbar.tiles for crossbar in crossbars),
+            "backward_ops": sum(crossbar.stats.transposed_reads // crossbar.tiles for crossbar in crossbars),
+        }
         counts = map(sum, zip(*(_of(crossbar.stats) for crossbar in crossbars), strict=True))
-        return {"forward_ops": firings, **dict.fromkeys(_READS, 0), **dict(zip(_READS, counts, strict=False))}
+        return {**firings, **dict.fromkeys(_READS, 0), **dict(zip(_READS, counts, strict=False))}
 
     def outgrown(self, reads: dict[str, int]) -> bool:
         """Whether too many reads saturated or inputs clipped since the last look; there is one once they are enough to tell.

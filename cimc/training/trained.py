@@ -41,10 +41,8 @@ def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], lay
     Lower().call(state)
     Schedule().call(state)
     lowered = state.need_program()
-    positions = {step.name: step.positions for step in program.vmm_steps}
-    steps = tuple(
-        step.model_copy(update={"positions": positions.get(step.name)}) if step.kind == "vmm" else step for step in lowered.steps
-    )
+    counted = {step.name: step.model_dump(include={"positions", "positions_basis"}) for step in program.vmm_steps}
+    steps = tuple(step.model_copy(update=counted.get(step.name, {})) for step in lowered.steps)
     kept = {name: tensor for name, tensor in program.tensors.items() if name.startswith(_KEPT)}
     return program.model_copy(update={"layers": layers, "steps": steps, "tensors": {**lowered.tensors, **kept}})
 

@@ -10,9 +10,7 @@ import pytest
 
 import cimc
 from cimc.compiler import compile as compile_program
-from cimc.ir.program import VmmBackwardStep
 from cimc.runtime.chip import Chip
-from cimc.training.cost import Count, training_cost
 from cimc.training.step import Step, training_program
 from tests.cli.conftest import cimc as command
 from tests.cli.conftest import small_model
@@ -90,29 +88,32 @@ def test_a_clipped_gradient_is_zero_where_the_dac_saturates() -> None:
 # Cost -----------------------------------------------------------------------------------------------------------------
 
 
-def lenet_step(**settings: Any) -> Any:
-    return training_program(compile_program(LENET, "bulk-rram", settings={**READ, **settings}), backward="analog")
+def after_a_step(images: int, **settings: Any) -> cimc.Trainer:
+    """LeNet, one step on so many images."""
+    program = compile_program(LENET, "bulk-rram", settings={**READ, **settings})
+    t = cimc.Trainer(cimc.Chip(program), backward="analog", batch_size=images)
+    x = np.random.default_rng(0).random((images, 1, 28, 28), np.float32)
+    t.step(x, np.arange(images) % 10)
+    return t
 
 
 def test_cost_of_lenets_backward_pass_by_hand() -> None:
-    step = lenet_step()
-    assert [s.layer for s in step.steps if isinstance(s, VmmBackwardStep)] == ["fc", "conv2"]
-    cost = training_cost(step, Count(images=64, forward_ops=64 * 641, forward_tile_ops=64 * 707))
+    cost = after_a_step(4).cost()
     # conv2: 8 x 8 positions on two row slices; the dense layer: one on three; two phases each. conv1's input wants no gradient.
     ops, tile_ops = 2 * (64 + 1), 2 * (64 * 2 + 3)
-    assert cost["tile_ops"] == {"forward": 64 * 707, "backward": 64 * tile_ops}
-    assert cost["latency_ms"]["analog"] == pytest.approx(64 * (641 + ops) * 720e-6)
-    assert cost["energy_mj"]["analog"] == pytest.approx(64 * (707 + tile_ops) * 2.66e-6)
+    assert cost["tile_ops"] == {"forward": 4 * 707, "backward": 4 * tile_ops}
+    assert cost["latency_ms"]["analog"] == pytest.approx(4 * (641 + ops) * 720e-6)
+    assert cost["energy_mj"]["analog"] == pytest.approx(4 * (707 + tile_ops) * 2.66e-6)
     # What is left for the digital unit: the outer products.
-    assert cost["digital_macs"] == 64 * (576 * 25 * 4 + 64 * 100 * 12 + 192 * 10)
+    assert cost["digital_macs"] == 4 * (576 * 25 * 4 + 64 * 100 * 12 + 192 * 10)
 
 
 def test_a_transposed_read_may_have_its_own_time_and_energy() -> None:
     own = {"array.transposed.tile_op_ns": 1000.0, "array.transposed.tile_op_energy_nj": 5.0}
-    cost = training_cost(lenet_step(**own), Count(images=1))
-    assert cost["latency_ms"]["analog"] == pytest.approx(130 * 1000e-6)
-    assert cost["energy_mj"]["analog"] == pytest.approx(262 * 5e-6)
-    cost = training_cost(lenet_step(**{"timing.tile_op_ns": None}), Count(images=1))
+    cost = after_a_step(1, **own).cost()
+    assert cost["latency_ms"]["analog"] == pytest.approx(641 * 720e-6 + 130 * 1000e-6)
+    assert cost["energy_mj"]["analog"] == pytest.approx(707 * 2.66e-6 + 262 * 5e-6)
+    cost = after_a_step(1, **{"timing.tile_op_ns": None}).cost()
     assert cost["latency_ms"]["analog"] is None
 
 
