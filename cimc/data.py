@@ -7,10 +7,8 @@ gets one if the model wants it.
 
 from __future__ import annotations
 
-import os
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -18,7 +16,8 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cimc.errors import DataError, RunError
+from cimc.errors import DataError
+from cimc.files import replacing
 from cimc.ir.kinds import expect
 from cimc.ir.program import Preprocessing, ValueSpec
 
@@ -186,36 +185,13 @@ def save_npz(path: str | Path, values: Mapping[str, Any]) -> None:
     An empty optional is left out. The file appears whole or not at all.
 
     Raises:
+        OutputError: It must not be written there, see `cimc.files`.
         RunError: The file cannot be written.
     """
-    with _whole(Path(path)) as file, zipfile.ZipFile(file, "w") as archive:
+    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name, array in _flat(values):
             with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                 npy.write_array(member, array, allow_pickle=False)
-
-
-def write_file(path: str | Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises:
-        RunError: The file cannot be written.
-    """
-    with _whole(Path(path)) as file:
-        file.write(content)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[IO[bytes]]:
-    """A temporary file beside ``path`` that takes its name once all is written."""
-    temporary = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        with temporary.open("xb") as file:
-            yield file
-        os.replace(temporary, path)
-    except OSError as error:
-        raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _flat(values: Mapping[str, Any]) -> list[tuple[str, NDArray[Any]]]:

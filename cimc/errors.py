@@ -57,3 +57,9 @@ class RunError(CimcError):
     """The work itself failed: the disk is full, the digital unit refused a segment."""
 
     exit_code = 1
+
+
+class OutputError(RunError):
+    """A file must not be written there: it is an input, or no plain file."""
+
+    exit_code = 2

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cimc.cli.common import Json, figure, note, parse_copies, print_json, print_table
+from cimc.cli.outputs import guard
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -51,6 +52,9 @@ def compile(  # noqa: A001
         raise CimcError(
             "a program that stopped half-way cannot be saved", where="--stop-after", fix="add --emit onnx, text or json"
         )
+    if output is None and emit is None and stop_after is None:
+        output = Path(f"{model.stem}.cim")
+    guard([output], [model, calibration, target])
     passes: list[dict[str, Any]] = []
 
     def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
@@ -86,9 +90,8 @@ def compile(  # noqa: A001
         else:
             typer.echo(emitted, nl=False)
     elif stop_after is None:
-        output = output or Path(f"{model.stem}.cim")
         program = state.need_program()
-        program.save(output)
+        program.save(Path(f"{model.stem}.cim") if output is None else output)
         result |= _summary(program)
     result["output"] = None if output is None else str(output)
     if json:
@@ -117,7 +120,7 @@ def _tell(result: dict[str, Any]) -> None:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    from cimc.data import write_file
+    from cimc.files import write_file
 
     write_file(path, content.encode() if isinstance(content, str) else content)
 

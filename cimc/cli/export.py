@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from cimc.cli.common import Compiled, Json, note, parse_copies, print_json
+from cimc.cli.outputs import guard
 
 
 def export(
@@ -39,7 +40,7 @@ def export(
     json: Json = False,
 ) -> None:
     """Export a program, or a trained chip, as an image for another chip."""
-    from cimc.data import write_file
+    from cimc.files import write_file
     from cimc.image.export import export_image
     from cimc.image.flash import FORMS, check_form
     from cimc.image.flash import flash as flashed
@@ -49,7 +50,10 @@ def export(
 
     for form in flash or []:
         check_form(form)
-    program, output = load(program_file), output or program_file.with_suffix(".cimg")
+    output = output or program_file.with_suffix(".cimg")
+    forms = {form: output.with_suffix(FORMS[form]) for form in flash or []}
+    guard([output, *forms.values()], [program_file, chip, calibration, fault_map, sign])
+    program = load(program_file)
     trained = any(name.startswith("state/") for name in program.tensors)
     image = export_image(
         Chip(program, seed) if source == "readback" or trained else program,
@@ -64,7 +68,6 @@ def export(
         key=sign,
         path=output,
     )
-    forms = {form: output.with_suffix(FORMS[form]) for form in flash or []}
     for form, path in forms.items():
         write_file(path, flashed(image.data, form))
     report = describe(image)

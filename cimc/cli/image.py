@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, progress, training_rows
+from cimc.cli.outputs import guard
 
 if TYPE_CHECKING:
     from cimc.image.die import Die
@@ -148,6 +149,7 @@ def program(
     """Write an image into a simulated die, and report what came of it."""
     from cimc.data import save_npz
 
+    guard([output], [image_file, chip, fault_map, calibration])
     image = _load(image_file, require_signature)
     die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
     report = die.programming.to_dict()
@@ -185,6 +187,7 @@ def run(
     """Write an image into a simulated die and run a batch on it."""
     from cimc.data import load_arrays, save_npz
 
+    guard([output], [image_file, inputs_file, chip, fault_map, calibration, check])
     image = _load(image_file, require_signature)
     die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
     inputs = load_arrays(inputs_file, die.program.inputs, "test")

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.cli.common import Compiled, Json, Seed, announce, print_run
+from cimc.cli.outputs import guard
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
     from cimc.ir.artifact import load
     from cimc.runtime.chip import Chip
 
+    guard([output], [program_file, inputs_file, check])
     program = load(program_file)
     inputs = load_arrays(inputs_file, program.inputs, "test")
     announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from cimc.cli.common import Json, note, print_json
+from cimc.cli.outputs import guard
 from cimc.cli.training import Bar, Data, parse_options, tell
 from cimc.errors import CimcError
+from cimc.files import check_folder
 
 if TYPE_CHECKING:
     from cimc.ir.program import Program
@@ -98,7 +99,11 @@ def train(
     json: Json = False,
 ) -> None:
     """Train a model on a simulated chip."""
-    _check_paths(model, output, onnx)
+    metrics = None if checkpoint is not None or emit is not None else output.with_name(f"{output.stem}.metrics.jsonl")
+    guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target])
+    for folder in (checkpoint, tensorboard):
+        if folder is not None:
+            check_folder(folder)
     if checkpoint_steps is not None and checkpoint is None:
         raise CimcError("there is no folder for checkpoints", where="--checkpoint-steps", fix="give --checkpoint DIR")
     arrays = None if data is None else Data(data)
@@ -118,8 +123,7 @@ def train(
     from cimc.training.trainer import Trainer
 
     (x, y), validation = arrays.train(program), arrays.test(program)
-    # A checkpoint's folder has its own.
-    metrics = [] if checkpoint is not None else [Metrics(output.with_name(f"{output.stem}.metrics.jsonl"))]
+    watchers = [] if metrics is None else [Metrics(metrics)]
     chip = Chip(program, None if "state/seed" in program.tensors else seed)
     trainer = Trainer(
         chip,
@@ -147,7 +151,7 @@ def train(
     with Bar() as bar:
         history = trainer.fit(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
-            checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[*metrics, bar.callback],
+            checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[*watchers, bar.callback],
         )  # fmt: skip
     trained = trainer.program()
     trained.save(output)
@@ -166,26 +170,16 @@ def train(
     tell(result, model)
 
 
-def _check_paths(model: Path, output: Path, onnx: Path | None) -> None:
-    """Before the work: each result can be written, and none takes another's place.
-
-    Raises:
-        CimcError: It cannot.
-    """
-    for path in (output, onnx):
-        if path is None:
-            continue
-        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise CimcError("no such folder, or none that may be written to", where=str(path.parent), fix="choose another")
-        if path.is_dir():
-            raise CimcError("is a folder", where=str(path), fix="give the name of a file")
-    if onnx is not None and onnx.resolve() == output.resolve():
-        raise CimcError("the trained chip and the trained model have one name", where=str(onnx), fix="give each its own")
+def _kept_in(checkpoint: Path | None) -> list[Path]:
+    """The files that a run replaces in its folder."""
+    if checkpoint is None or not checkpoint.is_dir():
+        return []
+    return [checkpoint / "checkpoint.safetensors", checkpoint / "metrics.jsonl"]
 
 
 def _emit(program: Program, form: str, output: Path, json: bool, **options: Any) -> None:
     """The training step as the user wants to see it, checked."""
-    from cimc.data import write_file
+    from cimc.files import write_file
     from cimc.ir.printer import print_program
     from cimc.ir.verify import verify
     from cimc.training.step import training_program
@@ -230,7 +224,7 @@ def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> 
     """The user's model with the trained values; of a compiled one, or where it lacks a name, the graph as it was lowered."""
     import onnx
 
-    from cimc.data import write_file
+    from cimc.files import write_file
     from cimc.training.trained import into_model
 
     proto = None

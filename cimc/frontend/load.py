@@ -61,6 +61,23 @@ def load(model: ModelSource) -> Loaded:
         return _load(model)
 
 
+def external_files(path: Path) -> list[Path]:
+    """The files beside a model that hold its external data.
+
+    Raises:
+        ModelError: It is no ONNX model, or such a file is missing, too short, or outside the model's folder.
+    """
+    where = str(path)
+    with (
+        _readable(path) as file,
+        check.refusing(where, "not an ONNX model", _EXPORT),
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer,
+        memoryview(buffer) as view,
+    ):
+        proto, _ = _stripped(view, where)
+    return sorted(_external_files(proto, path.parent, where))
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without onnx_ir's own remarks on a bad model: the ModelError says it."""

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError, FitError
+from cimc.files import check_outputs
 from cimc.image.build import draft
 from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
@@ -82,6 +83,8 @@ def export_image(
     if not isinstance(chip, Chip | Program):
         raise CimcError(f"a {type(chip).__name__} is no chip and no program", where="export", fix="compile or load one")
     made = chip if isinstance(chip, Chip) else None
+    if path is not None:
+        check_outputs([path], [given for given in (target, fault_map, calibration) if isinstance(given, str | Path)])
     if source == "readback" and made is None:
         raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
     program = chip.trained_program() if isinstance(chip, Chip) else chip

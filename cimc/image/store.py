@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError
+from cimc.files import replacing
 
 #: Bytes looked at in one go.
 PIECE = 1 << 24
@@ -66,23 +67,14 @@ def created(path: str | Path, size: int) -> Iterator[memoryview]:
     """A new file of ``size`` zeros to fill; it takes its name, and stays, only when all went well.
 
     Raises:
+        OutputError: It must not be written there, see `cimc.files`.
         RunError: The file cannot be written.
     """
-    path = Path(path)
-    temporary = path.parent / f".{path.name}.{os.getpid()}"
-    try:
-        try:
-            with temporary.open("x+b") as file:
-                _reserve(file.fileno(), size)
-                mapping = mmap.mmap(file.fileno(), size)
-                yield memoryview(mapping)
-                mapping.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as file:
+        _reserve(file.fileno(), size)
+        mapping = mmap.mmap(file.fileno(), size)
+        yield memoryview(mapping)
+        mapping.flush()
 
 
 def _reserve(file: int, size: int) -> None:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import struct
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError
+from cimc.files import replacing
 from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
 
@@ -44,6 +43,9 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn),
     "F8_E5M2": np.dtype(ml_dtypes.float8_e5m2),
 }
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+#: Tensors stand in a file by type, the last of these first, then by name, as the safetensors library writes them.
+_ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 
 
 def save(program: Program, path: str | Path) -> None:
@@ -66,22 +68,25 @@ def save(program: Program, path: str | Path) -> None:
 
 
 def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: Path) -> None:
-    """Write a safetensors file under a temporary name, then rename it; once it has its name, it is on the disk."""
-    from safetensors.numpy import save_file
+    """Write a safetensors file, whole or not at all; once it has its name, it is on the disk.
 
-    temporary = None
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-        save_file(dict(tensors), temporary, metadata=dict(metadata))
-        os.chmod(temporary, 0o666 & ~_umask())
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    except Exception as error:  # safetensors raises its own types for a full disk
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise RunError(f"cannot write: {error}", where=str(path), fix="choose a folder that exists and has room") from error
+    Raises:
+        OutputError: It must not be written there, see `cimc.files`.
+        RunError: The file cannot be written.
+    """
+    order = sorted(tensors, key=lambda name: (-_ORDER.index(_NAMES[tensors[name].dtype]), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in order:
+        begin, end = end, end + tensors[name].nbytes
+        dtype, shape = _NAMES[tensors[name].dtype], list(tensors[name].shape)
+        header[name] = {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with replacing(path) as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for name in order:
+            file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
 
 
 def load(path: str | Path) -> Program:
@@ -153,17 +158,3 @@ def _sha256(array: NDArray[Any]) -> str:
     digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
     digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()
-
-
-def _sync(path: str | Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current

@@ -10,7 +10,6 @@ import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -18,6 +17,8 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
+
+from cimc.files import scratch
 
 #: Element types that numpy has itself. The others (bfloat16, 8-bit floats, sub-byte, strings) stay in the small file.
 _PLAIN = frozenset("biufc")
@@ -110,8 +111,8 @@ def session(
     if not external:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = {} if optimise else _lent(external, tensors, options)
-    with TemporaryDirectory() as folder:
-        with open(os.path.join(folder, _STAND_IN), "wb") as file:
+    with scratch() as folder:
+        with (folder / _STAND_IN).open("wb") as file:
             for tensor in external:
                 offset = _write(file, tensors[tensor.name]) if optimise else 0
                 del tensor.external_data[:]
@@ -119,7 +120,7 @@ def session(
                     tensor.external_data.add(key=key, value=str(entry))
             if not optimise:
                 file.truncate(max(tensors[t.name].nbytes for t in external))
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
         made = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     made.cimc_initializers = values
     return made

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, CimcError, RunError
+from cimc.files import clear_stale
 from cimc.ir.artifact import read_safetensors, write_safetensors
+from cimc.training.lock import RunLock
 
 FORMAT = "cimc-checkpoint"
 SCHEMA_VERSION = 2
@@ -44,6 +47,7 @@ class Folder:
         path: Made if it is not there.
 
     Raises:
+        CimcError: Another run has it.
         RunError: It cannot be made.
     """
 
@@ -51,14 +55,22 @@ class Folder:
         self.path = Path(path)
         self.file = self.path / _NAME
         self.metrics = self.path / "metrics.jsonl"
+        self._made = not self.path.exists()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            for rest in self.path.glob(f".{_NAME}.*"):  # of a run that was killed while it wrote
-                rest.unlink()
         except OSError as error:
             raise RunError(
                 f"cannot write: {error.strerror}", where=str(self.path), fix="choose a folder that you may write to"
             ) from error
+        self.lock = RunLock(self.path)
+        clear_stale(self.path, older_than_s=0)  # of a run that was killed while it wrote; now the folder is ours
+
+    def close(self) -> None:
+        """Let others have the folder. One that was made for this run and is still empty goes."""
+        self.lock.release()
+        if self._made:
+            with suppress(OSError):
+                self.path.rmdir()
 
     def find(self, resume: bool) -> Checkpoint | None:
         """The checkpoint to go on from; None: there is none.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
+from cimc.files import destination, write_file
 
 if TYPE_CHECKING:
     from cimc.training.trainer import Trainer
@@ -82,38 +83,43 @@ class Lines(Callback):
 
 @dataclass
 class Metrics(Callback):
-    """``metrics.jsonl``: a line an epoch. As a callback it is a file of its own, begun anew by each run."""
+    """``metrics.jsonl``: a line an epoch. As a callback it is a file of its own, begun anew by a run's first epoch."""
 
     path: Path
+    _begun: bool = False
 
     def on_start(self, trainer: Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
         """See `Callback`."""
-        self._write("", "w")
+        self._begun = False
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         """See `Callback`."""
-        self.append(row)
+        if self._begun:
+            self.append(row)
+        else:
+            write_file(self.path, _line(row).encode())
+        self._begun = True
 
     def resume(self, rows: list[Row]) -> list[Row]:
         """Keep the lines of these epochs and drop later ones; timings, which ``rows`` lack, come from the file."""
         lines = self._lines()
         known = {line["epoch"]: {name: line[name] for name in TIMING if name in line} for line in lines}
         merged = [{**row, **dict.fromkeys(TIMING), **known.get(row["epoch"], {})} for row in rows]
-        self._write("".join(_line(row) for row in merged), "w")
+        if rows or lines:
+            write_file(self.path, "".join(_line(row) for row in merged).encode())
         return merged
 
     def append(self, row: Row) -> None:
         """Add a line.
 
         Raises:
+            OutputError: It must not be written there, see `cimc.files`.
             RunError: The file cannot be written.
         """
-        self._write(_line(row), "a")
-
-    def _write(self, text: str, mode: str) -> None:
+        path = destination(self.path)
         try:
-            with self.path.open(mode) as file:
-                file.write(text)
+            with path.open("a") as file:
+                file.write(_line(row))
         except OSError as error:
             raise RunError(f"cannot write: {error}", where=str(self.path), fix="choose a folder that has room") from error
 

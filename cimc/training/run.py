@@ -63,6 +63,11 @@ class Run:
         if found is None:
             self._save()
 
+    def close(self) -> None:
+        """Let others have the folder."""
+        if self.folder is not None:
+            self.folder.close()
+
     def go(self) -> None:
         """Epoch after epoch."""
         batches, together = self.source.steps_per_epoch, self.trainer.accumulate

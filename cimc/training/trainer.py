@@ -240,6 +240,7 @@ class Trainer:
         Raises:
             DataError: Data or labels do not suit the model; nothing has changed then.
             ArtifactError: The checkpoint is that of another run, or damaged.
+            CimcError: Another run has the folder.
             RunError: Training diverged, or a checkpoint cannot be written; the last one is intact.
         """
         within("epochs", epochs, 1, 2**31, whole=True)
@@ -266,9 +267,12 @@ class Trainer:
         self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()}, basis)
         told = [*self.callbacks, *callbacks]
         run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
-        if checkpoint is not None:
-            run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
-        run.go()
+        try:
+            if checkpoint is not None:
+                run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
+            run.go()
+        finally:
+            run.close()
         return History(run.rows, list(self.notes), self.cost())
 
     def _forget(self, source: Arrays) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from safetensors.numpy import load_file
 
 from cimc.errors import ArtifactError, RunError
-from cimc.ir.artifact import load, save
+from cimc.ir.artifact import DTYPES, load, save, write_safetensors
 from cimc.ir.program import Program, ValueSpec
 from cimc.targets.description import Target
 
@@ -105,3 +105,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="cannot write"):
         save(program(), tmp_path / "taken")
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
+
+
+def test_files_have_the_bytes_that_the_safetensors_library_writes(tmp_path: Path) -> None:
+    from safetensors.numpy import save as reference
+
+    random = np.random.default_rng(3)
+    tensors = {f"{dtype.name}/é{k}": random.integers(0, 2, (2, k)).astype(dtype) for k in (0, 3) for dtype in DTYPES.values()}
+    tensors["scalar"] = np.array(2.5, np.float32)
+    for metadata in ({"cimc": '{"a": "ü\\n\\u0001\\""}'}, {}):
+        write_safetensors(tensors, metadata, tmp_path / "t.safetensors")
+        assert (tmp_path / "t.safetensors").read_bytes() == reference(tensors, metadata or None)
