@@ -60,15 +60,16 @@ def print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, indent=2, allow_nan=False))
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """A table on standard output; a row a paragraph where names and figures do not fit side by side.
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], err: bool = False) -> None:
+    """A table on standard output, or on standard error; a row a paragraph where names and figures do not fit side by side.
 
     Figures stand right and stay whole. Text is folded, never cut, so that names that differ look different.
     """
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 120)
+    stream = sys.stderr if err else sys.stdout
+    console = Console(stderr=err, highlight=False, markup=False, width=None if stream.isatty() else 120)
     texts = [[figure(cell) for cell in row] for row in rows]
     figures = [any(isinstance(row[n], int | float) for row in rows) for n in range(len(columns))]
     widths = _column_widths(columns, texts, figures, console.width)

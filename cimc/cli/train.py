@@ -9,7 +9,7 @@ import typer
 
 from cimc.cli.common import Json, note, print_json
 from cimc.cli.outputs import guard
-from cimc.cli.training import Bar, Data, parse_options, tell
+from cimc.cli.training import Bar, Data, parse_options, tell, tell_plan
 from cimc.errors import CimcError
 from cimc.files import check_folder
 
@@ -22,7 +22,10 @@ def train(
     model: Annotated[
         Path, typer.Argument(metavar="MODEL.onnx|M.cim", show_default=False, help="A model, a compiled one, or a trained one.")
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="TRAINED.cim", help="Where the trained chip goes.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="TRAINED.cim", help="Where the trained chip goes; may lack with --plan."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(metavar="D.npz", help="x and y, or x_train, y_train, x_test, y_test; may lack with --emit.")
     ] = None,
@@ -96,10 +99,14 @@ def train(
     emit: Annotated[
         Literal["onnx", "text", "json"] | None, typer.Option(help="Write the training step in this form, and do not train.")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="List what trains, and why the rest does not; do not train.")] = False,
     json: Json = False,
 ) -> None:
     """Train a model on a simulated chip."""
-    metrics = None if checkpoint is not None or emit is not None else output.with_name(f"{output.stem}.metrics.jsonl")
+    if output is None and not plan:
+        raise CimcError("there is no file for the trained chip", where="--output", fix="give -o TRAINED.cim, or --plan")
+    idle = plan or output is None or checkpoint is not None or emit is not None
+    metrics = None if idle or output is None else output.with_name(f"{output.stem}.metrics.jsonl")
     guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target])
     for folder in (checkpoint, tensorboard):
         if folder is not None:
@@ -109,6 +116,9 @@ def train(
     arrays = None if data is None else Data(data)
     program = _program(model, target, settings, arrays)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
+    if plan or output is None:
+        _plan(program, json, **patterns, frozen=freeze or ())
+        return
     if emit is not None:
         from cimc.passes.training.losses import Classes
 
@@ -148,6 +158,7 @@ def train(
         class_axis=class_axis,
         ignore_index=ignore_index,
     )
+    tell_plan(trainer.plan(), err=True)
     with Bar() as bar:
         history = trainer.fit(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
@@ -162,6 +173,7 @@ def train(
         "onnx": None if onnx is None else str(onnx),
         "target": program.target.name,
         "seed": seed,
+        "parameters": trainer.plan(),
         **history.to_dict(),
     }
     if json:
@@ -175,6 +187,19 @@ def _kept_in(checkpoint: Path | None) -> list[Path]:
     if checkpoint is None or not checkpoint.is_dir():
         return []
     return [checkpoint / "checkpoint.safetensors", checkpoint / "metrics.jsonl"]
+
+
+def _plan(program: Program, json: bool, **options: Any) -> None:
+    """The list of what trains."""
+    from cimc.training.step import plan_of, training_program
+
+    step = training_program(program, **options)
+    for text in step.provenance.notes[len(program.provenance.notes) :]:
+        note(f"note: {text}")
+    if json:
+        print_json({"parameters": plan_of(step)})
+    else:
+        tell_plan(plan_of(step))
 
 
 def _emit(program: Program, form: str, output: Path, json: bool, **options: Any) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from cimc.cli.common import figure, note
+from cimc.cli.common import figure, note, print_table
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
@@ -147,6 +147,23 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+
+def tell_plan(plan: Sequence[dict[str, Any]], err: bool = False) -> None:
+    """What trains, and why the rest does not."""
+    rows = [
+        (
+            row["name"],
+            row["where"],
+            "×".join(map(str, row["shape"])) or "–",
+            "yes" if row["trains"] else "no",
+            row["why"] + (f"; shared by {', '.join(row['shared_by'])}" if row["shared_by"] else ""),
+        )
+        for row in plan
+    ]
+    count = sum(row["trains"] for row in plan)
+    title = f"{count} of {len(plan)} initializers train"
+    print_table(title, ("initializer", "where", "shape", "trains", "why"), rows, err)
 
 
 def tell(result: dict[str, Any], model: Path) -> None:

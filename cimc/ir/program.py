@@ -8,6 +8,7 @@ everything large is an array in ``tensors``, by name:
 ``segment/NAME``      uint8: the ONNX model of the digital step NAME; its large initializers are external
                       data whose location is the initializer's name
 ``graph``             uint8: the ONNX model after ``select``, initializers external in the same way
+``recipes``           uint8: ONNX model of how folded constants follow from parameters; absent where none does
 ``blocks/LAYER``      int32 ``[blocks, 9]``, columns as in ``BLOCK_FIELDS``
 ``weight_max/LAYER``  float32 ``[1]`` or ``[groups * columns]``: the weight that spans the conductance window
 ``scale/STEP``        float32 or float64, one for each output channel: digital factor after the crossbar sum; absent: 1
@@ -231,6 +232,17 @@ class Placement(_Record):
     why: str
 
 
+class Parameter(_Record):
+    """A real initializer of the model, and what training does with it."""
+
+    name: str
+    where: Literal["crossbar", "digital"]
+    shape: tuple[int, ...]
+    trains: bool
+    why: str = Field(description="Its role where it trains, else why it does not.")
+    shared_by: tuple[str, ...] = Field((), description="Nodes that share it; empty where one alone reads it.")
+
+
 class Provenance(_Record):
     """What the program was made from."""
 
@@ -260,6 +272,7 @@ class Program(_Record):
     layers: tuple[Layer, ...] = ()
     steps: tuple[Step, ...] = ()
     parameters: tuple[str, ...] = Field((), description="Digital initializers that a training program reads anew at each run.")
+    plan: tuple[Parameter, ...] = Field((), description="Of a training program: every real initializer, and whether it trains.")
     loss: str | None = Field(None, description="Of a training program: the output that is its loss.")
     labels: str | None = Field(None, description="Of a training program: the input that the loss compares with; null: none.")
     placements: tuple[Placement, ...] = ()
@@ -333,8 +346,12 @@ def polarities(layer: Layer, target: Target) -> int:
 
 def weight_matrix(program: Program, layer: Layer) -> NDArray[Any]:
     """The layer's weights as ``[groups, rows, columns]`` in the initializer's dtype; packed groups on the block diagonal."""
+    return to_matrix(layer, program.tensors[f"initializer/{layer.weight.tensor}"])
+
+
+def to_matrix(layer: Layer, tensor: NDArray[Any]) -> NDArray[Any]:
+    """What a layer views of an array of its initializer's shape, as `weight_matrix` gives it."""
     view = layer.weight
-    tensor = program.tensors[f"initializer/{view.tensor}"]
     matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
     pack = layer.group_packing
     if pack == 1:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.ir.program import Placement, Program
+from cimc.passes.recipes import Recipes
 from cimc.targets.description import Target
 
 
@@ -39,6 +40,8 @@ class Compilation:
     notes: list[str] = field(default_factory=list)
     """What the user should know: assumptions made, inputs synthesised."""
     calibration_basis: str = ""
+    recipes: Recipes = field(default_factory=Recipes)
+    """How folded constants follow from parameters."""
 
     def need_program(self) -> Program:
         """The program; only passes after ``lower`` may ask."""

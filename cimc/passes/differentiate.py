@@ -13,23 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, ClassVar, Literal
 
 import onnx_ir as ir
 
 from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
-from cimc.ir.vmm import is_vmm
+from cimc.ir.program import Parameter
 from cimc.passes.base import Compilation, Pass
-from cimc.passes.fold import CONSTANT, lift_constants
+from cimc.passes.fold import lift_constants
 from cimc.passes.gradients.build import Backward, add_backward
 from cimc.passes.gradients.registry import gradient
 from cimc.passes.gradients.rule import Rule
-from cimc.passes.gradients.tape import FLOATS
 from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
 from cimc.passes.training.losses import Classes, add_loss
+from cimc.passes.training.plan import candidates, choose, fits, folded, in_bodies, reaching, refuse_computed, rows
+from cimc.passes.training.plan import notes as plan_notes
 from cimc.passes.training.pools import pool_first, shorten_pools
 from cimc.targets.transposed import transposed_target
 
@@ -63,8 +63,8 @@ class Differentiate(Pass):
         ste: ``pass``: gradients pass where the DAC saturates; ``clipped``: they are zero there.
         classes: How labels of a softmax cross-entropy lie.
 
-    What may train: the weights of layers, and real initializers of the model. What was a constant of the model, or has rank 0
-    (exporters write constants so), trains only where a pattern of ``trainable`` names it.
+    What may train is told by what the graph does with an initializer (`cimc.passes.parameters`). A pattern of ``trainable``
+    may name what would not. A pattern that names a layer or a node means the initializers that belong to it, its bias too.
     """
 
     loss: str = "softmax_cross_entropy"
@@ -73,6 +73,8 @@ class Differentiate(Pass):
     backward: Literal["digital", "analog"] = "digital"
     ste: Literal["pass", "clipped"] = "pass"
     classes: Classes = field(default_factory=Classes)
+    plan: list[Parameter] = field(default_factory=list, init=False)
+    """Made by `call`: every real initializer, and whether it trains."""
 
     name: ClassVar[str] = "differentiate"
 
@@ -88,9 +90,9 @@ class Differentiate(Pass):
                 raise CimcError(f"{word} is {value}", fix=f"it is one of: {', '.join(known)}")
         if self.backward == "analog":
             transposed_target(state.target)
-        names = {name for names in _names(state.model.graph).values() for name in names}
+        names = {name for one in candidates(state.model.graph) for name in one.names}
         for pattern in (*self.trainable, *self.frozen):
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not fits(list(names), [pattern]):
                 raise CimcError(
                     f"the pattern {pattern} names no initializer and no layer",
                     fix=f"some that there are: {', '.join(sorted(names)[:8]) or 'none'}",
@@ -98,20 +100,23 @@ class Differentiate(Pass):
 
     def call(self, state: Compilation) -> bool:
         graph = state.model.graph
-        names = _names(graph)
-        statistics, notes = to_training_form(state.model, lambda value: _fits(names.get(value, ()), self.frozen))
+        found = candidates(graph)
+        choose(found, self.trainable, self.frozen)
+        refuse_computed(found, state.recipes)
+        frozen = {(use.node, use.slot) for one in found if fits(one.names, self.frozen) for use in one.uses}
+        statistics, notes = to_training_form(state.model, lambda node, slot: (node, slot) in frozen)
         pool_first(graph)
         loss = add_loss(state.model, self.loss, self.classes)
-        chosen = [value for value in names if self._trains(value, names[value], statistics)]
+        chosen = [one.value for one in found if not one.excluded]
         result = add_backward(state.model, str(loss.value.name), [str(value.name) for value in chosen])
+        reached = reaching(graph, loss.value)
         shorten_pools(graph, result.nodes)
         for node in result.nodes:
             if node.domain == DOMAIN and node.op_type == "VmmBackward":
                 node.attributes["mode"] = ir.AttrString("mode", self.backward)
                 node.attributes["ste"] = ir.AttrString("ste", self.ste)
-        layers = _layers(graph)
-        for value in chosen:
-            _update(graph, value, layers.get(value, []), result)
+        layers = {one.value: one.layers for one in found}
+        trained = {str(value.name) for value in chosen if _update(graph, value, layers[value], result)}
         for name, new in statistics.items():
             _append(graph, graph.initializers[name], [new], action="assign")
         if not any(node.op_type == "Update" and node.domain == DOMAIN for node in graph):
@@ -121,7 +126,8 @@ class Differentiate(Pass):
             graph.metadata_props["cimc.labels"] = str(loss.labels.name)
         state.model.opset_imports[DOMAIN] = state.model.opset_imports.get(DOMAIN, 1)
         lift_constants(state)
-        state.notes += [*notes, loss.note]
+        self.plan = [*rows(found, trained, reached), *folded(found, state.recipes), *in_bodies(graph)]
+        state.notes += [*notes, loss.note, *plan_notes(found, self.plan)]
         return True
 
     def ensures(self, state: Compilation) -> None:
@@ -139,60 +145,37 @@ class Differentiate(Pass):
                             f"{value.name} is {value.shape}, {parameter.name} {parameter.shape}", where=f"node {node.name}"
                         )
 
-    def _trains(self, value: ir.Value, names: Sequence[str], statistics: dict[str, ir.Value]) -> bool:
-        if value.dtype not in FLOATS or value.name in statistics or _fits(names, self.frozen):
-            return False
-        if self.trainable:
-            return _fits(names, self.trainable)
-        constant = CONSTANT in value.metadata_props or value.shape is None or len(value.shape) == 0
-        return len(names) > 1 or not constant  # a layer's weight has the layer's name too
 
+def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Backward) -> bool:
+    """Updates of one initializer: one for each layer that holds it, and a digital one for what other nodes read of it.
 
-def _fits(names: Sequence[str], patterns: Sequence[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
-
-
-def _layers(graph: ir.Graph) -> dict[ir.Value, list[str]]:
-    """Layers that hold an initializer."""
-    layers: dict[ir.Value, list[str]] = {}
-    for node in graph:
-        if is_vmm(node) and node.inputs[1] is not None:
-            held = layers.setdefault(node.inputs[1], [])
-            layer = node.attributes.get_string("layer")
-            if layer not in held:
-                held.append(layer)
-    return layers
-
-
-def _names(graph: ir.Graph) -> dict[ir.Value, list[str]]:
-    """What patterns may call each initializer: its own name, then the layers that hold it."""
-    layers = _layers(graph)
-    values = (value for value in graph.initializers.values() if not value.is_graph_input())
-    return {value: [str(value.name), *layers.get(value, [])] for value in values}
-
-
-def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Backward) -> None:
-    """Updates of one initializer: one for each layer that holds it, or a digital one; none if it does not touch the loss."""
+    Returns:
+        Whether there are any: none, if the value has no influence on the loss.
+    """
     total = result.gradients[str(value.name)]
     producer = total.producer()
     if producer is None or (producer.op_type == "Expand" and producer.metadata_props.get("cimc.gradient_of") == value.name):
-        return
+        return False
     if not layers:
         _append(graph, value, [total])
-        return
-    parts = [v for v in producer.inputs if v is not None] if producer.op_type == "Sum" else [total]
-    if any(part.producer() is None or part.producer().op_type != "Outer" for part in parts):  # type: ignore[union-attr]
-        raise ModelError(
-            f"initializer {value.name} is a crossbar's weight and is read by a digital node too: training cannot keep both equal",
-            where=f"layer {layers[0]}",
-            fix="untie the two (give each its own initializer), or freeze it",
-        )
-    if producer.op_type == "Sum":
+        return True
+    is_sum = producer.op_type == "Sum" and producer.metadata_props.get("cimc.gradient_of") == value.name
+    parts = [v for v in producer.inputs if v is not None] if is_sum else [total]
+    if is_sum:
         graph.remove(producer, safe=True)
     for layer in layers:
-        own = [p for p in parts if p.producer().attributes.get_string("layer") == layer]  # type: ignore[union-attr]
+        own = [part for part in parts if _outer_layer(part) == layer]
         if own:
             _append(graph, value, own, layer=layer)
+    if digital := [part for part in parts if _outer_layer(part) is None]:
+        _append(graph, value, digital)
+    return True
+
+
+def _outer_layer(gradient: ir.Value) -> str | None:
+    """The layer whose outer product a gradient is."""
+    node = gradient.producer()
+    return node.attributes.get_string("layer") if node is not None and node.op_type == "Outer" and node.domain == DOMAIN else None
 
 
 def _append(graph: ir.Graph, parameter: ir.Value, gradients: Sequence[ir.Value], **attributes: str) -> None:

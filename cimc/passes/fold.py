@@ -5,7 +5,8 @@ Example::
     before  s: y = Shape (k)      w = ConstantOfShape <value = [0.5]> (s)      z = MatMul (x, w)
     after   z = MatMul (x, w)     with the initializer w
 
-What the user may train stays itself: no initializers are merged, and a weight that a product takes transposed or
+What the user may train stays itself: no initializers are merged, what is computed from them leaves its recipe
+(`cimc.passes.recipes`), and a weight that a product takes transposed or
 reshaped keeps its name, as `select` tells the rearrangement by the weight's view.
 """
 
@@ -84,6 +85,8 @@ def fold_constants(state: Compilation) -> bool:
             continue
         why = "a constant" if node.op_type == "Constant" else "computed once from constants"
         record(state, node, "folded", why)
+        if node.op_type != "Constant":
+            state.recipes.record(node, CONSTANT, state.model)
         _become_initializers(graph, node, arrays)
         changed = True
     return changed

@@ -36,6 +36,8 @@ class Lower(Pass):
         lowering.run()
         graph = state.model.graph
         parameters = updated_parameters(graph)
+        recipes = state.recipes.behind(graph.initializers)
+        lowering.tensors |= recipes.tensors()
         state.program = Program(
             target=state.target,
             inputs=tuple(value_spec(value) for value in graph.inputs if value.name not in parameters),

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, RunError
-from cimc.ir.program import InputCoding, Program
+from cimc.ir.program import InputCoding, Program, to_matrix
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
@@ -17,7 +17,7 @@ from cimc.training.gradients import clip_gradients, finite
 from cimc.training.optimizers import Optimizer
 from cimc.training.rules.registry import Rule
 from cimc.training.step import Step, StepResult
-from cimc.training.trained import trained_initializers, with_initializers
+from cimc.training.trained import tied_initializers, trained_initializers, with_initializers
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -49,12 +49,19 @@ class Learner:
             rule.begin(state)
             step.weights[name] = state.weights
             self._writers[name] = rule.writer(state, chip.conductances(name), device_seed(chip.seed, name))
+        self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
+        self._follow()
         self._changed()
 
     def gradients(self, result: StepResult) -> dict[str, NDArray[Any]]:
         """By the optimizer's names."""
-        layers = {f"layer/{name}": gradient for name, gradient in result.layers.items()}
-        return layers | {f"digital/{name}": gradient for name, gradient in result.digital.items()}
+        layers, digital = dict(result.layers), dict(result.digital)
+        if self._tied:
+            whole = result.gradients
+            for name, held in self._tied.items():
+                layers |= {layer.name: np.ascontiguousarray(to_matrix(layer, whole[name])) for layer in held}
+                digital.pop(name, None)
+        return {f"layer/{name}": g for name, g in layers.items()} | {f"digital/{name}": g for name, g in digital.items()}
 
     def update(self, gradients: Mapping[str, NDArray[Any]], lr: float) -> Writes:
         """Make one step.
@@ -66,7 +73,7 @@ class Learner:
             gradients, _ = clip_gradients(gradients, self.clip_norm)
         _finite("the gradient", gradients)
         held = {f"layer/{name}": state.weights for name, state in self.states.items()}
-        held |= {f"digital/{name}": value for name, value in self.step.parameters.items()}
+        held |= {f"digital/{name}": value for name, value in self.step.parameters.items() if name not in self._tied}
         changes = self.optimizer.step(gradients, held, lr)
         _finite("the step", changes)
         done = Writes()
@@ -82,6 +89,7 @@ class Learner:
             else:
                 value = self.step.parameters[own]
                 self.step.parameters[own] = (value.astype(np.float32, copy=False) + change).astype(value.dtype, copy=False)
+        self._follow()
         self._changed()
         return done
 
@@ -100,6 +108,12 @@ class Learner:
         new = with_initializers(program, self.values(), tuple(self.chip.crossbars[layer.name].layer for layer in program.layers))
         spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
         return new.model_copy(update={"tensors": {**new.tensors, **spans}})
+
+    def _follow(self) -> None:
+        """What digital nodes read of a crossbar's initializer is the digital copy W."""
+        if read := [name for name in self._tied if name in self.step.parameters]:
+            values = trained_initializers(self.chip.program, self.states)
+            self.step.parameters.update({name: values[name] for name in read})
 
     def _changed(self) -> None:
         self.chip.refresh = lambda: self.chip.adopt(self.program())
@@ -142,6 +156,7 @@ class Learner:
         start = "optimizer/"
         self.optimizer.restore({key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)})
         self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})
+        self._follow()
         self._changed()
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
+from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
 from cimc.passes.training.losses import Classes
 from cimc.runtime.draws import TRAINING
@@ -55,18 +56,35 @@ def training_program(
     from cimc.passes.base import Compilation
     from cimc.passes.differentiate import Differentiate
     from cimc.passes.lower import Lower
+    from cimc.passes.parameters import uses
+    from cimc.passes.recipes import Recipes, inlined
     from cimc.passes.schedule import Schedule
+    from cimc.passes.selection.operand import FLOATS
     from cimc.passes.training.upgrade import upgraded
 
     register_schemas()
     placements = {row.name: row for row in program.placements}
-    state = Compilation(upgraded(program), program.target, placements=placements)
-    for step in (Differentiate(loss, trainable, frozen, backward, ste, classes or Classes()), Lower()):
+    recipes = Recipes.of(program)
+    held = {layer.weight.tensor for layer in program.layers}
+    graph = join(program.tensors["graph"].tobytes(), program.initializers()).graph
+    computed = [
+        v.name
+        for v in graph.initializers.values()
+        if v.name in recipes.made - held and v.dtype in FLOATS and any(use.trains for use in uses(v))
+    ]
+    state = Compilation(upgraded(program, inlined(program, computed)), program.target, placements=placements, recipes=recipes)
+    differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes())
+    for step in (differentiate, Lower()):
         step.requires(state)
         step.call(state)
-    state.program = _placed(state.need_program(), program, state.notes)
+    state.program = _placed(state.need_program(), program, state.notes).model_copy(update={"plan": tuple(differentiate.plan)})
     Schedule().call(state)
     return state.need_program()
+
+
+def plan_of(step: Program) -> list[dict[str, Any]]:
+    """The list of what a training program trains, rows as in `Trainer.plan`."""
+    return [row.model_dump(mode="json") for row in step.plan]
 
 
 def _placed(step: Program, program: Program, notes: Sequence[str]) -> Program:
@@ -107,7 +125,7 @@ class StepResult:
     def gradients(self) -> dict[str, Array]:
         """Every gradient by initializer name, in the initializer's own shape."""
         tensors = self.program.tensors
-        found = dict(self.digital)
+        found = {name: np.array(gradient) for name, gradient in self.digital.items()}
         for layer in self.program.layers:
             if layer.name in self.layers:
                 name = layer.weight.tensor

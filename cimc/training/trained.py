@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.errors import CimcError
 from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, Program
 from cimc.training.accumulator import LayerState
@@ -30,14 +31,17 @@ def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], lay
     from cimc.ir.dialect import register_schemas
     from cimc.passes.base import Compilation
     from cimc.passes.lower import Lower
+    from cimc.passes.recipes import Recipes
     from cimc.passes.schedule import Schedule
 
     register_schemas()
     model = join(program.tensors["graph"].tobytes(), program.initializers())
-    for name, array in changed.items():
-        value = model.graph.initializers[name]
-        value.const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
-    state = Compilation(model, program.target, placements={row.name: row for row in program.placements})
+    recipes = Recipes.of(program)
+    for name, array in {**changed, **recipes.follow(changed)}.items():
+        if name in model.graph.initializers:
+            model.graph.initializers[name].const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
+    placements = {row.name: row for row in program.placements}
+    state = Compilation(model, program.target, placements=placements, recipes=recipes)
     Lower().call(state)
     Schedule().call(state)
     lowered = state.need_program()
@@ -80,3 +84,39 @@ def trained_initializers(program: Program, states: Mapping[str, LayerState]) -> 
         filled = to_initializer(layer, states[layer.name].weights, old.shape)
         into[layer.weight.index] = filled[layer.weight.index].astype(old.dtype)
     return changed
+
+
+def tied_initializers(program: Program, trained: Sequence[str], digital: Sequence[str]) -> dict[str, list[Layer]]:
+    """Initializers that live in several places, with the layers that hold them: their gradients add up.
+
+    Args:
+        program: For inference.
+        trained: Layers that train.
+        digital: Initializers that digital nodes read anew at each step.
+
+    Raises:
+        CimcError: A layer that does not train holds weights of one that does.
+    """
+    held: dict[str, list[Layer]] = {}
+    for layer in program.layers:
+        held.setdefault(layer.weight.tensor, []).append(layer)
+    tied = {}
+    for name, layers in held.items():
+        own = [layer for layer in layers if layer.name in trained]
+        if not own or (len(layers) == 1 and name not in digital):
+            continue
+        shape = program.tensors[f"initializer/{name}"].shape
+        share = {
+            layer.name: to_initializer(layer, np.ones((layer.groups, layer.rows, layer.columns), np.uint8), shape)
+            for layer in layers
+        }
+        for layer in layers:
+            if layer not in own and any((share[layer.name] & share[other.name]).any() for other in own):
+                raise CimcError(
+                    f"{name} is its weight and that of layer {own[0].name}, which trains, but it has no influence on the loss",
+                    where=f"layer {layer.name}",
+                    fix=f"freeze {name}, or give each its own (--tie none)",
+                )
+        if name in digital or (np.sum([share[layer.name] for layer in own], axis=0, dtype=np.int64) > 1).any():
+            tied[name] = own
+    return tied

@@ -32,7 +32,7 @@ from cimc.training.registry import within
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
-from cimc.training.step import Step, training_program
+from cimc.training.step import Step, plan_of, training_program
 from cimc.training.training import Training, size_of
 
 Update = Literal["threshold", "residual", "naive"]
@@ -303,6 +303,15 @@ class Trainer:
     def program(self) -> Program:
         """The trained program, with the chip's state in it."""
         return self.chip.trained_program()
+
+    def plan(self) -> list[dict[str, Any]]:
+        """What trains: a row for each real initializer of the model.
+
+        Returns:
+            Rows of ``name``, ``where`` (``crossbar`` or ``digital``), ``shape``, ``trains``, ``why`` (its role, or why it
+            does not train) and ``shared_by`` (names of nodes, where several share it).
+        """
+        return plan_of(self._training.step.program)
 
     def weights(self) -> dict[str, NDArray[Any]]:
         """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics."""

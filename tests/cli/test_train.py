@@ -207,3 +207,17 @@ def test_several_inputs_have_a_test_part_too(stripes: Path, tmp_path: Path) -> N
     done = cimc("train", tmp_path / "two.onnx", "--data", tmp_path / "data.npz", *options)
     assert done.code == 2
     assert "validation data" in done.err
+
+
+def test_what_trains_is_listed_and_nothing_trained(stripes: Path) -> None:
+    done = cimc("train", stripes / "small.onnx", "--plan", "--freeze", "w1", "--json")
+    assert done.code == 0, done.err
+    rows = {row["name"]: row for row in done.json["parameters"]}
+    weights = {i.name for i in onnx.load(stripes / "small.onnx").graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
+    assert set(rows) == weights
+    assert (rows["w1"]["trains"], rows["w1"]["why"]) == (False, "frozen")
+    assert all(set(row) == {"name", "where", "shape", "trains", "why", "shared_by"} for row in rows.values())
+    assert cimc("train", stripes / "small.onnx").code == 2
+    table = cimc("train", stripes / "small.onnx", "--plan")
+    assert table.code == 0
+    assert all(name in table.out for name in weights)

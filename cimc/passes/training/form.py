@@ -14,8 +14,8 @@ from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Dense
 from cimc.ir.vmm import geometry_of, is_vmm
 
-#: Whether an initializer is to stay as it is.
-Frozen = Callable[[ir.Value], bool]
+#: Whether what a node reads there is to stay as it is.
+Frozen = Callable[[ir.Node, int], bool]
 
 
 def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Value], list[str]]:
@@ -42,7 +42,7 @@ def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Valu
             normalisations, kept = normalisations + switched, kept + (not switched)
         elif node.op_type == "Dropout":
             dropouts += _activate(node, model)
-        elif is_vmm(node) and len(node.inputs) > 2 and (bias := node.inputs[2]) is not None and not frozen(bias):
+        elif is_vmm(node) and len(node.inputs) > 2 and (bias := node.inputs[2]) is not None and not frozen(node, 2):
             _split_bias(node, bias)
     notes = []
     if normalisations:
@@ -60,12 +60,14 @@ def _count(number: int, word: str) -> str:
 
 
 def _normalise_by_batch(node: ir.Node, frozen: Frozen, statistics: dict[str, ir.Value]) -> bool:
-    parameters = [value for value in node.inputs[1:5] if value is not None]
-    if any(value.const_value is None or value.is_graph_input() or frozen(value) for value in parameters):
+    running = [value for value in node.inputs[3:5] if value is not None]
+    if any(value.const_value is None or value.is_graph_input() for value in running):
+        return False
+    if any(frozen(node, slot) for slot in range(1, 5)) or any(value.is_graph_input() for value in node.inputs[1:3] if value):
         return False
     node.attributes["training_mode"] = ir.AttrInt64("training_mode", 1)
     node.resize_outputs(3)
-    for old, new in zip(parameters[2:], node.outputs[1:], strict=True):
+    for old, new in zip(running, node.outputs[1:], strict=True):
         name = str(old.name)
         if name in statistics:
             what = f"two BatchNormalizations share the running statistics {name}"

@@ -16,6 +16,7 @@ from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
 from cimc.passes.gradients.expand import spell_out_defaults
 from cimc.passes.gradients.survey import OPSET
+from cimc.passes.recipes import RECIPE
 from cimc.passes.samples import synthetic
 
 #: The first IR version that the opset needs.
@@ -27,17 +28,22 @@ _IMAGES = 2
 _RANDOM = ("Dropout", "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
-def upgraded(program: Program) -> ir.Model:
+def upgraded(program: Program, small: onnx.ModelProto | None = None) -> ir.Model:
     """The program's graph, ``Vmm`` nodes as they are, at opset `survey.OPSET`.
 
     Operators of other domains have no version there and stay. ONNX's converter only sees the small form of the model: large
     initializers stand in as inputs meanwhile.
 
+    Args:
+        program: Compiled for inference.
+        small: Another form of its graph, large initializers external; None: the graph as it is.
+
     Raises:
         ModelError: ONNX cannot convert it, or what comes out has other inputs or outputs, is refused by ONNX Runtime, or
             computes something else.
     """
-    small = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
+    if small is None:
+        small = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
     before = join(small.SerializeToString(), program.initializers())
     opset = before.opset_imports.get("", OPSET)
     if opset == OPSET:
@@ -124,6 +130,10 @@ def _annotate(before: ir.Model, after: ir.Model) -> None:
         if old is not None:
             value.type, value.shape = value.type or old.type, value.shape or old.shape
             value.metadata_props.update(old.metadata_props)
+    marked = {n.outputs[0].name: n for n in before.graph if RECIPE in n.metadata_props}
+    for node in after.graph:
+        if node.outputs[0].name in marked:
+            node.metadata_props[RECIPE] = marked[node.outputs[0].name].op_type
 
 
 def _same_interface(before: ir.Model, after: ir.Model) -> None:

@@ -1,0 +1,194 @@
+"""How folded constants follow from the model's parameters, so that training can go through what `fold` has computed.
+
+Example: `fold` replaces ``b2`` by its value, and the recipe keeps the node::
+
+    before  b2 = Mul (b1, half)      y = Add (x, b2)
+    after   y = Add (x, b2)          recipe: b2 = Mul (b1, half)
+
+A program holds its recipes as the tensor ``recipes``, an ONNX model. Their sources, parameters that nothing else may read, are
+``initializer/NAME`` as all others are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.ir.onnx_io import join, session, split
+from cimc.ir.program import Program
+from cimc.passes.selection.nodes import fresh
+from cimc.passes.selection.operand import FLOATS, VIEW_OPS
+
+#: Metadata of a node that a recipe brought into a training graph.
+RECIPE = "cimc.recipe"
+TENSOR = "recipes"
+_MOVES = VIEW_OPS | {"Cast", "CastLike", "Slice", "Split", "Gather", "Concat", "Expand", "Tile"}
+#: Results of the first stand for a weight that was quantised, which trains as it is; of the others no value goes in.
+_NO_EXPRESSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Shape", "Size")
+
+
+class Recipes:
+    """Folded nodes in their order, and the constants that they read.
+
+    Attributes:
+        nodes: Serialised; at the opset of the model.
+        sources: Tensors that they read and none of them makes, by name.
+        opset: Of the nodes, that of the model.
+    """
+
+    def __init__(self) -> None:
+        self.nodes: list[onnx.NodeProto] = []
+        self.sources: dict[str, ir.TensorProtocol] = {}
+        self.opset, self.ir_version = 0, 4
+
+    @property
+    def made(self) -> set[str]:
+        """Names of the values that nodes make."""
+        return {name for node in self.nodes for name in node.output}
+
+    def record(self, node: ir.Node, constant: str, model: ir.Model) -> None:
+        """Keep a node that `fold` is about to replace, if a real parameter goes into its result.
+
+        Args:
+            node: All its inputs are initializers.
+            constant: Metadata of initializers that are no parameters.
+            model: Whose node it is.
+        """
+        made, values = self.made, [value for value in node.inputs if value is not None]
+        if node.op_type in _NO_EXPRESSIONS or any(value.const_value is None for value in values):
+            return
+        real = [value for value in values if value.const_value is not None and value.const_value.dtype in FLOATS]
+        if not any(value.name in made for value in values) and all(constant in value.metadata_props for value in real):
+            return
+        self.opset, self.ir_version = model.opset_imports.get("", 1), max(model.ir_version, 4)
+        self.nodes.append(ir.to_proto(node))
+        for value in values:
+            if value.name not in made and value.const_value is not None:
+                self.sources[str(value.name)] = value.const_value
+
+    def behind(self, names: Iterable[str]) -> Recipes:
+        """The part that makes these values."""
+        wanted, kept = set(names), []
+        for node in reversed(self.nodes):
+            if wanted & set(node.output):
+                kept.append(node)
+                wanted.update(node.input)
+        part = Recipes()
+        part.opset, part.ir_version = self.opset, self.ir_version
+        part.nodes = kept[::-1]
+        part.sources = {name: tensor for name, tensor in self.sources.items() if name in wanted}
+        return part
+
+    @property
+    def moves_only(self) -> bool:
+        """Whether each entry of a result is one of a source, cast at most."""
+        return all(node.op_type in _MOVES for node in self.nodes)
+
+    def words(self) -> str:
+        """Sources and operators, for people."""
+        names = [name for name, tensor in self.sources.items() if tensor.dtype in FLOATS and len(tensor.shape)]
+        return f"{', '.join(names) or 'constants'} by {', '.join(dict.fromkeys(node.op_type for node in self.nodes))}"
+
+    def readers(self, name: str) -> set[str]:
+        """Values that depend on a source."""
+        reached = {name}
+        for node in self.nodes:
+            if reached & set(node.input):
+                reached.update(node.output)
+        return reached - {name}
+
+    def disjoint(self, source: str, names: Iterable[str], whole: bool) -> bool:
+        """Whether copies of a source share none of its entries.
+
+        Args:
+            source: Its name.
+            names: Values that recipes make.
+            whole: The source itself is one of the copies.
+        """
+        names, tensor = set(names), self.sources[source]
+        if whole or tensor.size > 1 << 24 or tensor.dtype not in (ir.DataType.FLOAT, ir.DataType.DOUBLE):
+            return False
+        part = self.behind(names)
+        if not part.moves_only:
+            return False
+        zeros = {name: np.zeros(t.shape.numpy(), t.dtype.numpy()) for name, t in part.sources.items() if t.dtype in FLOATS}
+        index = np.arange(1, tensor.size + 1, dtype=tensor.dtype.numpy()).reshape(tensor.shape.numpy())
+        copies = part.follow({**zeros, source: index})
+        entries = np.concatenate([np.unique(copies[name]) for name in names])
+        entries = entries[entries > 0]
+        return len(np.unique(entries)) == len(entries)
+
+    # In a program ------------------------------------------------------------------------------------------------
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """What a program keeps of them; nothing where there are none."""
+        if not self.nodes:
+            return {}
+        small, arrays = split(self._model())
+        return {TENSOR: np.frombuffer(small, np.uint8)} | {f"initializer/{name}": array for name, array in arrays.items()}
+
+    @classmethod
+    def of(cls, program: Program) -> Recipes:
+        """Those of a program."""
+        found = cls()
+        if TENSOR in program.tensors:
+            model = join(program.tensors[TENSOR].tobytes(), program.initializers())
+            found.opset, found.ir_version = model.opset_imports.get("", 1), model.ir_version
+            found.nodes = [ir.to_proto(node) for node in model.graph]
+            found.sources = {n: v.const_value for n, v in model.graph.initializers.items() if v.const_value is not None}
+        return found
+
+    def _model(self) -> ir.Model:
+        graph = onnx.GraphProto(name="recipes", node=self.nodes)
+        graph.output.extend(onnx.ValueInfoProto(name=name) for name in sorted(self.made) if name)
+        for name, tensor in self.sources.items():
+            graph.initializer.add(name=name, dims=tensor.shape.numpy(), data_type=int(tensor.dtype)).external_data.add(
+                key="location", value=name
+            )
+            graph.initializer[-1].data_location = onnx.TensorProto.EXTERNAL
+        opset = onnx.OperatorSetIdProto(domain="", version=self.opset)
+        model: ir.Model = ir.from_proto(onnx.ModelProto(ir_version=self.ir_version, graph=graph, opset_import=[opset]))
+        for name, tensor in self.sources.items():
+            model.graph.initializers[name].const_value = tensor
+        return model
+
+    # Their values ------------------------------------------------------------------------------------------------
+
+    def follow(self, changed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Take in new values of sources; what the values that depend on them are now, by ONNX Runtime."""
+        new = [name for name in changed if name in self.sources]
+        for name in new:
+            self.sources[name] = ir.Tensor(np.ascontiguousarray(changed[name]), name=name)
+        wanted = sorted(set().union(*(self.readers(name) for name in new)) - set(changed) - {""})
+        if not wanted:
+            return {}
+        small, arrays = split(self.behind(wanted)._model())
+        return dict(zip(wanted, session(small, arrays, outputs=wanted, threads=1).run(None, {}), strict=True))
+
+
+def inlined(program: Program, names: Iterable[str]) -> onnx.ModelProto:
+    """A program's graph that computes these initializers by their recipes; large tensors stay external under their own names."""
+    small = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
+    part = Recipes.of(program).behind(names)
+    if not part.nodes:
+        return small
+    brought = onnx.ModelProto.FromString(part.tensors()[TENSOR].tobytes())
+    taken = {node.name for node in small.graph.node}
+    for node in brought.graph.node:
+        node.name = fresh(node.name, taken)
+        node.metadata_props.append(onnx.StringStringEntryProto(key=RECIPE, value=node.op_type))
+    nodes, made = [*brought.graph.node, *small.graph.node], part.made
+    tensors = [tensor for tensor in small.graph.initializer if tensor.name not in made]
+    there = {tensor.name for tensor in tensors}
+    tensors += [tensor for tensor in brought.graph.initializer if tensor.name not in there]
+    model = onnx.ModelProto()
+    model.CopyFrom(small)
+    del model.graph.node[:], model.graph.initializer[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(tensors)
+    return model

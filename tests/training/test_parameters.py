@@ -1,0 +1,260 @@
+"""Which parameters train, and that a trained program's ONNX model computes what the trained chip does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+import cimc
+from cimc.errors import CimcError, ModelError
+
+Array = NDArray[Any]
+X = np.random.default_rng(0).random((16, 6)).astype(np.float32)
+Y = np.arange(16) % 4
+HALF = np.float32(0.5)
+
+
+def real(*shape: int, seed: int = 0, scale: float = 0.4) -> Array:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+WEIGHTS = {"w1": real(6, 8, seed=1), "w2": real(8, 4, seed=2), "b2": real(4, seed=3)}
+
+
+def network(
+    body: str, opset: int = 18, inputs: str = "float[N, 6] x", outputs: str = "float[N, 4] y", **arrays: Any
+) -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": {opset}]> g ({inputs}) => ({outputs}) {{ {body} }}')
+    for name, array in arrays.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), name))
+    return proto
+
+
+def trainer(model: onnx.ModelProto, target: str = "ideal", **options: Any) -> cimc.Trainer:
+    chip = cimc.Chip(cimc.compile(model, target=target), 0)
+    return cimc.Trainer(chip, **{"batch_size": 16, "init": "weights", "lr": 0.02, **options})
+
+
+def outputs(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[Array]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: list[Array] = session.run(None, inputs)
+    return found
+
+
+def same_as_file(t: cimc.Trainer, inputs: dict[str, Array]) -> None:
+    """The trained program as ONNX in ONNX Runtime gives what the trained chip gives."""
+    for mine, theirs in zip(t.chip.run(inputs).values(), outputs(t.program().to_onnx(), inputs), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-5, atol=1e-5 * float(np.abs(theirs).max()))
+
+
+def numeric(model: onnx.ModelProto, name: str, inputs: dict[str, Array], labels: Array) -> Array:
+    """Gradient of the mean softmax cross-entropy by one initializer, by central differences of the model in float64."""
+    import onnx.reference
+
+    (tensor,) = (t for t in model.graph.initializer if t.name == name)
+    start = onnx.numpy_helper.to_array(tensor).copy()
+
+    def loss(value: Array) -> float:
+        moved = onnx.ModelProto()
+        moved.CopyFrom(model)
+        (place,) = (t for t in moved.graph.initializer if t.name == name)
+        place.CopyFrom(onnx.numpy_helper.from_array(value, name))
+        z = np.asarray(onnx.reference.ReferenceEvaluator(moved).run(None, inputs)[0]).astype(np.float64)
+        z = z - z.max(axis=1, keepdims=True)
+        return float(-(z - np.log(np.exp(z).sum(axis=1, keepdims=True)))[np.arange(len(labels)), labels].mean())
+
+    gradient, step = np.zeros(start.shape), 1e-2
+    for index in np.ndindex(start.shape):
+        up, down = start.copy(), start.copy()
+        up[index] += step
+        down[index] -= step
+        gradient[index] = (loss(up) - loss(down)) / (float(up[index]) - float(down[index]))
+    return gradient
+
+
+TAIL = "h = MatMul (x, w1)  k = Add (h, b)  r = Sigmoid (k)  y = Gemm (r, w2, b2)"
+#: How a bias may come to its Add, with the parameters that train then.
+EXPRESSIONS: dict[str, tuple[str, dict[str, Array]]] = {
+    "itself": ("", {"b": real(8, seed=4)}),
+    "identity": ("b = Identity (p)", {"p": real(8, seed=4)}),
+    "unsqueezed": ("b = Unsqueeze (p, ax)", {"p": real(8, seed=4)}),
+    "cast": ("b = Cast <to = 1> (p)", {"p": real(8, seed=4).astype(np.float64)}),
+    "joined": ("b = Concat <axis = 0> (p, q)", {"p": real(3, seed=4), "q": real(5, seed=5)}),
+    "halved": ("b = Mul (p, half)", {"p": real(8, seed=4)}),
+    "softplus": ("b = Softplus (p)", {"p": real(8, seed=4)}),
+    "centred": ("m = ReduceMean <keepdims = 1> (p, ax)  b = Sub (p, m)", {"p": real(8, seed=4)}),
+    "normalised": (
+        "s = ReduceL2 <keepdims = 1> (v, ax)  n = Div (v, s)  b = Mul (n, g)",
+        {"v": real(8, seed=4), "g": real(8, seed=6)},
+    ),
+    "sliced": ("b = Slice (p, ax, eight)", {"p": real(11, seed=4)}),
+}
+
+
+@pytest.mark.parametrize("how", EXPRESSIONS)
+def test_a_bias_trains_through_what_it_is_computed_by(how: str) -> None:
+    body, arrays = EXPRESSIONS[how]
+    used = {n: a for n, a in {"ax": np.array([0]), "half": HALF, "eight": np.array([8])}.items() if n in body}
+    model = network(f"{body}  {TAIL}", **WEIGHTS, **arrays, **used)
+    t = trainer(model)
+    gradients = t.gradients(X, Y)
+    assert set(gradients) == {*WEIGHTS, *arrays}
+    for name in arrays:
+        np.testing.assert_allclose(gradients[name], numeric(model, name, {"x": X}, Y), rtol=0, atol=2e-4)
+    t.fit(X, Y, epochs=5)
+    assert all(not np.array_equal(t.weights()[name], array) for name, array in arrays.items())
+    same_as_file(t, {"x": X})
+    assert {row["name"] for row in t.plan() if row["trains"]} == {*WEIGHTS, *arrays}
+
+
+def test_a_parameter_that_is_used_as_it_is_and_through_an_expression_gets_both_gradients() -> None:
+    model = network(
+        "h = Gemm (x, w1, b1)  r = Sigmoid (h)  b3 = Mul (b1, half)  k = Gemm (r, w3, b3)  s = Sigmoid (k)  y = Gemm (s, w2, b2)",
+        **WEIGHTS, b1=real(8, seed=4), half=HALF, w3=real(8, 8, seed=5),
+    )  # fmt: skip
+    t = trainer(model)
+    np.testing.assert_allclose(t.gradients(X, Y)["b1"], numeric(model, "b1", {"x": X}, Y), rtol=0, atol=2e-4)
+    t.fit(X, Y, epochs=5)
+    same_as_file(t, {"x": X})
+
+
+@pytest.mark.parametrize("target", ["ideal", "bulk-rram-256"])
+def test_a_weight_that_a_digital_expression_reads_too_gets_both_gradients(target: str) -> None:
+    model = network(
+        "h = MatMul (x, w1)  b = ReduceMean <keepdims = 0> (w1, ax)  k = Add (h, b)  r = Sigmoid (k)  y = Gemm (r, w2, b2)",
+        **WEIGHTS, ax=np.array([0]),
+    )  # fmt: skip
+    t = trainer(model, target)
+    if target == "ideal":
+        np.testing.assert_allclose(t.gradients(X, Y)["w1"], numeric(model, "w1", {"x": X}, Y), rtol=0, atol=2e-4)
+    t.fit(X, Y, epochs=3)
+    if target == "ideal":
+        same_as_file(t, {"x": X})
+    offset, weights = t.program().tensors["offset/MatMul_0"], t.weights()["w1"]  # the bias is merged into the digital offset
+    np.testing.assert_allclose(offset, weights.mean(axis=0), rtol=0, atol=1e-6)
+
+
+def test_training_goes_on_from_a_saved_program_through_expressions(tmp_path: Any) -> None:
+    body, arrays = EXPRESSIONS["normalised"]
+    model = network(f"{body}  {TAIL}", **WEIGHTS, **arrays, ax=np.array([0]))
+    t = trainer(model)
+    t.fit(X, Y, epochs=3)
+    t.program().save(tmp_path / "t.cim")
+    again = cimc.Trainer(cimc.Chip(cimc.load(tmp_path / "t.cim")), batch_size=16)
+    first, second = t.gradients(X, Y), again.gradients(X, Y)
+    assert set(first) == set(second)
+    for name, gradient in first.items():
+        np.testing.assert_allclose(second[name], gradient, rtol=1e-4, atol=1e-6)
+    again.fit(X, Y, epochs=2)
+    same_as_file(again, {"x": X})
+
+
+@pytest.mark.parametrize("through", ["", "Transpose <perm = [1, 0]>"])
+def test_a_table_that_is_an_output_weight_too_trains_with_both_gradients(through: str) -> None:
+    rows, shape = ("e", (9, 8)) if through else ("et", (8, 9))
+    used = f"et = {through} (e)" if through else "e = Transpose <perm = [1, 0]> (et)"
+    text = f"{used}  a = Gather (e, t)  h = Tanh (a)  s = MatMul (h, et)  y = ReduceMean <keepdims = 0> (s, ax)"
+    array = real(*shape, seed=1)
+    model = network(text, inputs="int64[N, 5] t", outputs="float[N, 9] y", **{rows: array}, ax=np.array([1]))
+    tokens, labels = np.random.default_rng(1).integers(0, 9, (16, 5)), np.arange(16) % 9
+    t = trainer(model)
+    np.testing.assert_allclose(t.gradients(tokens, labels)[rows], numeric(model, rows, {"t": tokens}, labels), rtol=0, atol=2e-4)
+    (row,) = t.plan()
+    assert (row["where"], row["trains"], len(row["shared_by"])) == ("crossbar", True, 2)
+    t.fit(tokens, labels, epochs=5)
+    same_as_file(t, {"t": tokens})
+
+
+def test_two_layers_with_other_views_of_one_weight_stay_equal() -> None:
+    """An autoencoder whose decoder is the transposed encoder."""
+    model = network("h = MatMul (x, w)  r = Sigmoid (h)  v = Transpose <perm = [1, 0]> (w)  y = MatMul (r, v)",
+                    outputs="float[N, 6] y", w=real(6, 8, seed=1))  # fmt: skip
+    t = trainer(model)
+    labels = np.arange(16) % 6
+    np.testing.assert_allclose(t.gradients(X, labels)["w"], numeric(model, "w", {"x": X}, labels), rtol=0, atol=2e-4)
+    t.fit(X, labels, epochs=5)
+    same_as_file(t, {"x": X})
+
+
+def test_freezing_a_layer_freezes_its_bias_and_freezing_an_initializer_that_alone() -> None:
+    text = "h = Gemm (x, w1, b1)  r = Relu (h)  [fc2] y = Gemm (r, w2, b2)"
+    model = network(text, **WEIGHTS, b1=real(8))
+    for options, trained in (
+        ({"freeze": "fc2"}, {"w1", "b1"}),
+        ({"freeze": "w2"}, {"w1", "b1", "b2"}),
+        ({"freeze": "b2"}, {"w1", "b1", "w2"}),
+        ({"trainable": "fc2"}, {"w2", "b2"}),
+        ({"trainable": "*", "freeze": ["fc2", "w1"]}, {"b1"}),
+    ):
+        t = trainer(model, **options)
+        assert set(t.gradients(X, Y)) == trained
+        assert {row["name"] for row in t.plan() if row["trains"]} == trained
+        assert {row["why"] for row in t.plan() if not row["trains"]} <= {"frozen", "no pattern of what trains names it"}
+    with pytest.raises(CimcError, match="names no initializer and no layer"):
+        trainer(model, freeze="fc9")
+
+
+def test_constants_of_exporters_do_not_train_and_the_list_says_why() -> None:
+    text = """q = MatMul (x, wq)  c = Mul (q, cos)  s = Mul (c, val_71)  k = MatMul (x, wk)  kt = Transpose <perm = [0, 2, 1]> (k)
+        a = MatMul (s, kt)  am = Add (a, mask)  o = Softmax <axis = -1> (am)  v = MatMul (o, x)
+        p = ReduceMean <keepdims = 0> (v, ax)  g = Mul (p, gamma)  u = Add (g, eps)
+        i = Cast <to = 7> (unused)  l = Cast <to = 1> (i)  z = Mul (u, l)  y = MatMul (z, wo)"""
+    angles = np.arange(40).reshape(5, 8) / 9
+    arrays = {
+        "wq": real(8, 8, seed=1), "wk": real(8, 8, seed=2), "wo": real(8, 4, seed=3), "cos": np.cos(angles).astype(np.float32),
+        "val_71": np.array([8**-0.25], np.float32), "mask": np.triu(np.full((5, 5), -1e9, np.float32), 1),
+        "gamma": np.ones(8, np.float32), "eps": np.float32(1e-5), "unused": real(8, seed=4), "ax": np.array([1]),
+    }  # fmt: skip
+    model = network(text, inputs="float[N, 5, 8] x", **arrays)
+    t = trainer(model)
+    plan = {row["name"]: row for row in t.plan()}
+    assert set(plan) == {name for name, array in arrays.items() if array.dtype.kind == "f"}
+    assert plan["unused"]["why"] == "only integers or comparisons carry it to the loss"
+    assert {name for name, row in plan.items() if row["trains"]} == {"wq", "wk", "wo", "gamma"}
+    assert all(row["why"] for row in plan.values())
+    assert plan["wq"]["where"] == "crossbar"
+    assert plan["gamma"]["where"] == "digital"
+    assert plan["wq"]["shape"] == [8, 8]
+    assert any("cos does not train" in note and "val_71 does not train" in note for note in t.notes)
+    named = trainer(model, trainable=["cos", "w?"])
+    assert {row["name"] for row in named.plan() if row["trains"]} == {"wq", "wk", "wo", "cos"}
+
+
+def test_a_computed_crossbar_weight_is_refused_by_name_unless_it_is_frozen() -> None:
+    text = """s = ReduceL2 <keepdims = 1> (v, ax)  n = Div (v, s)  w = Mul (n, g)
+        [fc] h = MatMul (x, w)  r = Relu (h)  y = Gemm (r, w2, b2)"""
+    arrays = {"v": real(6, 8, seed=1), "g": real(1, 8, seed=4), "ax": np.array([0]), "w2": WEIGHTS["w2"], "b2": WEIGHTS["b2"]}
+    model = network(text, **arrays)
+    with pytest.raises(ModelError, match="computed from v, g") as refused:
+        trainer(model)
+    assert "layer fc" in str(refused.value)
+    t = trainer(model, freeze="fc")
+    assert set(t.gradients(X, Y)) == {"w2", "b2"}
+    plan = {row["name"]: row for row in t.plan()}
+    assert set(plan) == {"w", "v", "g", "w2", "b2"}
+    assert not plan["v"]["trains"]
+    t.fit(X, Y, epochs=2)
+    same_as_file(t, {"x": X})
+
+
+def test_copies_of_parts_of_one_weight_train_and_overlapping_ones_are_refused() -> None:
+    text = """a = Slice (w, zero, six, one)  c = Slice (w, START, LAST, one)
+        h = MatMul (x, a)  k = MatMul (x, c)  s = Add (h, k)  r = Sigmoid (s)  y = Gemm (r, w2, b2)"""
+    arrays = {"w": real(6, 12, seed=1), "w2": real(6, 4), "b2": WEIGHTS["b2"]}
+    numbers = {"zero": 0, "one": 1, "six": 6, "five": 5, "eleven": 11, "twelve": 12}
+
+    def model(start: str, last: str) -> onnx.ModelProto:
+        body = text.replace("START", start).replace("LAST", last)
+        return network(body, **arrays, **{name: np.array([number]) for name, number in numbers.items() if name in body})
+
+    t = trainer(model("six", "twelve"))
+    assert set(t.gradients(X, Y)) == {"a", "c", "w2", "b2"}
+    t.fit(X, Y, epochs=3)
+    same_as_file(t, {"x": X})
+    with pytest.raises(ModelError, match="copy of w"):
+        trainer(model("five", "eleven"))
