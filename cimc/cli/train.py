@@ -116,14 +116,14 @@ def train(
     arrays = None if data is None else Data(data)
     program = _program(model, target, settings, arrays)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
-    if plan or output is None:
-        _plan(program, json, **patterns, frozen=freeze or ())
-        return
-    if emit is not None:
+    if plan or emit is not None or output is None:
         from cimc.passes.training.losses import Classes
 
-        classes = Classes(class_axis, ignore=ignore_index)
-        _emit(program, emit, output, json, **patterns, frozen=freeze or (), classes=classes)
+        shown: dict[str, Any] = {**patterns, "frozen": freeze or (), "classes": Classes(class_axis, ignore=ignore_index)}
+        if plan or emit is None or output is None:
+            _plan(program, json, **shown)
+        else:
+            _emit(program, emit, output, json, **shown)
         return
     if arrays is None or epochs is None:
         raise CimcError("training wants both", where="--data, --epochs", fix="give them, or --emit to see the training step")
