@@ -27,10 +27,12 @@ class Data:
 
         self.path, self.arrays = path, read_npz(path)
 
-    def calibration(self, spec: ValueSpec) -> dict[str, NDArray[Any]] | None:
-        """The images for the only input of a model; None: the file has none under ``x``."""
-        key = self._key("x", "train")
-        return {spec.name: self._ready(self.arrays[key], key, spec)} if key in self.arrays else None
+    def calibration(self, specs: Sequence[ValueSpec]) -> dict[str, NDArray[Any]] | None:
+        """Images by input name; None: the file lacks some."""
+        found = self._part("train", specs)
+        if found is None or isinstance(found[0], dict):
+            return None if found is None else found[0]
+        return {specs[0].name: found[0]}
 
     def train(self, program: Program) -> tuple[Any, Any]:
         """Images (or inputs by name) and labels; None where there are no labels.

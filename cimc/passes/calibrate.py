@@ -116,7 +116,8 @@ def _stated_ranges(state: Compilation, uses: list[_Use]) -> dict[str, Interval]:
         found[str(value.name)] = Interval(low, high, exact=True)
         if span is None:
             state.notes.append(
-                f"input {value.name} is taken to lie between 0 and 1; other data are refused (--set input.range or --calibration)"
+                f"input {value.name} is taken to lie between 0 and 1; other data are refused "
+                "(--set input.range or --calibration), unless ranges are chosen on the chip, as training does"
             )
     return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
-from cimc.ir.program import InputCoding, Program, VmmStep, weight_matrix
+from cimc.ir.program import InputCoding, Program, ValueSpec, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
@@ -105,6 +105,8 @@ class Chip:
     def calibrate(self, inputs: Mapping[str, Value]) -> None:
         """Choose input gains and ADC ranges anew from these images, on this chip's own conductances, a layer at a time.
 
+        A range of the inputs that was only assumed, as neither target nor calibration data gave one, is dropped.
+
         Raises:
             DataError: Inputs do not suit the model.
         """
@@ -118,6 +120,8 @@ class Chip:
         any whose inputs reach well beyond those before: the first state of a sequence is a small one. Each choice rests on
         all inputs so far.
         """
+        self.program = self.program.model_copy(update={"inputs": without_assumed_ranges(self.program)})
+        self._executor.inputs = self.program.inputs
         left = Counter(step.layer for step in self.program.vmm_steps)
         seen: dict[str, Samples] = {}
         reach: dict[str, float] = {}
@@ -230,3 +234,10 @@ class Chip:
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""
         return {name: dict(vars(crossbar.stats)) for name, crossbar in self.crossbars.items()}
+
+
+def without_assumed_ranges(program: Program) -> tuple[ValueSpec, ...]:
+    """The inputs of a program, whose range is kept only where the target states it."""
+    if program.target.input.range is not None:
+        return program.inputs
+    return tuple(spec if spec.range is None else spec.model_copy(update={"range": None}) for spec in program.inputs)

@@ -49,10 +49,13 @@ class Executor:
         crossbars: By layer name.
         seed: Of the chip; keys the read noise.
         deterministic: Run digital segments that are not proved to split exactly image by image.
+
+    Attributes:
+        inputs: What the model takes; data outside a range there are refused.
     """
 
     def __init__(self, program: Program, crossbars: Mapping[str, Crossbar], seed: int, deterministic: bool = False) -> None:
-        self._program = program
+        self._program, self.inputs = program, program.inputs
         self._crossbars = crossbars
         self._seed = seed
         self._deterministic = deterministic
@@ -109,8 +112,8 @@ class Executor:
         defaults = {spec.name: program.tensors[f"initializer/{spec.name}"] for spec in program.inputs if spec.has_default}
         given = defaults | dict(inputs)
         if learning is not None:  # a batch of training was looked at when it came
-            return {**check_inputs(program.inputs, given, values=False), **learning.parameters}
-        values = check_inputs(program.inputs, given)
+            return {**check_inputs(self.inputs, given, values=False), **learning.parameters}
+        values = check_inputs(self.inputs, given)
         if program.layers and program.target.dac.bits is not None:
             _check_finite(values)
         return values

@@ -6,17 +6,17 @@ and n. So a resumed run sees what it would have seen, and a second run sees anot
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import CimcError, DataError
+from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.runtime import rng
 from cimc.training.feed import Batch, Feed, Inputs
+from cimc.training.fingerprint import fingerprint
 from cimc.training.labels import counted
 from cimc.training.registry import within
 
@@ -45,6 +45,8 @@ class Arrays:
     """What errors call them."""
     begun: int = 0
     """Images that the chip had been trained on when the run began; keys the order."""
+    known: ClassVar[bool] = True
+    """Whether `fingerprint` tells all data."""
     _order: tuple[int, int, NDArray[np.int64]] | None = field(default=None, repr=False)
     _ready: bool = field(default=False, repr=False)
     """All images and labels have been looked at, and images go to the model as they are."""
@@ -92,12 +94,8 @@ class Arrays:
         return None if self.feed.fixed_batch else self.some(count)
 
     def fingerprint(self) -> str:
-        """Tells other data apart: shapes, and a checksum of the ends."""
-        sums = [f"{self.batch},{self.per_epoch},{self.seed}"]
-        for array in (*self.x.values(), *(() if self.y is None else (self.y,))):
-            ends = np.ascontiguousarray(array[:64]).tobytes() + np.ascontiguousarray(array[-64:]).tobytes()
-            sums.append(f"{array.dtype}{list(array.shape)}{zlib.crc32(ends):08x}")
-        return ";".join(sums)
+        """Tells other data apart: their number, and a checksum of all images and labels in their order."""
+        return f"{self.images} images, {fingerprint(self.x, self.y)}"
 
     def _stream(self, first: int, end: int) -> NDArray[np.int64]:
         parts = []
@@ -140,25 +138,41 @@ class Stream:
     steps_per_epoch: int | None = None
     begun: int = 0
     """As of `Arrays`; the order is the stream's own."""
+    watched: bool = False
+    """Whether batches are hashed as they are drawn, for checkpoints."""
+    drawn: str = ""
+    """Checksum of the batches drawn in the present epoch; of an iterator, of all."""
 
     def __post_init__(self) -> None:
         self._running: Iterator[Any] | None = None
         self._drawn = 0
+        self._expected: str | None = None
         if not callable(self.batches) and isinstance(self.batches, Iterator):
             self._running = self.batches
             if self.steps_per_epoch is None:
                 raise CimcError("an iterator has no end that could close an epoch", fix="give steps_per_epoch")
+
+    @property
+    def known(self) -> bool:
+        """As of `Arrays`."""
+        return isinstance(self.batches, list | tuple)
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """Batches of epoch ``number`` (from 0), without the first ``start``."""
         if self._running is not None:
             per = self.steps_per_epoch or 0
             while self._drawn < number * per + start:
-                self._next(self._running)
+                try:
+                    self._next(self._running)
+                except StopIteration:
+                    what = f"the batches end after {self._drawn}, the run that is resumed had drawn {number * per + start}"
+                    raise DataError(what, fix="an iterator from its beginning") from None
             source, done = self._running, start
         else:
             given = self.batches(number) if callable(self.batches) else self.batches
-            source, done = iter(given), 0
+            source, done, self.drawn = iter(given), 0, ""
+        if done == start:
+            self._as_before()
         while self.steps_per_epoch is None or done < self.steps_per_epoch:
             try:
                 item = self._next(source)
@@ -171,19 +185,43 @@ class Stream:
             if self._running is not None or done >= start:
                 yield self._ready(item, number, done)
             done += 1
+            if done == start:
+                self._as_before()
 
     def calibration(self, count: int) -> Batch | None:
         """None: of a stream the present batch serves."""
         return None
 
     def fingerprint(self) -> str:
-        """Tells other data apart, as far as that can be: nothing is known of the images."""
-        return f"stream,{self.steps_per_epoch}"
+        """Tells other data apart: a checksum of a list or tuple of batches; of any other stream nothing is known yet."""
+        if isinstance(self.batches, list | tuple):
+            return f"{len(self.batches)} batches, {fingerprint(self.batches)}"
+        return "a stream"
+
+    def position(self, step: int) -> str:
+        """For a checkpoint after ``step`` batches of the epoch: the checksum of what a resumed run draws again."""
+        return self.drawn if step or self._running is not None else ""
+
+    def resume(self, drawn: str) -> None:
+        """Expect the batches that are drawn again to have this checksum, from `position`."""
+        self._expected = drawn
 
     def _next(self, source: Iterator[Any]) -> Any:
         item = next(source)
         self._drawn += 1
+        if self.watched:
+            self.drawn = fingerprint(item, after=self.drawn)
         return item
+
+    def _as_before(self) -> None:
+        """Raises ArtifactError where the batches drawn again are not those of the run that is resumed."""
+        expected, self._expected = self._expected, None
+        if expected is not None and expected != self.drawn:
+            raise ArtifactError(
+                "the batches that are drawn again are not those that the run was trained on",
+                where="data",
+                fix="resume with the same data in the same order (a loader that shuffles: with its seed), or start anew",
+            )
 
     def _ready(self, item: Any, number: int, step: int) -> Batch:
         where = f"batch {step} of epoch {number + 1}"

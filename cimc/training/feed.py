@@ -17,6 +17,7 @@ from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
 from cimc.passes.training.losses import Classes
+from cimc.runtime.chip import without_assumed_ranges
 from cimc.training.labels import Labels, Settle
 
 Array = NDArray[Any]
@@ -40,7 +41,8 @@ class Feed:
         graph = ir.from_proto(onnx.ModelProto.FromString(program.tensors["graph"].tobytes())).graph
         found = {str(value.name): table_entries(value) for value in graph.inputs}
         entries = {name: count for name, count in found.items() if count is not None}
-        return cls(program.inputs, Labels.of(program, training, loss, classes, settle), program.preprocessing, entries)
+        inputs = without_assumed_ranges(program)  # they are chosen on the chip
+        return cls(inputs, Labels.of(program, training, loss, classes, settle), program.preprocessing, entries)
 
     @property
     def fixed_batch(self) -> int | None:

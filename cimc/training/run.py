@@ -55,6 +55,8 @@ class Run:
     def open(self, path: str | Path, resume: bool, settings: dict[str, Any]) -> None:
         """Take the folder, and what it holds if resumed; else write a first checkpoint: what cannot be written shows early."""
         self.folder, self.settings = Folder(path), settings
+        if isinstance(self.source, Stream):
+            self.source.watched = True
         self.metrics = Metrics(self.folder.metrics)
         found = self.folder.find(resume)
         if found is not None:
@@ -145,7 +147,8 @@ class Run:
             return
         state = self.training.state()
         schedule = {f"schedule/{name}": array for name, array in self.schedule.state().items()}
-        record = {"settings": self.settings, "progress": vars(self.at), **state.record}
+        drawn = self.source.position(self.at.step) if isinstance(self.source, Stream) else ""
+        record = {"settings": self.settings, "progress": vars(self.at), "drawn": drawn, **state.record}
         self.folder.save(Checkpoint({**state.arrays, **schedule}, record))
 
     def _restore(self, found: Checkpoint) -> None:
@@ -154,3 +157,5 @@ class Run:
         self.schedule.restore(found.part("schedule"))
         self.at = Progress(**found.record["progress"])
         self.source.begun = self.at.begun
+        if isinstance(self.source, Stream):
+            self.source.resume(found.record["drawn"])

@@ -264,12 +264,17 @@ class Trainer:
         ranges = f"input gains and ADC ranges are chosen on the chip, from {basis}"
         if not (self.chip.program.target.is_ideal or ranges in self.notes):
             self.notes.append(ranges)
-        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": source.fingerprint()}, basis)
+        data = source.fingerprint()
+        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": data}, basis)
+        if checkpoint is not None and not source.known:
+            self.notes.append("the data come as a stream: a resumed run can only check the batches that it draws again")
         told = [*self.callbacks, *callbacks]
         run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
         try:
             if checkpoint is not None:
-                run.open(checkpoint, resume, {**self._settings, "data": source.fingerprint()})
+                test = None if tests is None else tests.fingerprint()
+                same = {**self._settings, "steps per epoch": per_epoch, "data": data, "test data": test}
+                run.open(checkpoint, resume, same)
             run.go()
         finally:
             run.close()

@@ -183,3 +183,62 @@ def test_a_full_disk_leaves_the_last_checkpoint(whole: tuple[Path, dict[str, byt
     t = make()
     t.fit(X, Y, checkpoint=tmp_path, validation=(X, Y), resume=True, **OPTIONS)
     assert contents(t) == whole[1]
+
+
+def changed(x: Any, y: Any, how: str) -> tuple[Any, Any]:
+    """The data of a run with one thing other in the middle of them."""
+    x, y = x.copy(), y.copy()
+    if how == "pixel":
+        x[len(x) // 2, 0, 3, 3] += 0.25
+    elif how == "label":
+        y[len(y) // 2] = (y[len(y) // 2] + 1) % 3
+    elif how == "order":
+        x[[40, 41]], y[[40, 41]] = x[[41, 40]], y[[41, 40]]
+    return x, y
+
+
+@pytest.mark.parametrize("how", ["pixel", "label", "order"])
+@pytest.mark.parametrize("part", ["data", "test data"])
+def test_data_that_differ_anywhere_are_not_resumed_on(
+    part: str, how: str, whole: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    other = changed(X, Y, how)
+    train, test = ((X, Y), other) if part == "test data" else (other, (X, Y))
+    with pytest.raises(cimc.ArtifactError, match=f"made with {part} "):
+        make().fit(*train, checkpoint=whole[0], validation=test, resume=True, **OPTIONS)
+
+
+def batches(x: Any = X, y: Any = Y) -> list[tuple[Any, Any]]:
+    return [(x[n : n + 16], y[n : n + 16]) for n in range(0, len(x), 16)]
+
+
+@pytest.mark.parametrize("kind", ["list", "function", "iterator"])
+def test_batches_of_a_stream_are_checked_as_far_as_they_are_drawn_again(kind: str, tmp_path: Path) -> None:
+    """A run that stopped within its first epoch, after a checkpoint of two of its five steps."""
+
+    def source(given: list[tuple[Any, Any]]) -> Any:
+        return {"list": given, "function": lambda epoch: iter(given), "iterator": iter(given * 3)}[kind]
+
+    options: dict[str, Any] = {**OPTIONS, "steps_per_epoch": 5, "checkpoint": tmp_path}
+    whole = make()
+    whole.fit(source(batches()), epochs=3, steps_per_epoch=5)
+    with pytest.raises(StopError):
+        make(callbacks=[Stop(3)]).fit(source(batches()), **options)
+    x, _ = changed(X, Y, "pixel")
+    first = X.copy()
+    first[2, 0, 1, 1] += 0.25
+    for other in (first, x) if kind == "list" else (first,):
+        with pytest.raises(cimc.ArtifactError, match=r"made with data|not those that the run was trained on"):
+            make().fit(source(batches(other)), resume=True, **options)
+    t = make()
+    history = t.fit(source(batches()), resume=True, **options)
+    assert {n: a.tobytes() for n, a in t.weights().items()} == {n: a.tobytes() for n, a in whole.weights().items()}
+    assert any("draws again" in note for note in history.notes) == (kind != "list")
+
+
+def test_an_iterator_that_is_too_short_to_resume_is_said(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"epochs": 2, "steps_per_epoch": 5, "checkpoint": tmp_path}
+    with pytest.raises(StopError):
+        make(callbacks=[Stop(7)]).fit(iter(batches() * 2), **options)
+    with pytest.raises(cimc.DataError, match="end after 2, the run that is resumed had drawn 5"):
+        make().fit(iter(batches()[:2]), resume=True, **options)

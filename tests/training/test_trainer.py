@@ -493,3 +493,50 @@ def test_one_weight_may_span_the_window_of_every_layer() -> None:
     assert all((array == 0.75).all() for name, array in t.chip.memory.items() if name.endswith("/w_max"))
     with pytest.raises(cimc.CimcError, match="both window and w_max"):
         trainer(chip(), w_max=0.75, window=2.0)
+
+
+def standardised(images: int = 96) -> tuple[Any, Any]:
+    x, y = data(images)
+    return ((x - x.mean()) / x.std()).astype(np.float32), y
+
+
+def test_standardised_data_train_and_the_trained_file_takes_them(tmp_path: Path) -> None:
+    """Compiled without calibration data: the range of 0 to 1 was only assumed, and ranges are chosen on the chip."""
+    program = cimc.compile(model(), target="bulk-rram")
+    x, y = standardised()
+    with pytest.raises(cimc.DataError, match="calibrated for 0 to 1"):
+        cimc.Chip(program).run({"x": x})
+    t = trainer(cimc.Chip(program))
+    history = t.fit(x, y, epochs=8, validation=(x, y))
+    assert history.last["validation_accuracy"] > 0.9
+    clips = [crossbar.stats.dac_clips / crossbar.stats.dac_inputs for crossbar in t.chip.crossbars.values()]
+    assert max(clips) < 0.01
+    t.chip.save(tmp_path / "trained.cim")
+    said = cimc.Chip(cimc.load(tmp_path / "trained.cim")).run({"x": x})["y"].argmax(1)
+    assert (said == y).mean() > 0.9
+
+
+def test_a_step_and_a_calibration_take_standardised_data_too() -> None:
+    x, y = standardised(32)
+    t = trainer(cimc.Chip(cimc.compile(model(), target="bulk-rram")))
+    t.step(x[:16], y[:16])
+    assert t.evaluate(x, y)["images"] == 32
+    chip = cimc.Chip(cimc.compile(model(), target="bulk-rram"))
+    chip.calibrate({"x": x})
+    assert chip.program.layer("Conv_0").coding.signed
+    chip.run({"x": x})
+
+
+def test_several_standardised_inputs_train() -> None:
+    proto = onnx.parser.parse_model(
+        """<ir_version: 8, opset_import: ["": 17]> g (float[N, 6] a, float[N, 4] b) => (float[N, 3] y)
+        { p = MatMul (a, w)  q = MatMul (b, v)  y = Add (p, q) }"""
+    )
+    random = np.random.default_rng(0)
+    for name, rows in (("w", 6), ("v", 4)):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(random.normal(0, 0.3, (rows, 3)).astype(np.float32), name))
+    x = {"a": random.normal(0, 2, (64, 6)).astype(np.float32), "b": random.normal(-1, 1, (64, 4)).astype(np.float32)}
+    y = x["a"][:, :3].argmax(1)
+    t = trainer(cimc.Chip(cimc.compile(proto, target="bulk-rram")), lr=0.05)
+    history = t.fit(x, y, epochs=20, validation=(x, y))
+    assert history.last["validation_accuracy"] > 0.75
