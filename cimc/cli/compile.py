@@ -113,10 +113,12 @@ def _tell(result: dict[str, Any]) -> None:
     typer.echo(f"  nodes: {nodes['analog']} analog, {nodes['digital']} digital, {nodes['folded']} folded")
     typer.echo(f"  crossbars: {cost['crossbars']} on {cost['tiles']} tiles (chips: {cost['chips']}), {cost['devices']} devices")
     latency, energy = cost["latency_ms"], cost["energy_mj"]
-    if latency["sequential"] is None:
+    if not cost["crossbars"]:
         return
-    times = f"{figure(latency['sequential'])} ms, {figure(latency['pipelined'])} ms pipelined"
-    typer.echo(f"  an image: {times}, {figure(energy['analog'])} mJ analog")
+    typer.echo(f"  an image: {figure(latency['placed'])} ms as placed, pipelined; {figure(energy['analog'])} mJ analog")
+    copies = "" if latency["copies"] is None else f"{figure(latency['copies'])} ms with copies, "
+    ideal = f"{copies}{figure(latency['pipelined'])} ms pipelined, {figure(latency['sequential'])} ms layer by layer"
+    typer.echo(f"  idealised, a tile for each crossbar: {ideal}")
 
 
 def _write(path: Path, content: str | bytes) -> None:

@@ -83,13 +83,22 @@ def _layer(program: Program, name: str) -> dict[str, Any]:
     }
 
 
+#: In the order of the table; all but the first assume a tile for each crossbar.
+_LATENCIES = {
+    "placed": "as placed",
+    "copies": "idealised, with copies",
+    "pipelined": "idealised, pipelined",
+    "sequential": "idealised, layer by layer",
+}
+
+
 def _cost_rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     cost = report["cost"]
     rows: list[tuple[str, object]] = [(name, cost[name]) for name in ("crossbars", "crossbars_with_copies", "tiles", "chips")]
     rows.append(("devices", cost["devices"]))
     rows += [("utilisation of the tiles", report["utilisation"]), ("digital share of the nodes", report["digital_share"])]
     rows += [("flops", cost["flops"]), ("ops", cost["ops"]), ("tile ops", cost["tile_ops"])]
-    rows += [(f"latency, {name}, ms", value) for name, value in cost["latency_ms"].items()]
+    rows += [(f"latency, {_LATENCIES[name]}, ms", cost["latency_ms"][name]) for name in _LATENCIES]
     return rows + [(f"energy, {name}, mJ", value) for name, value in cost["energy_mj"].items()]
 
 

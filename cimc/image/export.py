@@ -106,7 +106,7 @@ def export_image(
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and target_sha256(described) == target_sha256(program.target):
         program = program if copies is None else _placed_again(program, copied)
-        _within(program, chips)
+        program = _within(program, copied, chips)
         goals: Goals = ChipGoals(made) if made is not None and source == "readback" else ProgramGoals(program)
     else:
         program = compiled(described)
@@ -170,23 +170,32 @@ def _around(
         raise error
 
 
-def _placed_again(program: Program, copies: Mapping[str, int]) -> Program:
-    """The program with other copies of its layers."""
+def _placed_again(program: Program, copies: Mapping[str, int], chips: int | None = None) -> Program:
+    """The program with other copies of its layers, or on fewer chips.
+
+    Raises:
+        FitError: It does not fit so many chips.
+    """
     from cimc.passes.base import Compilation
     from cimc.passes.place import Place
 
     model = join(program.tensors["graph"].tobytes(), program.initializers())
-    state = Compilation(model, program.target, program, copies=copies)
+    state = Compilation(model, program.target, program, chips=chips, copies=copies)
     Place().call(state)
     return state.need_program()
 
 
-def _within(program: Program, chips: int | None) -> None:
+def _within(program: Program, copies: Mapping[str, int], chips: int | None) -> Program:
+    """The program as it is placed, or more tightly where it takes too many chips."""
     used = max((spot.chip for spots in as_compiled(program).values() for spot in spots), default=-1) + 1
-    if chips is not None and used > chips:
+    if chips is None or used <= chips:
+        return program
+    try:
+        return _placed_again(program, copies, chips)
+    except FitError:
         raise FitError(
             f"{used} chips > {chips} chips, {used - chips} too many", where=f"target {program.target.name}", fix=f"--chips {used}"
-        )
+        ) from None
 
 
 def _compile_again(

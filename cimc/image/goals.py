@@ -114,9 +114,16 @@ class _Held:
         return Devices(devices.g_us[g, r0:r1], devices.unit_g_us[g, r0:r1], Coefficients(c.alpha[g, s], unit, step))
 
 
+_YOUNGER = (("mapping.packing", "fast"),)
+
+
 def target_sha256(target: Target) -> bytes:
-    """Hash of a whole description, without where its figures come from."""
-    return _sha256({path: value for path, value in figures_of(target).items() if path != "description"})
+    """Hash of a whole description, without where its figures come from.
+
+    A field that is younger than the format counts where it differs from its default: hashes in older images stay right.
+    """
+    figures = {path: value for path, value in figures_of(target).items() if path != "description"}
+    return _sha256({path: value for path, value in figures.items() if (path, value) not in _YOUNGER})
 
 
 def platform(target: Target) -> dict[str, object]:

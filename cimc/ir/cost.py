@@ -21,8 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from cimc.ir.blocks import check_copies
 from cimc.ir.copies import auto_copies, crossbars_with_copies
-from cimc.ir.occupancy import busiest_tile, placed_copies, tiles_in_use
-from cimc.ir.program import Layer, Program, polarities
+from cimc.ir.occupancy import busiest_tile, firings, placed_copies, share, tiles_in_use
+from cimc.ir.program import Layer, Program
 from cimc.targets.description import Target
 
 
@@ -100,7 +100,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     """
     target = program.target
     placed = placed_copies(program)
-    ops = {layer.name: _ops(program, layer) for layer in program.layers}
+    ops = {layer.name: firings(program, layer) for layer in program.layers}
     if copies == "auto":
         chosen = auto_copies(program.layers, ops, target, crossbars)
     else:
@@ -110,6 +110,8 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     total, tile_ops = _sum(ops.values()), _sum(c.tile_ops for c in layers)
     known = {name: count for name, count in ops.items() if count is not None} if total is not None else None
     tiles = tiles_in_use(program)
+    slowest, alone = _slowest(known, placed), _slowest(known, {})
+    busiest = None if known is None else busiest_tile(program, known)
     return Cost(
         crossbars=sum(c.crossbars for c in layers),
         crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if asked else None,
@@ -121,9 +123,9 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
         tile_ops=tile_ops,
         latency_ms=Latency(
             sequential=_milliseconds(total, target),
-            pipelined=_milliseconds(_slowest(known, {}), target),
+            pipelined=_milliseconds(alone, target),
             copies=_milliseconds(_slowest(known, chosen), target) if asked else None,
-            placed=_milliseconds(None if known is None else busiest_tile(program, known), target),
+            placed=_milliseconds(busiest, target),
         ),
         energy_mj=Energy(
             analog=_millijoules(tile_ops, target.timing.tile_op_energy_nj),
@@ -134,7 +136,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
             sum(c.devices * placed.get(c.name, 1) for c in layers), 0 if tiles is None else len(tiles), target
         ),
         layers=layers,
-        notes=_notes(program),
+        notes=(*_notes(program), *_slowed(busiest, slowest)),
     )
 
 
@@ -149,6 +151,15 @@ def _notes(program: Program) -> tuple[str, ...]:
     return tuple(f"operations of {_named(list(layers))} are {basis}" for basis, layers in concerned.items())
 
 
+def _slowed(busiest: int | None, slowest: int | None) -> tuple[str, ...]:
+    if not busiest or not slowest or busiest <= slowest:
+        return ()
+    return (
+        f"layers that share an array slow the chip {busiest / slowest:.2f} times (mapping.packing=dense, or few chips): "
+        f"the busiest array fires {busiest} times an image, the slowest layer {slowest} times",
+    )
+
+
 def _named(layers: Sequence[str]) -> str:
     more = f" and {len(layers) - 3} more" if len(layers) > 3 else ""
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers[:3])}{more}"
@@ -156,7 +167,7 @@ def _named(layers: Sequence[str]) -> str:
 
 def _slowest(ops: Mapping[str, int] | None, copies: Mapping[str, int]) -> int | None:
     """Firings of the layer that fires most; copies share its positions."""
-    return None if ops is None else max((-(-count // copies.get(name, 1)) for name, count in ops.items()), default=0)
+    return None if ops is None else max((share(count, copies.get(name, 1)) for name, count in ops.items()), default=0)
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
@@ -167,16 +178,6 @@ def _sum(values: Iterable[int | None]) -> int | None:
             return None
         total += value
     return total
-
-
-def _positions(program: Program, layer: Layer) -> int | None:
-    return _sum(step.positions for step in program.vmm_steps if step.layer == layer.name)
-
-
-def _ops(program: Program, layer: Layer) -> int | None:
-    """Firings of the layer for one image."""
-    positions = _positions(program, layer)
-    return None if positions is None else positions * polarities(layer, program.target)
 
 
 def _flops(program: Program) -> int | None:

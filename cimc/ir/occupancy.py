@@ -7,7 +7,23 @@ from collections.abc import Mapping
 import numpy as np
 
 from cimc.ir.blocks import CHIP, I64, TILE, placed_table
-from cimc.ir.program import Program
+from cimc.ir.program import Layer, Program, polarities
+
+
+def firings(program: Program, layer: Layer) -> int | None:
+    """Firings of the layer for one image, all copies together; None where the positions of a step are not known."""
+    total = 0
+    for step in program.vmm_steps:
+        if step.layer == layer.name:
+            if step.positions is None:
+                return None
+            total += step.positions
+    return total * polarities(layer, program.target)
+
+
+def share(ops: int, copies: int) -> int:
+    """Firings of one copy, where copies share the firings of a layer."""
+    return -(-ops // copies)
 
 
 def placed_copies(program: Program) -> dict[str, int]:
@@ -44,5 +60,5 @@ def busiest_tile(program: Program, ops: Mapping[str, int]) -> int | None:
         table = placed_table(program, layer)
         if table is not None:
             at = np.searchsorted(number, table[:, CHIP].astype(np.int64) * span + table[:, TILE])
-            load[np.unique(at)] += -(-ops[layer.name] // copies[layer.name])
+            load[np.unique(at)] += share(ops[layer.name], copies[layer.name])
     return int(load.max(initial=0))

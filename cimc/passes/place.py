@@ -3,11 +3,16 @@
 Blocks of different layers share a tile where there is room; those of one layer never do, as they fire together. Copies
 of a block are put along a diagonal, so that each has word lines and bit lines of its own.
 
-Example: LeNet's six blocks on 64x64 arrays take three tiles::
+Layers on one tile take turns. So a tile has a budget of firings for an image: those of the slowest layer with
+``mapping.packing=fast``, more where the chips would not suffice otherwise; no limit with ``mapping.packing=dense``.
 
-    tile 0   dense rows 0 to 64, conv2 channels 0 and 1, conv1
-    tile 1   dense rows 64 to 128, conv2 channels 2 and 3
-    tile 2   dense rows 128 to 192
+Example: LeNet's six blocks on 64x64 arrays. conv1 fires 576 times for an image, conv2 64 times, dense once::
+
+    fast                                             dense
+    tile 0   dense rows 0 to 64, conv2 channels 0, 1   the same, and conv1
+    tile 1   dense rows 64 to 128, conv2 channels 2, 3 the same
+    tile 2   dense rows 128 to 192                     the same
+    tile 3   conv1
 """
 
 from __future__ import annotations
@@ -30,6 +35,7 @@ from cimc.ir.blocks import (
     copies_per_array,
     with_tables,
 )
+from cimc.ir.occupancy import firings, share
 from cimc.ir.verify import verify
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.map import need_tables
@@ -57,8 +63,12 @@ class Place(Pass):
         copied = {  # a table that already holds copies is cut back to one
             name: np.tile(tables[name][:count], (state.copies.get(name, 1), 1)) for name, count in crossbars.items()
         }
-        tiles = _place(copied, crossbars, target)
+        shares = {layer.name: share(firings(program, layer) or 0, state.copies.get(layer.name, 1)) for layer in program.layers}
         per_chip = target.array.tiles_per_chip or UNLIMITED
+        budget = max(shares.values(), default=0) if target.mapping.packing == "fast" else None
+        tiles = _place(copied, crossbars, target, shares, budget)
+        if budget is not None and state.chips is not None and tiles > state.chips * per_chip:
+            tiles = _place_tighter(copied, crossbars, target, shares, budget, state.chips * per_chip)
         self._fits(tiles, per_chip, state)
         for table in copied.values():
             table[:, CHIP], table[:, TILE] = np.divmod(table[:, TILE].astype(np.int64), per_chip)
@@ -84,8 +94,30 @@ class Place(Pass):
         )
 
 
-def _place(tables: dict[str, I32], crossbars: dict[str, int], target: Target) -> int:
-    """Fill tile (counted over all chips), row and column of the tables in place; returns the number of tiles."""
+def _place_tighter(
+    tables: dict[str, I32], crossbars: dict[str, int], target: Target, shares: dict[str, int], slow: int, room: int
+) -> int:
+    """As `_place`, with the smallest budget above ``slow`` found by bisection that takes at most ``room`` tiles, else without."""
+    enough = sum(shares.values())  # as good as no budget
+    while slow + 1 < enough:
+        middle = (slow + enough) // 2
+        if _place(tables, crossbars, target, shares, middle) <= room:
+            enough = middle
+        else:
+            slow = middle
+    return _place(tables, crossbars, target, shares, enough)
+
+
+def _place(tables: dict[str, I32], crossbars: dict[str, int], target: Target, shares: dict[str, int], budget: int | None) -> int:
+    """Fill tile (counted over all chips), row and column of the tables in place; returns the number of tiles.
+
+    Args:
+        tables: Block tables by layer, with all copies.
+        crossbars: Blocks of one copy, by layer.
+        target: The chip.
+        shares: Firings of each copy for an image, by layer.
+        budget: Most firings of a tile for an image; None: any.
+    """
     floor = _Floor(target.array.rows or UNLIMITED, target.array.columns or UNLIMITED)
     order = sorted(tables, key=lambda name: (-tables[name][:, HEIGHT].max(), -tables[name][:, WIDTH].max()))
     for name in order:
@@ -95,7 +127,8 @@ def _place(tables: dict[str, I32], crossbars: dict[str, int], target: Target) ->
         # A bundle is the copies of one block on one tile; its leader is the first, and tells how many follow.
         key = bundle * blocks + np.tile(np.arange(blocks), len(table) // blocks)
         _, leaders, inverse, sizes = np.unique(key, return_index=True, return_inverse=True, return_counts=True)
-        spots = floor.take(height[leaders] * sizes, width[leaders] * sizes)[inverse]
+        room = None if budget is None else budget - shares[name]
+        spots = floor.take(height[leaders] * sizes, width[leaders] * sizes, shares[name], room)[inverse]
         table[:, TILE] = spots[:, 0]
         table[:, ROW] = spots[:, 1] + rank * height
         table[:, COLUMN] = spots[:, 2] + rank * width
@@ -108,17 +141,27 @@ class _Floor:
     def __init__(self, rows: int, columns: int) -> None:
         self.rows, self.columns, self.tiles = rows, columns, 0
         self.free: I64 = np.zeros((0, 5), np.int64)
+        self.load: I64 = np.zeros(0, np.int64)
 
-    def take(self, heights: I64, widths: I64) -> I64:
-        """Places ``[n, 3]`` (tile, row, column) for rectangles that all need different tiles."""
+    def take(self, heights: I64, widths: I64, firings: int, most: int | None) -> I64:
+        """Places ``[n, 3]`` (tile, row, column) for rectangles that all need different tiles.
+
+        Args:
+            heights: ``[n]``.
+            widths: ``[n]``.
+            firings: What each adds to the load of its tile.
+            most: Load up to which a tile that is in use takes one; None: any.
+        """
         spots = np.zeros((len(heights), 3), np.int64)
-        used = np.zeros(self.tiles + len(heights), np.bool_)
+        self.load = np.concatenate([self.load[: self.tiles], np.zeros(len(heights), np.int64)])
+        used = self.load > (self.load.max(initial=0) if most is None else most)
         shapes, which = np.unique(np.stack([-heights, -widths], axis=1), axis=0, return_inverse=True)
         for k, (height, width) in enumerate(-shapes):
             wanted = np.flatnonzero(which.reshape(-1) == k)
             chosen = self._first_fit(height, width, len(wanted), used)
             spots[wanted] = self.free[chosen, :3]
             used[self.free[chosen, 0]] = True
+            self.load[self.free[chosen, 0]] += firings
             self._cut(chosen, height, width)
         return spots
 

@@ -313,6 +313,11 @@ class Mapping(Section):
     split: Literal["channels", "rows"] = Field(
         "channels", description="Cuts of a kernel taller than an array. channels: at whole input channels; rows: anywhere."
     )
+    packing: Literal["fast", "dense"] = Field(
+        "fast",
+        description="Layers that share an array take turns. fast: an array fires for an image at most as often as the slowest "
+        "layer does, unless the number of chips forces more; dense: as few arrays as found, whatever the latency.",
+    )
     depthwise: Literal["auto", "analog", "digital"] = Field(
         "auto",
         description="Depthwise convolutions (one input channel a group). auto: as digital, for a column would use k*k rows only.",

@@ -80,7 +80,7 @@ def show(found: dict[str, Any]) -> None:
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(
-        f"{cost['tiles']} tiles on {cost['chips']} chip; latency with shared tiles {cost['latency_ms']['placed']:.5f} ms. "
+        f"{cost['tiles']} tiles on {cost['chips']} chip; latency as placed {cost['latency_ms']['placed']:.5f} ms. "
         f"Chip and ONNX Runtime say the same on {100 * found['agreement']:.2f} % of the images. "
         f"Compiled in {found['compile_s']:.1f} s, both ran in {found['run_s']:.1f} s."
     )

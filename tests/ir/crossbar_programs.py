@@ -30,6 +30,10 @@ BULK = Target(
 )
 
 
+#: The same with as few arrays as the placement finds.
+DENSE = BULK.model_copy(update={"mapping": MappingRules(packing="dense")})
+
+
 @dataclass(frozen=True)
 class Matrix:
     """A layer: its matrix, how channels lie in it, and the positions of its one step."""

@@ -14,9 +14,10 @@ from cimc.ir.cost import cost
 from cimc.passes.map import Map
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
-from tests.ir.crossbar_programs import BULK, LENET, Matrix, chain, copy_counts, matrices, targets, through
+from tests.ir.crossbar_programs import BULK, DENSE, LENET, Matrix, chain, copy_counts, matrices, targets, through
 
 LENET_PROGRAM = through(chain(BULK, LENET))
+PACKED = through(chain(DENSE, LENET))
 
 
 def _with(target: Target, **changes: dict[str, Any]) -> Target:
@@ -28,8 +29,9 @@ def _with(target: Target, **changes: dict[str, Any]) -> Target:
 
 def test_lenet_row_of_the_paper() -> None:
     """Wu et al., arXiv 2305.14547, 64x64 arrays: 6,440 devices, 272.6 kFLOP, 6 crossbars, 641 ops, 707 tile ops, 0.46 ms,
-    0.42 ms pipelined, 1.9 uJ; 0.05 ms with eight copies of conv1 on 9 crossbars."""
-    found = cost(LENET_PROGRAM, {"conv1": 8}).to_dict()
+    0.42 ms pipelined, 1.9 uJ; 0.05 ms with eight copies of conv1 on 9 crossbars. Packed densely it takes three tiles, and conv1
+    waits for the others on one of them."""
+    found = cost(PACKED, {"conv1": 8}).to_dict()
     energy = found["energy_mj"].pop("analog")
     assert isclose(energy, 707 * 2.66e-6, rel_tol=1e-15)
     assert found["energy_mj"] == {"digital": None, "programming": None}
@@ -41,6 +43,12 @@ def test_lenet_row_of_the_paper() -> None:
     expected = {"name": "conv1", "rows": 25, "columns": 8, "crossbars": 1, "copies": 8, "ops": 576, "tile_ops": 576}
     assert {key: conv1[key] for key in expected} == expected
     assert conv1["latency_ms"] == 0.41472
+
+
+def test_by_default_lenet_is_as_fast_as_its_slowest_layer_on_the_chips_four_tiles() -> None:
+    found = cost(LENET_PROGRAM)
+    assert (found.tiles, found.chips, found.latency_ms.placed, found.notes) == (4, 1, found.latency_ms.pipelined, ())
+    assert "slow the chip 1.11 times" in cost(PACKED).notes[0]  # 641 firings for 576
 
 
 def test_auto_finds_the_papers_copies_within_its_crossbars() -> None:
@@ -79,9 +87,11 @@ def test_layers_on_different_tiles_overlap_when_placed() -> None:
 
 def test_the_busiest_tile_need_not_be_a_layers_first() -> None:
     """The first slice of b fills a tile, its second shares one with a."""
-    found = cost(through(chain(BULK, [Matrix("a", 40, 16, positions=3), Matrix("b", 65, 32, positions=5)])))
+    matrices = [Matrix("a", 40, 16, positions=3), Matrix("b", 65, 32, positions=5)]
+    found = cost(through(chain(DENSE, matrices)))
     assert found.tiles == 2
     assert found.latency_ms.placed == 8 * 720 / 1e6
+    assert cost(through(chain(BULK, matrices))).latency_ms.placed == 5 * 720 / 1e6
 
 
 @pytest.mark.parametrize(("signed", "rule", "phases"), [(True, "two_phase", 2), (True, "offset", 1), (False, "two_phase", 1)])
@@ -132,7 +142,7 @@ def test_before_place_there_are_no_tiles() -> None:
 
 
 def test_utilisation_of_a_full_tile_is_one() -> None:
-    found = cost(through(chain(BULK, [Matrix("a", 64, 16), Matrix("b", 64, 16)])))
+    found = cost(through(chain(DENSE, [Matrix("a", 64, 16), Matrix("b", 64, 16)])))
     assert (found.utilisation, found.layers[0].utilisation) == (1.0, 0.5)
 
 

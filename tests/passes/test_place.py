@@ -17,7 +17,8 @@ from cimc.passes.map import Map
 from cimc.passes.place import Place
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
-from tests.ir.crossbar_programs import BULK, LENET, Matrix, chain, copy_counts, matrices, targets, through
+from cimc.targets.load import load_target
+from tests.ir.crossbar_programs import BULK, DENSE, LENET, Matrix, chain, copy_counts, matrices, targets, through
 
 PLACED = (Tile, Map, Place)
 
@@ -26,20 +27,20 @@ def _tiles(program: Program) -> set[tuple[int, int]]:
     return {(int(b[CHIP]), int(b[TILE])) for layer in program.layers for b in program.tensors[f"blocks/{layer.name}"]}
 
 
-def test_lenet_takes_three_of_a_chips_four_tiles() -> None:
-    assert _tiles(through(chain(BULK, LENET), PLACED)) == {(0, 0), (0, 1), (0, 2)}
+def test_lenet_fits_three_of_a_chips_four_tiles() -> None:
+    assert _tiles(through(chain(DENSE, LENET), PLACED)) == {(0, 0), (0, 1), (0, 2)}
 
 
 def test_a_place_prints_as_chip_tile_rows_and_columns() -> None:
     """Dense is tallest and comes first; conv2 and conv1 stand beside it."""
-    text = print_program(through(chain(BULK, LENET), PLACED))
+    text = print_program(through(chain(DENSE, LENET), PLACED))
     places = [line.split(" on ")[1] for line in text.splitlines() if line.strip().startswith("layer @")]
     assert places == ["0.0[0:25, 44:52]", "0.0[0:50, 20:44] 0.1[0:50, 20:44]", "0.0[0:64, 0:20] 0.1[0:64, 0:20] 0.2[0:64, 0:20]"]
 
 
 def test_layers_stand_above_each_other_too() -> None:
     """Four matrices of 32 x 64 cells fill two tiles of 64 x 64."""
-    assert len(_tiles(through(chain(BULK, [Matrix(f"l{k}", 32, 32) for k in range(4)]), PLACED))) == 2
+    assert len(_tiles(through(chain(DENSE, [Matrix(f"l{k}", 32, 32) for k in range(4)]), PLACED))) == 2
 
 
 def test_blocks_of_one_layer_are_on_different_tiles() -> None:
@@ -102,6 +103,60 @@ def test_placing_again_changes_nothing() -> None:
     twice = through(once, [Place], copies={"conv2": 3})
     for name, table in once.tensors.items():
         np.testing.assert_array_equal(twice.tensors[name], table)
+
+
+def _conv(name: str, channels: int, outputs: int, side: int, kernel: int = 3) -> Matrix:
+    return Matrix(name, channels * kernel**2, outputs, kernel**2, side**2)
+
+
+#: VGG-8 of Wu et al., arXiv 2305.14547: 3x3 convolutions on 32x32 pixels, pooled after each pair, and two dense layers.
+VGG8 = (
+    _conv("c1", 3, 32, 32), _conv("c2", 32, 32, 32), _conv("c3", 32, 64, 16), _conv("c4", 64, 64, 16),
+    _conv("c5", 64, 128, 8), _conv("c6", 128, 128, 8), Matrix("d1", 2048, 128), Matrix("d2", 128, 10),
+)  # fmt: skip
+
+
+def _loads(program: Program) -> Counter[tuple[int, int]]:
+    """Firings of each tile for an image, added up by hand: a layer's copies share its positions."""
+    loads: Counter[tuple[int, int]] = Counter()
+    for layer, step in zip(program.layers, program.vmm_steps, strict=True):
+        table = program.tensors[f"blocks/{layer.name}"]
+        assert step.positions is not None
+        for tile in {(int(b[CHIP]), int(b[TILE])) for b in table}:
+            loads[tile] += -(-step.positions // (len(table) // layer.crossbars))
+    return loads
+
+
+@pytest.mark.parametrize("network", [LENET, VGG8], ids=["LeNet", "VGG-8"])
+@pytest.mark.parametrize("name", ["bulk-rram", "bulk-rram-256", "isaac"])
+def test_by_default_no_array_fires_more_often_than_the_slowest_layer(name: str, network: tuple[Matrix, ...]) -> None:
+    """At few arrays: a tenth and two more than the area of the blocks, or than one layer's blocks, which are never together."""
+    target = load_target(name)
+    program, dense = (through(chain(t, network), PLACED) for t in (target, load_target(name, {"mapping.packing": "dense"})))
+    slowest = max(m.positions or 0 for m in network)
+    assert max(_loads(program).values()) == slowest
+    assert max(_loads(dense).values()) > slowest
+    blocks = np.concatenate([program.tensors[f"blocks/{m.name}"] for m in network]).astype(np.int64)
+    area = (blocks[:, HEIGHT] * blocks[:, WIDTH]).sum() / ((target.array.rows or 1) * (target.array.columns or 1))
+    assert len(_tiles(dense)) <= len(_tiles(program)) <= 1.1 * max(area, *(layer.crossbars for layer in program.layers)) + 2
+
+
+def test_few_chips_force_layers_together_no_more_than_they_must() -> None:
+    """Four layers of a tile each on two tiles: 10 + 1 and 6 + 4 firings are the best there is; with a tile more, 10."""
+    layers = [Matrix(f"l{k}", 32, 32, positions=n) for k, n in enumerate((10, 6, 4, 1))]
+    for tiles, busiest in ((4, 10), (3, 10), (2, 11), (1, 21)):
+        data = BULK.model_dump()
+        data["array"] |= {"tiles_per_chip": tiles, "columns": 128}
+        loads = _loads(through(chain(Target.model_validate(data), layers), PLACED, chips=1))
+        assert (max(loads.values()), len(loads) <= tiles) == (busiest, True)
+
+
+@settings(deadline=None, max_examples=40)
+@given(target=targets(), layers=matrices(), data=st.data())
+def test_placed_layers_never_wait_for_each_other(target: Target, layers: tuple[Matrix, ...], data: st.DataObject) -> None:
+    copies = data.draw(copy_counts([m.name for m in layers]))
+    slowest = max(-(-(m.positions or 0) // copies.get(m.name, 1)) for m in layers)
+    assert max(_loads(through(chain(target, layers), PLACED, copies=copies)).values()) == slowest
 
 
 @settings(deadline=None, max_examples=40)
