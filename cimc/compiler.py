@@ -30,6 +30,7 @@ from cimc.passes.ranges import Ranges
 from cimc.passes.schedule import Schedule
 from cimc.passes.select import Select
 from cimc.passes.tile import Tile
+from cimc.passes.untie import AUTO, Untie
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from cimc.version import __version__
@@ -37,6 +38,7 @@ from cimc.version import __version__
 #: The whole way. Up to `quantise` a pass changes the ONNX graph; from `tile` on, the program.
 PIPELINE: tuple[type[Pass], ...] = (
     Legalise,
+    Untie,
     Fold,
     Select,
     Calibrate,
@@ -65,6 +67,7 @@ def compile_model(
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
     preprocessing: Preprocessing | None = None,
+    tie: str | Sequence[str] = AUTO,
     verify: bool = False,
     stop_after: str | None = None,
     on_pass: OnPass | None = None,
@@ -80,6 +83,8 @@ def compile_model(
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.
         preprocessing: Stored with the program; `evaluate` applies it to its data, for the chip and ONNX Runtime alike.
+        tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
+            that stay tied; see `cimc.passes.untie`.
         verify: Check what each pass promises, and the program after each program pass.
         stop_after: Name of the last pass to run.
         on_pass: Called after each pass.
@@ -95,7 +100,7 @@ def compile_model(
     data = _from_file(loaded, calibration, preprocessing) if isinstance(calibration, str | Path) else calibration
     state = Compilation(loaded.model, described, calibration=data, chips=chips, copies=copies or {})
     for step in PIPELINE:
-        _run(step(), state, verify, on_pass)
+        _run(Untie(tie) if step is Untie else step(), state, verify, on_pass)
         if step is Lower:
             _introduce(state, loaded, preprocessing)
         if step.name == stop_after:

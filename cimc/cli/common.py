@@ -147,6 +147,12 @@ def announce(program: Program, images: int) -> None:
         note(f"about {expected.seconds:.0f} s and {expected.memory_bytes / 1e9:.1f} GB for {images} images")
 
 
+def tie_option(values: Sequence[str] | None) -> str | list[str]:
+    """``--tie``: a word, or patterns."""
+    words = list(values or ["auto"])
+    return words[0] if len(words) == 1 and words[0] in ("auto", "as-written", "none") else words
+
+
 def parse_copies(values: Sequence[str]) -> dict[str, int]:
     """``["conv1=8"]`` as numbers by layer.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, note, print_json
+from cimc.cli.common import Json, note, print_json, tie_option
 from cimc.cli.outputs import guard
 from cimc.cli.training import Bar, Data, parse_options, tell, tell_plan
 from cimc.errors import CimcError
@@ -38,6 +38,10 @@ def train(
     ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target; of an ONNX model.")
+    ] = None,
+    tie: Annotated[
+        list[str] | None,
+        typer.Option(help="auto, as-written, none, or patterns of initializers that stay tied; of an ONNX model. Default: auto."),
     ] = None,
     loss: Annotated[
         str, typer.Option(help="softmax_cross_entropy, mse, binary_cross_entropy, or model; :OUTPUT if not the first.")
@@ -114,7 +118,7 @@ def train(
     if checkpoint_steps is not None and checkpoint is None:
         raise CimcError("there is no folder for checkpoints", where="--checkpoint-steps", fix="give --checkpoint DIR")
     arrays = None if data is None else Data(data)
-    program = _program(model, target, settings, arrays)
+    program = _program(model, target, settings, arrays, tie)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
     if plan or emit is not None or output is None:
         from cimc.passes.training.losses import Classes
@@ -222,12 +226,12 @@ def _emit(program: Program, form: str, output: Path, json: bool, **options: Any)
         print_json({"output": str(output), "target": program.target.name, "notes": list(step.provenance.notes)})
 
 
-def _program(model: Path, target: str | None, settings: list[str] | None, data: Data | None) -> Program:
+def _program(model: Path, target: str | None, settings: list[str] | None, data: Data | None, tie: list[str] | None) -> Program:
     """The program to train: compiled now, or loaded."""
     if model.suffix == ".cim":
         from cimc.ir.artifact import load
 
-        for option, value in (("--target", target), ("--set", settings)):
+        for option, value in (("--target", target), ("--set", settings), ("--tie", tie)):
             if value:
                 raise CimcError(
                     "the program is compiled already", where=option, fix="give the .onnx instead, or leave the option out"
@@ -240,7 +244,7 @@ def _program(model: Path, target: str | None, settings: list[str] | None, data: 
     specs = [value_spec(value) for value in load_model(model).model.graph.inputs]
     inputs = [spec for spec in specs if not spec.has_default]
     calibration = None if data is None or len(inputs) != len(specs) or not inputs else data.calibration(inputs)
-    state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings)
+    state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings, tie=tie_option(tie))
     for text in state.notes:
         note(f"note: {text}")
     return state.need_program()

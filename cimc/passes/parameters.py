@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from cimc.ir.vmm import is_vmm
 from cimc.passes.recipes import RECIPE
 
+#: A node that reads a value, and the number of the input.
+Usage = Any
 Kind = Literal["weight", "bias", "scale", "table", "statistics", "other", "constant"]
 
 _Role = tuple[Kind, str]
@@ -89,13 +91,18 @@ class Use:
         return str(node.attributes.get_string("layer", None) or node.name) if is_vmm(node) else str(node.name)
 
 
-def uses(value: ir.Value) -> list[Use]:
-    """All that read an initializer (or a value that a recipe makes), roles told."""
-    return list(_uses(value, value))
+def uses(value: ir.Value, edge: Usage | None = None) -> list[Use]:
+    """All that read an initializer (or a value that a recipe makes), roles told.
+
+    Args:
+        value: The initializer.
+        edge: Only what this one of its readers leads to; None: all.
+    """
+    return list(_uses(value, value, edge))
 
 
-def _uses(value: ir.Value, initializer: ir.Value) -> Iterator[Use]:
-    for use in value.uses():
+def _uses(value: ir.Value, initializer: ir.Value, edge: Usage | None = None) -> Iterator[Use]:
+    for use in value.uses() if edge is None else (edge,):
         node = use.node
         passes = node.metadata_props.get(RECIPE) is not None or (
             node.op_type in _VIEWS and use.idx == 0 and node.graph is initializer.graph

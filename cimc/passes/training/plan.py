@@ -200,5 +200,5 @@ def notes(found: Sequence[Candidate], listed: Sequence[Parameter]) -> list[str]:
         )
     for row in listed:
         if row.trains and row.shared_by:
-            told.append(f"{row.name} is shared by {', '.join(row.shared_by)} and trains as one")
+            told.append(f"{row.name} is shared by {', '.join(row.shared_by)} and trains as one (--tie none gives each its own)")
     return told
