@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -132,14 +133,19 @@ def _preprocessing(scale: float | None, mean: str | None, std: str | None) -> Pr
         return None
     from cimc.ir.program import Preprocessing
 
+    if scale is not None and not isfinite(scale):
+        raise CimcError(f"{scale} is not a finite number", where="--scale", fix="for example 0.00392157, which is 1/255")
     deviations = _floats("--std", std or "1")
     if min(deviations) <= 0:
-        raise CimcError(f"{std} is not above 0", where="--std")
+        raise CimcError(f"{std} is not above 0", where="--std", fix="for example 0.229,0.224,0.225")
     return Preprocessing(scale=1.0 if scale is None else scale, mean=_floats("--mean", mean or "0"), std=deviations)
 
 
 def _floats(option: str, text: str) -> tuple[float, ...]:
     try:
-        return tuple(float(part) for part in text.split(","))
+        numbers = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise CimcError(f"{text} is not numbers", where=option, fix="for example 0.485,0.456,0.406") from None
+        numbers = ()
+    if not numbers or not all(map(isfinite, numbers)):
+        raise CimcError(f"{text!r} is no list of finite numbers", where=option, fix="for example 0.485,0.456,0.406")
+    return numbers

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, VerifyError
 from cimc.files import replacing
 from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
+from cimc.ir.runnable import verify_runnable
 
 FORMAT = "cimc-program"
 
@@ -53,9 +54,14 @@ def save(program: Program, path: str | Path) -> None:
 
     Raises:
         RunError: The file cannot be written.
+        VerifyError: A field of the program has no such value in a file.
     """
     tensors = {name: np.require(array, requirements="C") for name, array in sorted(program.tensors.items())}
     text = program.model_dump_json()
+    try:
+        Program.model_validate(program.model_dump())  # not from the JSON: an infinite number is null there
+    except ValidationError as error:
+        raise VerifyError(f"this program could not be read again: {_first(error)}", where=str(path)) from error
     manifest = {
         "format": FORMAT,
         "schema_version": SCHEMA_VERSION,
@@ -93,7 +99,8 @@ def load(path: str | Path) -> Program:
     """Read a program; its tensors are read-only views of the file.
 
     Raises:
-        ArtifactError: No such file, not a program, of another schema version, or damaged.
+        ArtifactError: No such file, not a program, of another schema version, damaged, or with right hashes and contents that
+            break a rule of the IR: nothing of it reaches compiled code unchecked.
     """
     where = str(path)
     expect(path, "program", ArtifactError)
@@ -101,7 +108,7 @@ def load(path: str | Path) -> Program:
     try:
         manifest = json.loads(metadata["cimc"])
         ours = manifest["format"] == FORMAT
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, RecursionError):
         ours = False
     if not ours:
         raise ArtifactError("not a compiled program", where=where, fix="make one with `cimc compile MODEL.onnx -o M.cim`")
@@ -116,13 +123,28 @@ def load(path: str | Path) -> Program:
         text, hashes = manifest["program"], manifest["tensors_sha256"]
         if hashlib.sha256(text.encode()).hexdigest() != manifest["program_sha256"] or hashes.keys() != tensors.keys():
             raise damaged
-        program = Program.model_validate_json(text)
-    except (KeyError, AttributeError, ValidationError) as error:
+    except (KeyError, AttributeError, UnicodeError) as error:
         raise damaged from error
     for name, array in tensors.items():
         if _sha256(array) != hashes[name]:
             raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
-    return program.model_copy(update={"tensors": tensors})
+    try:
+        program = Program.model_validate_json(text).model_copy(update={"tensors": tensors})
+        verify_runnable(program)
+    except ValidationError as error:
+        raise _inconsistent(where, _first(error)) from error
+    except VerifyError as error:
+        raise _inconsistent(where, f"{error.where}: {error.what}") from error
+    return program
+
+
+def _inconsistent(where: str, what: str) -> ArtifactError:
+    return ArtifactError(f"the program does not hold together: {what}", where=where, fix="compile the model again")
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'program'}: {first['msg']}"
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]]]:

@@ -14,6 +14,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Shape = tuple[int, ...]
+#: Numbers that come from files: none is so large that arithmetic of array sizes in int64 overflows.
+Whole = Annotated[int, Field(ge=0, lt=1 << 31)]
+Positive = Annotated[int, Field(ge=1, lt=1 << 31)]
 
 
 @lru_cache(maxsize=256)
@@ -23,7 +26,7 @@ def inverse(perm: tuple[int, ...]) -> tuple[int, ...]:
 
 
 class _Geometry(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Dense(_Geometry):
@@ -35,10 +38,10 @@ class Dense(_Geometry):
     """
 
     kind: Literal["dense"] = "dense"
-    input_perm: tuple[int, ...]
-    kept: int
-    output_dims: tuple[int, ...]
-    output_perm: tuple[int, ...]
+    input_perm: tuple[Whole, ...]
+    kept: Whole
+    output_dims: tuple[Whole, ...]
+    output_perm: tuple[Whole, ...]
 
     def output_shape(self, input_shape: Shape) -> Shape:
         full = tuple(input_shape[a] for a in self.input_perm[: self.kept]) + self.output_dims
@@ -54,10 +57,10 @@ class Dense(_Geometry):
 
 
 class _Window(_Geometry):
-    kernel_shape: tuple[int, ...]
-    strides: tuple[int, ...]
-    dilations: tuple[int, ...]
-    pads: tuple[int, ...] = Field(
+    kernel_shape: tuple[Positive, ...]
+    strides: tuple[Positive, ...]
+    dilations: tuple[Positive, ...]
+    pads: tuple[Whole, ...] = Field(
         description="Begin of each axis, then end of each axis; unused with an auto_pad of SAME or VALID."
     )
     auto_pad: Literal["NOTSET", "SAME_UPPER", "SAME_LOWER", "VALID"] = "NOTSET"
@@ -96,8 +99,8 @@ class ConvTranspose(_Window):
     ``[channels, *kernel_shape]`` are overlap-added digitally."""
 
     kind: Literal["conv_transpose"] = "conv_transpose"
-    output_padding: tuple[int, ...]
-    explicit_output: tuple[int, ...] | None = Field(None, description="The attribute output_shape, which overrides pads.")
+    output_padding: tuple[Whole, ...]
+    explicit_output: tuple[Whole, ...] | None = Field(None, description="The attribute output_shape, which overrides pads.")
 
     def resolved(self, spatial: Shape) -> tuple[Shape, Shape]:
         """Begin padding and output size of each spatial axis, by the rule of the ONNX operator."""
@@ -179,7 +182,7 @@ class WeightView(_Geometry):
     """
 
     tensor: str = Field(description="Name of the ONNX initializer.")
-    index: tuple[int, ...] = Field((), description="Leading indices, as of the direction of an LSTM.")
-    split: tuple[int, ...]
-    perm: tuple[int, ...]
-    shape: tuple[int, int, int] = Field(description="Groups, rows, columns.")
+    index: tuple[Whole, ...] = Field((), description="Leading indices, as of the direction of an LSTM.")
+    split: tuple[Whole, ...]
+    perm: tuple[Whole, ...]
+    shape: tuple[Whole, Whole, Whole] = Field(description="Groups, rows, columns.")

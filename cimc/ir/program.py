@@ -41,7 +41,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from cimc.ir.geometry import Conv, Geometry, WeightView
+from cimc.errors import ArtifactError, CimcError
+from cimc.ir.geometry import Conv, Geometry, Positive, WeightView, Whole
 from cimc.targets.description import Target
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ BLOCK_FIELDS = ("group", "slice", "column_tile", "chip", "tile", "row", "column"
 
 
 class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ValueSpec(_Record):
@@ -66,7 +67,7 @@ class ValueSpec(_Record):
 
     name: str
     dtype: str = Field(description='numpy or ml_dtypes name, "string", or "" where the type is no plain tensor.')
-    shape: tuple[int | str | None, ...] | None
+    shape: tuple[Whole | str | None, ...] | None
     type: str = Field("tensor", description="tensor, sequence, optional, map or sparse.")
     has_default: bool = Field(False, description="An input that the initializer of its name stands in for where it is not given.")
     range: tuple[float, float] | None = Field(None, description="Data outside is refused: the chip was calibrated for this only.")
@@ -80,7 +81,7 @@ class InputCoding(_Record):
 
     gain: float = Field(1.0, gt=0, description="Codes per unit of input; 1 where the DAC has no quantisation.")
     signed: bool = True
-    full_scale: float | None = None
+    full_scale: float | None = Field(None, ge=0)
     basis: str = Field("", description="Where range and sign come from: calibration, synthetic input, interval analysis.")
     bits_lost: float = Field(0.0, description="log2 of how far the gain stays below the DAC's full scale, for the ADC's sake.")
 
@@ -90,12 +91,12 @@ class Layer(_Record):
 
     name: str
     weight: WeightView
-    channel_rows: int = Field(1, ge=1, description="Rows of one input channel: a cut at whole channels falls on multiples.")
-    group_packing: int = Field(1, ge=1, description="ONNX groups in one group here, on the block diagonal of its matrix.")
+    channel_rows: Positive = Field(1, description="Rows of one input channel: a cut at whole channels falls on multiples.")
+    group_packing: Positive = Field(1, description="ONNX groups in one group here, on the block diagonal of its matrix.")
     coding: InputCoding = InputCoding()
-    adc_range_ua: float | None = Field(None, description="Full scale of the ADC for this layer; null without an ADC.")
-    row_cuts: tuple[int, ...] = Field((), description="Row slice s is rows row_cuts[s] to row_cuts[s + 1]; set by `tile`.")
-    column_cuts: tuple[int, ...] = Field((), description="The same for the column tiles, in weight columns.")
+    adc_range_ua: float | None = Field(None, gt=0, description="Full scale of the ADC for this layer; null without an ADC.")
+    row_cuts: tuple[Whole, ...] = Field((), description="Row slice s is rows row_cuts[s] to row_cuts[s + 1]; set by `tile`.")
+    column_cuts: tuple[Whole, ...] = Field((), description="The same for the column tiles, in weight columns.")
     weight_error: float | None = Field(None, description="RMS error of the quantised weights over the RMS weight.")
 
     @property
@@ -139,10 +140,10 @@ class VmmStep(_Record):
     output: str
     geometry: Geometry
     dtype: str = Field("float32", description="dtype of the output.")
-    positions: int | None = Field(None, description="Positions of one image; null where the shape is not known.")
+    positions: Whole | None = Field(None, description="Positions of one image; null where the shape is not known.")
     positions_basis: str = Field("", description="What the positions assume, or why they are null; empty: the model alone.")
     nodes: tuple[str, ...] = Field(description="The ONNX node it stands for, then those merged into scale and offset.")
-    stage: int = Field(0, description="Order of firing, set by `schedule`; steps of one stage do not depend on each other.")
+    stage: Whole = Field(0, description="Order of firing, set by `schedule`; steps of one stage do not depend on each other.")
 
 
 class VmmBackwardStep(_Record):
@@ -160,7 +161,7 @@ class VmmBackwardStep(_Record):
         "digital", description="digital: by the FP32 copy of W; analog: on the transposed array."
     )
     ste: Literal["pass", "clipped"] = Field("pass", description="What becomes of a gradient where the DAC saturated.")
-    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    positions: Whole | None = Field(None, description="Positions of one image; null where the shape is not static.")
     nodes: tuple[str, ...]
 
 
@@ -175,7 +176,7 @@ class OuterStep(_Record):
     output: str
     geometry: Geometry
     alpha: float = 1.0
-    positions: int | None = Field(None, description="Positions of one image; null where the shape is not static.")
+    positions: Whole | None = Field(None, description="Positions of one image; null where the shape is not static.")
     nodes: tuple[str, ...]
 
 
@@ -248,7 +249,7 @@ class Provenance(_Record):
 
     cimc_version: str = ""
     model: str = Field("", description="File name of the model.")
-    model_sha256: str = ""
+    model_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     calibration: str = Field("", description="The data behind input scales and ADC ranges, in words.")
     training: dict[str, Any] | None = Field(None, description="Settings of its training on a chip, by name; null: none.")
     notes: tuple[str, ...] = ()
@@ -258,8 +259,8 @@ class Preprocessing(_Record):
     """Stored with the model, applied to its data by `evaluate` on chip and ONNX Runtime alike: ``(x * scale - mean) / std``."""
 
     scale: float = 1.0
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    mean: tuple[float, ...] = Field((0.0,), min_length=1)
+    std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
 
 
 class Program(_Record):
@@ -280,7 +281,7 @@ class Program(_Record):
     preprocessing: Preprocessing | None = None
     tensors: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
 
-    model_config = ConfigDict(frozen=True, extra="forbid", arbitrary_types_allowed=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
     def layer(self, name: str) -> Layer:
         """The layer of that name; KeyError if there is none."""
@@ -320,14 +321,22 @@ class Program(_Record):
         """The graph that this program was lowered from, with its weights, as plain ONNX that any runtime runs.
 
         Of a training program: the whole step, in ONNX and the dialect ``cimc``.
+
+        Raises:
+            ArtifactError: The program comes from a file whose graph does not hold together.
         """
         import onnx_ir
 
         from cimc.ir.expand import expand
         from cimc.ir.onnx_io import join
 
-        model = join(self.tensors["graph"].tobytes(), self.initializers())
-        return onnx_ir.to_proto(model if self.loss is not None else expand(model))
+        try:
+            model = join(self.tensors["graph"].tobytes(), self.initializers())
+            return onnx_ir.to_proto(model if self.loss is not None else expand(model))
+        except CimcError:
+            raise
+        except Exception as error:  # onnx_ir has no error of its own for a graph that names what is not there
+            raise ArtifactError(f"it does not hold together: {error}", where="graph", fix="compile the model again") from error
 
     @property
     def vmm_steps(self) -> tuple[VmmStep, ...]:

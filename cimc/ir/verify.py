@@ -20,10 +20,12 @@ from cimc.ir.program import (
     PoolBackwardStep,
     Program,
     UpdateStep,
+    ValueSpec,
     VmmBackwardStep,
     VmmStep,
 )
 from cimc.ir.verify_blocks import verify_blocks
+from cimc.ir.verify_tensors import WEIGHT_DTYPES, is_dtype, verify_tensors
 
 
 def verify(program: Program) -> None:
@@ -35,6 +37,8 @@ def verify(program: Program) -> None:
     _unique("layer", (layer.name for layer in program.layers))
     _unique("step", (step.name for step in program.steps))
     _unique("input", (value.name for value in program.inputs))
+    for value in (*program.inputs, *program.outputs):
+        _value(value)
     for layer in program.layers:
         _weights(program, layer)
         _cuts(layer)
@@ -52,6 +56,7 @@ def verify(program: Program) -> None:
                 _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")
             _vmm(program, step, layers[step.layer])
     _training(program)
+    verify_tensors(program)
     verify_blocks(program)
 
 
@@ -65,6 +70,14 @@ def _unique(kind: str, names: Iterable[str]) -> None:
         if name in seen:
             _fail(f"{kind} {name}", f"two {kind}s have this name", "give each its own")
         seen.add(name)
+
+
+def _value(value: ValueSpec) -> None:
+    """dtype and range of a graph input or output."""
+    if value.dtype not in ("", "string") and not is_dtype(value.dtype):
+        _fail(f"value {value.name}", f"no dtype is called {value.dtype!r}", "name one of numpy or ml_dtypes")
+    if value.range is not None and value.range[0] > value.range[1]:
+        _fail(f"value {value.name}", f"its range {value.range} begins above its end", "correct the range")
 
 
 def _values(program: Program) -> None:
@@ -168,6 +181,8 @@ def _training(program: Program) -> None:
 def _vmm(program: Program, step: VmmStep | VmmBackwardStep | OuterStep, layer: Layer) -> None:
     """The geometry suits the layer's matrix; scale and offset have one entry for each output channel."""
     where, geometry = f"step {step.name}", step.geometry
+    if isinstance(step, VmmStep) and step.dtype not in WEIGHT_DTYPES:
+        _fail(where, f"its outputs are {step.dtype}", f"make them one of {', '.join(WEIGHT_DTYPES)}")
     groups, rows, columns = layer.weight.shape
     channels = groups * columns
     if isinstance(geometry, Dense):
@@ -183,11 +198,15 @@ def _vmm(program: Program, step: VmmStep | VmmBackwardStep | OuterStep, layer: L
             )
     else:
         taps, rank = prod(geometry.kernel_shape), len(geometry.kernel_shape)
-        if len(geometry.strides) != rank or len(geometry.dilations) != rank or len(geometry.pads) not in (0, 2 * rank):
+        pads = (2 * rank,) if geometry.auto_pad == "NOTSET" else (0, 2 * rank)
+        if not rank or len(geometry.strides) != rank or len(geometry.dilations) != rank or len(geometry.pads) not in pads:
             _fail(where, f"strides, dilations or pads do not suit a kernel of {rank} axes", "give one a side and axis")
         if isinstance(geometry, Conv) and rows % taps:
             _fail(where, f"a kernel of {taps} taps does not fit the {rows} rows of {layer.name}", "correct kernel_shape")
         if isinstance(geometry, ConvTranspose):
+            explicit = geometry.explicit_output
+            if len(geometry.output_padding) != rank or (explicit is not None and len(explicit) != rank):
+                _fail(where, f"output_padding or explicit_output do not suit a kernel of {rank} axes", "give one an axis")
             if columns % taps:
                 _fail(
                     where, f"a kernel of {taps} taps does not fit the {columns} columns of {layer.name}", "correct kernel_shape"

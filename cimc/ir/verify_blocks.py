@@ -41,9 +41,9 @@ def verify_blocks(program: Program) -> None:
                 _fail(layer, f"no tensor blocks/{layer.name}", "run pass `tile`")
             continue
         _covers(layer, table)
-        if (table[:, [HEIGHT, WIDTH]] != -1).any():
-            _shapes(program, layer, table)
         at = table[:, CHIP : COLUMN + 1]
+        if (table[:, [HEIGHT, WIDTH]] != -1).any() or (at != -1).any():
+            _shapes(program, layer, table)
         if (at != -1).any():
             _inside(program, layer, table)
             placed.append((index, table))

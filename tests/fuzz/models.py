@@ -12,10 +12,10 @@ import cimc
 
 CONV = (
     """conv (float[N, 2, 5, 5] x) => (float[N, 3] y) {
-    a = Conv <kernel_shape = [3, 3], pads = [1, 0, 1, 0], group = 2> (x, w1, b1)  c = Relu (a)
+    a = Conv <kernel_shape = [3, 3], pads = [1, 0, 1, 0]> (x, w1, b1)  c = Relu (a)
     p = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (c)  f = Flatten (p)  y = Gemm <transB = 1> (f, w2, b2)
 }""",
-    {"w1": (4, 1, 3, 3), "b1": (4,), "w2": (3, 8), "b2": (3,)},
+    {"w1": (4, 2, 3, 3), "b1": (4,), "w2": (3, 8), "b2": (3,)},
     (2, 5, 5),
 )
 DENSE = (

@@ -19,7 +19,7 @@ TENSORS = {
     "initializer/half": np.arange(5, dtype=ml_dtypes.bfloat16),
     "initializer/scalar": np.array(7, np.int64),
     "initializer/empty": np.zeros((0, 3), np.float64),
-    "segment/digital0": np.frombuffer(b"\x08\x01", np.uint8),
+    "graph": np.frombuffer(b"\x08\x01", np.uint8),
 }
 
 

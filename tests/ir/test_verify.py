@@ -182,8 +182,8 @@ def test_a_broken_rule_is_named_with_place_and_way_out(rule: str) -> None:
         _two_copies(column=8),
         _kernel(Conv),
         _kernel(ConvTranspose),
-        changed(_segment(), segment__last=b""),
-        changed(_segment(inputs=("conv1.weight",)), segment__last=b""),
+        changed(_segment(), segment__last=np.zeros(0, np.uint8)),
+        changed(_segment(inputs=("conv1.weight",)), segment__last=np.zeros(0, np.uint8)),
         changed(LENET_PROGRAM, weight_max__conv2=np.ones(12, np.float32)),
     ],
 )

@@ -1,0 +1,139 @@
+"""The rules of a program's tensors: each belongs to something, and has the dtype, shape and values that this asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import isfinite
+from typing import Any, NoReturn
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.errors import VerifyError
+from cimc.ir.program import Layer, Program
+
+Array = NDArray[Any]
+Shape = tuple[int, ...]
+#: Element types of weights on crossbars and of their products.
+WEIGHT_DTYPES = ("float16", "bfloat16", "float32", "float64")
+#: Of digital scales and offsets.
+_DIGITAL = ("float32", "float64")
+
+
+@dataclass(frozen=True)
+class _State:
+    """What one array of a layer's state is."""
+
+    dtype: str
+    shape: Callable[[Layer, int], Shape]
+    """From the layer and the planes of the target."""
+    finite: bool = True
+
+
+def _weights(layer: Layer, _: int) -> Shape:
+    return layer.groups, layer.rows, layer.columns
+
+
+def _devices(layer: Layer, planes: int) -> Shape:
+    return layer.groups, layer.rows, planes, layer.columns
+
+
+#: ``state/LAYER/NAME``; see `cimc.ir.program`.
+_STATE = {
+    "g_us": _State("float32", _devices),
+    "unit_g_us": _State("float32", lambda layer, _: (layer.groups, layer.rows, len(layer.column_cuts) - 1)),
+    "weights": _State("float32", _weights),
+    "delta": _State("float32", _weights),
+    "written_us": _State("float32", _devices, finite=False),
+    "updates": _State("uint32", _weights),
+    "writes": _State("uint32", _devices),
+    "w_max": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
+}
+#: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
+_CHIP_STATE = {"seed": (1, 1 << 63), "draws": (3, 1 << 48)}
+_DTYPES = frozenset(kind.numpy().name for kind in ir.DataType if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING))
+_WORDS = ("initializer", "segment", "graph", "blocks", "weight_max", "scale", "offset", "state")
+
+
+def verify_tensors(program: Program) -> None:
+    """Check every tensor that is there.
+
+    Raises:
+        VerifyError: A tensor of nothing in the program, of another dtype or shape than the program asks for, or with values
+            that no chip can hold.
+    """
+    layers = {layer.name: layer for layer in program.layers}
+    steps = {step.name for step in program.steps}
+    digital = {step.name for step in program.steps if step.kind == "digital"}
+    owners: dict[str, Mapping[str, Any] | set[str]] = {
+        "segment": digital, "blocks": layers, "weight_max": layers, "scale": steps - digital, "offset": steps - digital
+    }  # fmt: skip
+    for name, tensor in program.tensors.items():
+        word, _, owner = name.partition("/")
+        if word not in _WORDS or (word != "graph") != bool(owner) or owner not in owners.get(word, {owner}):
+            _fail(name, "it belongs to nothing in the program")
+        match word:
+            case "segment" | "graph":
+                _need(name, tensor, ("uint8",), (tensor.size,))
+            case "weight_max":
+                layer = layers[owner]
+                channels = layer.weight.shape[0] * layer.weight.shape[2]
+                _need(name, tensor, _DIGITAL, (1,) if tensor.shape == (1,) else (channels,))
+                _need_finite(name, tensor, least=0)
+            case "scale" | "offset":
+                _need(name, tensor, _DIGITAL, tensor.shape)  # `verify` knows the shape
+                _need_finite(name, tensor)
+            case "state":
+                _state(name, owner, tensor, layers, program.target.planes)
+    for weights in {layer.weight.tensor for layer in program.layers}:
+        name = f"initializer/{weights}"
+        if name in program.tensors:
+            _need(name, program.tensors[name], WEIGHT_DTYPES, program.tensors[name].shape)
+            _need_finite(name, program.tensors[name])
+
+
+def is_dtype(name: str) -> bool:
+    """Whether numpy or ml_dtypes have an element type of this name."""
+    return name in _DTYPES
+
+
+def finite(array: Array) -> bool:
+    """Whether no element is NaN or infinite; nothing as large as the array is made."""
+    if array.dtype.kind in "biu" or not array.size:
+        return True
+    with np.errstate(invalid="ignore"):
+        return isfinite(float(array.min())) and isfinite(float(array.max()))
+
+
+def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], planes: int) -> None:
+    if owner in _CHIP_STATE:
+        count, below = _CHIP_STATE[owner]
+        _need(name, tensor, ("int64",), (count,))
+        if tensor.min() < 0 or int(tensor.max()) >= below:
+            _fail(name, f"its values are not from 0 to {below - 1}")
+        return
+    layer, _, word = owner.rpartition("/")
+    if layer not in layers or word not in _STATE:
+        _fail(name, "it belongs to nothing in the program")
+    rule = _STATE[word]
+    _need(name, tensor, (rule.dtype,), rule.shape(layers[layer], planes))
+    if rule.finite:
+        _need_finite(name, tensor, least=0 if word in ("g_us", "unit_g_us", "w_max") else None)
+
+
+def _need(name: str, tensor: Array, dtypes: tuple[str, ...], shape: Shape) -> None:
+    if tensor.dtype.name not in dtypes or tensor.shape != shape:
+        _fail(name, f"it is {tensor.dtype.name}{list(tensor.shape)}, not {' or '.join(dtypes)}{list(shape)}")
+
+
+def _need_finite(name: str, tensor: Array, least: float | None = None) -> None:
+    if not finite(tensor):
+        _fail(name, "it holds NaN or an infinite value")
+    if least is not None and tensor.size and tensor.min() < least:
+        _fail(name, f"it holds {tensor.min()}, which is below {least}")
+
+
+def _fail(name: str, what: str) -> NoReturn:
+    raise VerifyError(what, where=f"tensor {name}", fix="compile the model again")
