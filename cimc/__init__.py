@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from cimc import backend, datasets
     from cimc.compiler import compile  # noqa: A004
     from cimc.image.export import export_image
+    from cimc.image.mapped import fault_map
     from cimc.image.reader import load_image
     from cimc.ir.artifact import load
     from cimc.ir.program import Program
@@ -30,6 +31,7 @@ _LAZY = {
     "Trainer": "cimc.training.trainer",
     "compile": "cimc.compiler",
     "export_image": "cimc.image.export",
+    "fault_map": "cimc.image.mapped",
     "load": "cimc.ir.artifact",
     "load_image": "cimc.image.reader",
 }
@@ -53,6 +55,7 @@ __all__ = [
     "compile",
     "datasets",
     "export_image",
+    "fault_map",
     "load",
     "load_image",
 ]

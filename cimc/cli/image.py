@@ -1,4 +1,4 @@
-"""`cimc image`: look at an image, check it, compare two, write it into a die, run it there."""
+"""`cimc image`: look at an image, check it, compare two, map a die's faults, write an image into it, run it there."""
 
 from __future__ import annotations
 
@@ -167,6 +167,36 @@ def program(
     )
     test = report["selftest"]
     typer.echo(f"self-test: {test['outside']} of {test['reads']} reads outside their bands; calibration: {report['calibration']}")
+
+
+@app.command()
+def faults(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="T|M.cim|M.cimg", help="A target, or a program or image made for one.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="F.npz", help="Where the fault map goes.")],
+    seed: Seed = 0,
+    chips: Annotated[int | None, typer.Option(min=1, help="Chips to test; default: those in use.", show_default=False)] = None,
+    tiles: Annotated[
+        int | None,
+        typer.Option(min=1, help="Arrays of a chip to test; default: all, or some spare ones.", show_default=False),
+    ] = None,
+    die: Annotated[str | None, typer.Option(help="Name of the die; default: target and seed.", show_default=False)] = None,
+    json: Json = False,
+) -> None:
+    """Find the stuck cells of a simulated die, for `cimc export --fault-map`."""
+    from cimc.image.mapped import fault_map
+    from cimc.ir.artifact import load
+
+    kind, path = Path(source).suffix, Path(source)
+    made = load(path) if kind == ".cim" else _load(path) if kind == ".cimg" else source
+    found = fault_map(made, seed, chips=chips, tiles=tiles, die=die)
+    found.save(output)
+    if json:
+        print_json({"output": str(output), "seed": seed, "die": found.die, "cells": len(found.cells)})
+    else:
+        typer.echo(f"{output}: {len(found.cells)} stuck cells of die {found.die}")
 
 
 @app.command()

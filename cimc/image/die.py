@@ -24,9 +24,10 @@ from cimc.image.image import Image
 from cimc.image.selftest import check, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
+from cimc.runtime.cells import Cells, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.fabricate import Devices
-from cimc.runtime.write import Writes, born_on, device_seed, writer
+from cimc.runtime.write import Keys, Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
@@ -157,8 +158,10 @@ def program_die(
     held: dict[str, tuple[Devices, ...]] = {}
     for number, layer in enumerate(image.layers):
         written = []
+        cells = cells_of(program, layer, seed, image.sites(number))
+        die.crossbars[layer.name].cells = cells
         for copy in range(image.copies(number)):
-            written.append(_write(image, number, copy, described, seed, method))
+            written.append(_write(image, number, cells[copy], described, seed, method))
             if advance is not None:
                 advance(written[-1][0].g_us.size)
         held[layer.name] = tuple(devices for devices, _ in written)
@@ -219,8 +222,9 @@ def _method(target: Target, wanted: Programming, error_free: bool) -> str:
     return "gaussian" if None in described else "write_verify"
 
 
-def _write(image: Image, number: int, copy: int, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
-    """One copy of a layer, on devices of its own."""
+def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
+    """One copy of a layer, on cells of its own."""
+    copy = cells.copy
     goals, name = image.goals(number, copy), image.layers[number].name
     if method == "none":
         success = np.ones(goals.g_us.shape, np.bool_)
@@ -230,8 +234,8 @@ def _write(image: Image, number: int, copy: int, target: Target, seed: int, meth
     target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
     key, own = device_seed(seed, name), (copy,) if copy else ()
     key = rng.key(key, "copy", copy) if copy else key
-    g_us, pulses, verified, writes = _program(target, goals.g_us, key)
-    unit_g_us, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"))
+    g_us, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
+    unit_g_us, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
     noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
     readback = np.maximum(g_us + noise, np.float32(0))
     if verified is None:
@@ -244,11 +248,10 @@ def _free(devices: int) -> Writes:
     return Writes(devices=devices, pulses=None, trials=None, reads=None, time_ns=None, energy_nj=None)
 
 
-def _program(target: Target, goal_us: Array, key: int) -> tuple[Array, Array | None, Array | None, Writes]:
+def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Array, Array | None, Array | None, Writes]:
     """Devices as they were made, brought to their goals: conductances, pulses, success, totals."""
-    g_us, counters = born_on(target.device, key, goal_us.shape).astype(np.float32), np.zeros(goal_us.size, np.uint32)
-    g_us = np.ascontiguousarray(g_us)
-    made = writer(target, g_us, counters, key, training=False)
+    g_us, counters = np.ascontiguousarray(born_on(target.device, keys())), np.zeros(goal_us.size, np.uint32)
+    made = writer(target, g_us, counters, key, training=False, keys=keys)
     which, goals = np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1))
     if not isinstance(made, VerifyWriter):
         writes = made.write(which, goals)

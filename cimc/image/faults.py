@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.data import read_npz
+from cimc.data import read_npz, save_npz
 from cimc.errors import DataError
 
 I64 = NDArray[np.int64]
@@ -58,6 +58,15 @@ class FaultMap:
         die = str(arrays["die"]) if "die" in arrays else ""
         rows, columns, cells = (arrays.get(name, ()) for name in _WIDTHS)
         return cls.of(rows, columns, cells, die, str(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write a file that `load` reads.
+
+        Raises:
+            RunError: The file cannot be written.
+        """
+        tables = {name: getattr(self, name) for name in _WIDTHS}
+        save_npz(Path(path), tables | ({"die": np.array(self.die)} if self.die else {}))
 
     @property
     def sha256(self) -> bytes:

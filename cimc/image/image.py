@@ -20,6 +20,7 @@ from cimc.image.store import created, forget, pieces
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import Coefficients
 from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.runtime.cells import Sites
 from cimc.runtime.fabricate import Devices
 from cimc.targets.description import Target
 
@@ -169,14 +170,21 @@ class Image:
 
     def _table(self, layer: int) -> NDArray[np.int32] | None:
         """The layer's block table, of all its copies; None where a segment's lines have gaps, which a table cannot say."""
+        sites = self.sites(layer)
+        return sites.table if sites.lines is None else None
+
+    def sites(self, layer: int) -> Sites:
+        """Places of the segments of all copies of a layer."""
         rows: list[tuple[int, ...]] = []
+        lines: list[Array] = [np.zeros(0, np.int32)]
         names = ("group", "row_slice", "column_tile", "chip", "tile")
         for copy in range(self.copies(layer)):
             for record, word, bit in self.segments(layer, copy):
-                if (np.diff(word.astype(np.int64)) != 1).any() or (np.diff(bit.astype(np.int64)) != 1).any():
-                    return None
+                lines += [word.astype(np.int32), bit.astype(np.int32)]
                 rows.append((*(int(record[name]) for name in names), int(word[0]), int(bit[0]), len(word), len(bit)))
-        return np.array(rows, np.int32).reshape(-1, len(BLOCK_FIELDS))
+        gaps = any((np.diff(line) != 1).any() for line in lines)
+        table = np.array(rows, np.int32).reshape(-1, len(BLOCK_FIELDS))
+        return Sites(table, np.concatenate(lines) if gaps else None)
 
     @cached_property
     def outline(self) -> Program:

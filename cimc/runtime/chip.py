@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from cimc.errors import CimcError
 from cimc.ir.program import InputCoding, Program, ValueSpec, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
+from cimc.runtime.cells import cells_of
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import INFERENCE, Draws, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
 from cimc.runtime.fabricate import Devices
-from cimc.runtime.saved import DEVICE_STATE, device_state, take_devices
+from cimc.runtime.saved import DEVICE_STATE, device_state, saved_sites, take_devices
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
@@ -53,7 +54,12 @@ class Chip:
         self._deterministic = deterministic
         self.crossbars = {
             layer.name: Crossbar(
-                layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, self.seed
+                layer,
+                weight_matrix(program, layer),
+                program.tensors[f"weight_max/{layer.name}"],
+                program.target,
+                self.seed,
+                cells=cells_of(program, layer, self.seed, saved_sites(program, layer)),
             )
             for layer in program.layers
         }
@@ -170,6 +176,7 @@ class Chip:
         old = self.crossbars[layer]
         own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
         crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies)
+        crossbar.cells = old.cells
         if g_us is not None:
             first, *others = (old if old.programmed else crossbar).held
             copies = (g_us, first.unit_g_us), *((copy.g_us, copy.unit_g_us) for copy in others)
@@ -181,7 +188,7 @@ class Chip:
         self._fresh()
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
         for name, crossbar in self.crossbars.items():
-            state |= {f"{name}/{part}": array for part, array in device_state(crossbar).items()}
+            state |= {f"{name}/{part}": array for part, array in device_state(crossbar, self.program).items()}
         tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
         return self.program.model_copy(update={"tensors": tensors})
 
@@ -209,7 +216,7 @@ class Chip:
         for name, crossbar in self.crossbars.items():
             own = {part: found[f"{name}/{part}"] for part in DEVICE_STATE if f"{name}/{part}" in found}
             devices |= {f"{name}/{part}" for part in own}
-            if own:
+            if "g_us" in own:
                 take_devices(name, crossbar, own)
         if "draws" in found:
             self.draws = Draws.of(found["draws"])

@@ -21,6 +21,7 @@ from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col, rng
+from cimc.runtime.cells import Cells
 from cimc.runtime.coding import Coding
 from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices, fabricate
@@ -46,6 +47,7 @@ class Crossbar:
         target: The chip.
         chip_seed: Of the chip: the same seed programs the same conductances, faults and all.
         copies: Copies of the layer that work at once; each is programmed.
+        cells: Of each copy on the die; copies that have none are cells of no array.
 
     Raises:
         FitError: The leakage of the array's rows reaches half a level step, which a conversion per bit would count.
@@ -59,6 +61,7 @@ class Crossbar:
     adc_range_ua: float | None = None
     stats: Stats = field(default_factory=Stats)
     copies: int = 1
+    cells: tuple[Cells, ...] = ()
 
     def __post_init__(self) -> None:
         target, layer = self.target, self.layer
@@ -163,10 +166,14 @@ class Crossbar:
     def _programmed(self) -> Devices:
         if not self._held:
             seed = rng.key("devices", self.chip_seed, self.layer.name)
-            keys = [rng.key(seed, "copy", copy) if copy else seed for copy in range(self.copies)]
-            cuts = self.row_cuts, self.column_cuts
-            self._held = tuple(fabricate(self.matrix, self.weight_max, *cuts, self.target, key) for key in keys)
+            layer = self.matrix, self.weight_max, self.row_cuts, self.column_cuts, self.target
+            keys = (rng.key(seed, "copy", copy) if copy else seed for copy in range(self.copies))
+            self._held = tuple(fabricate(*layer, key, self.cells_of(copy)) for copy, key in enumerate(keys))
         return self._held[0]
+
+    def cells_of(self, copy: int = 0) -> Cells:
+        """The cells of one copy."""
+        return self.cells[copy] if copy < len(self.cells) else Cells(self.layer, self.target, self.chip_seed, copy)
 
     def _planned(self, positions: int) -> Plan:
         if self._plan is not None and self._changed != []:

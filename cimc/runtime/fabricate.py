@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
+from cimc.runtime.cells import Cells, may_be_stuck, stick
 from cimc.runtime.devices import device_model
 from cimc.runtime.rng import Scalar
 from cimc.runtime.serial import parallel
@@ -51,7 +52,13 @@ class Devices:
 
 
 def fabricate(
-    matrix: Array, weight_max: Array, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target, seed: int
+    matrix: Array,
+    weight_max: Array,
+    row_cuts: tuple[int, ...],
+    column_cuts: tuple[int, ...],
+    target: Target,
+    seed: int,
+    cells: Cells,
 ) -> Devices:
     """Encode a layer and write it.
 
@@ -61,14 +68,15 @@ def fabricate(
         row_cuts: Row slices.
         column_cuts: Column tiles, each with a unit column where the target has one.
         target: The chip.
-        seed: Key of the chip and the layer.
+        seed: Key of the chip and the layer: of the errors of writing.
+        cells: That are written; some may be stuck.
 
     Raises:
         TargetError: The cells of a weight cannot hold its bits, or no such device is known.
     """
     groups, rows, columns = matrix.shape
     slices, planes = len(row_cuts) - 1, target.planes
-    device = device_model(target.device)
+    device, faulty = device_model(target.device), may_be_stuck(target.device)
     g_us = np.empty((groups, rows, planes, columns), np.float32)
     alpha = np.empty((groups, slices, planes, columns))
     unit = np.empty((groups, slices, columns)) if target.array.unit_column else None
@@ -78,7 +86,7 @@ def fabricate(
     if _plain_pair(target):
         # No row decides on a coefficient: encode none to get them, and write goals without copies in between.
         c = encode(matrix[:, :0], weight_max, (0,) * len(row_cuts), target).coefficients
-        parallel(lambda n: _write_pairs(chunks[n], matrix, largest, row_cuts, target, seed, g_us), len(chunks))
+        parallel(lambda n: _write_pairs(chunks[n], matrix, largest, row_cuts, target, seed, cells, g_us), len(chunks))
         return Devices(g_us, np.empty((groups, rows, 0), np.float32), c)
 
     def chunk(number: int) -> None:
@@ -93,12 +101,16 @@ def fabricate(
         step[some] = encoded.coefficients.weight_step.reshape(-1, columns)
         for g, goals in zip(range(some.start, some.stop), encoded.g_us, strict=True):
             device.program(goals.reshape(-1), seed, (g * rows + r0) * planes * columns)
+            if faulty:
+                stick(target.device, goals, cells.keys(g, s0, s1)[0])
             g_us[g, r0:r1] = goals
 
     parallel(chunk, len(chunks))
     tiles = len(column_cuts) - 1 if target.array.unit_column else 0
     unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
     device.program(unit_g_us.reshape(-1), rng.key(seed, "unit"), 0)
+    if faulty:
+        stick(target.device, unit_g_us, cells.unit_keys())
     return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
 
 
@@ -128,6 +140,7 @@ def _write_pairs(
     row_cuts: tuple[int, ...],
     target: Target,
     seed: int,
+    cells: Cells,
     g_us: F32,
 ) -> None:
     """Goals of one chunk into ``g_us``, then what the devices make of them."""
@@ -142,6 +155,8 @@ def _write_pairs(
         weights = weights if weights.dtype == np.float64 else weights.astype(np.float32, copy=False)
         _pair_goals(weights, span, steps_of_full_weight(target), discrete, d.g_min_us, level_step_us(target), g_us[g, r0:r1])
         device.program(g_us[g, r0:r1].reshape(-1), seed, (g * len(matrix[g]) + r0) * 2 * columns)
+        if may_be_stuck(d):
+            stick(d, g_us[g, r0:r1], cells.keys(g, s0, s1)[0])
 
 
 def tile_of_column(column_cuts: tuple[int, ...]) -> NDArray[np.int64]:

@@ -17,22 +17,21 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
-from cimc.runtime import rng
-from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
 from cimc.targets.description import Target
 
-_F0, _F1 = np.float32(0), np.float32(1)
+_F1 = np.float32(1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _pulse(
-    g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, own_seed: int,
-    endurance: int, up: float, down: float, middle: float, half: float, cycle: float, spread: float,
+    g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, response: F32,
+    endurance: int, up: float, down: float, middle: float, half: float, cycle: float,
 ) -> int:  # fmt: skip
     worn = 0
     for i in range(devices.size):
         d, n = devices[i], pulses[i]
-        own = max(_F1 + spread * draw(device_key(own_seed, d, 0), 0), _F0)
+        own = response[d] if response.size > 0 else _F1
         u = g_us[d] - middle
         moved = False
         for _ in range(abs(n)):
@@ -56,22 +55,21 @@ class PulseWriter(DeviceState):
         TargetError: The target does not describe blind pulses.
     """
 
-    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int) -> None:
-        super().__init__(target, g_us, writes, seed)
+    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None) -> None:
+        super().__init__(target, g_us, writes, seed, keys)
         up, down = pulse_steps(target)
         device, pulse = target.device, target.device.pulse
         self.up_us, self.down_us = np.float32(up), np.float32(down)
         self.middle_us = np.float32((device.g_max_us + device.g_min_us) / 2)
         self.half_us = np.float32((device.g_max_us - device.g_min_us) / 2)
-        self.cycle, self.spread = np.float32(pulse.cycle_spread or 0), np.float32(pulse.device_spread or 0)
-        self.own_seed = np.uint64(rng.key(seed, "pulse response"))
+        self.cycle, self.response = np.float32(pulse.cycle_spread or 0), self.responses(pulse.device_spread)
 
     def pulse(self, devices: I64, pulses: NDArray[np.int32]) -> Writes:
         """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``)."""
         self.touched = devices
         worn = _pulse(
-            self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.own_seed, self.endurance,
-            self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle, self.spread,
+            self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.endurance,
+            self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
         )  # fmt: skip
         total, p = int(np.abs(pulses).sum(dtype=np.int64)), self.device.pulse
         return Writes(

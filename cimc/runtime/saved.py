@@ -10,15 +10,17 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
 from cimc.ir.encoding import Coefficients
+from cimc.ir.program import Layer, Program
+from cimc.runtime.cells import Sites
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.fabricate import Devices
 
 #: Parts of a layer's saved devices. The first copy stands by itself, so that a chip without copies reads as it always did.
-DEVICE_STATE = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha")
+DEVICE_STATE = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha", "sites", "lines")
 
 
-def device_state(crossbar: Crossbar) -> dict[str, NDArray[Any]]:
-    """What a layer's devices hold, by the names of `DEVICE_STATE`."""
+def device_state(crossbar: Crossbar, program: Program) -> dict[str, NDArray[Any]]:
+    """What a layer's devices hold, by the names of `DEVICE_STATE`; and which cells they are, where the program does not say."""
     first, *others = crossbar.held
     state: dict[str, NDArray[Any]] = {"g_us": first.g_us}
     if others:
@@ -31,7 +33,24 @@ def device_state(crossbar: Crossbar) -> dict[str, NDArray[Any]]:
         state["alpha"] = first.coefficients.alpha
         if first.coefficients.unit is not None:
             state["unit_alpha"] = first.coefficients.unit
+    sites = crossbar.cells_of().sites
+    if sites is not None and f"blocks/{crossbar.layer.name}" not in program.tensors:
+        state |= {"sites": sites.table} if sites.lines is None else {"sites": sites.table, "lines": sites.lines}
     return state
+
+
+def saved_sites(program: Program, layer: Layer) -> Sites | None:
+    """Where a saved chip says that a layer's cells are; None where it does not.
+
+    Raises:
+        ArtifactError: They do not suit the layer.
+    """
+    table, lines = (program.tensors.get(f"state/{layer.name}/{part}") for part in ("sites", "lines"))
+    if table is None:
+        return None
+    if any(array is not None and array.dtype != np.int32 for array in (table, lines)):
+        raise ArtifactError("its places are no numbers of 32 bits", where=f"layer {layer.name}")
+    return Sites(table, lines).checked(layer, program.target)
 
 
 def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]]) -> None:

@@ -1,14 +1,17 @@
 """Writing single devices of a crossbar that is in use: the common part of all writers, and Gaussian errors.
 
 A writer owns nothing: it changes a crossbar's conductances and its devices' write counters in place. What it draws is keyed
-by chip and layer, device, and the number of the device's write, so the same writes give the same bytes in any grouping.
+by chip and layer, device, and the number of the device's write, so the same writes give the same bytes in any grouping; what a
+device brings from its birth is its cell's.
 A device that is stuck from birth, or written more than ``device.endurance_writes`` times, keeps its conductance; the
 controller does not know, so its writes still count.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,8 +19,9 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
-from cimc.runtime.devices import Memristor, _stick, device_model
-from cimc.targets.description import Device, Target
+from cimc.runtime.cells import may_be_stuck, numbered_keys, responses, stuck_us
+from cimc.runtime.devices import Memristor, device_model
+from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -69,39 +73,13 @@ class Writer(Protocol):
         """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""
 
 
+#: Gives the keys of the cells that are written (`cimc.runtime.cells`), shaped as their conductances.
+Keys = Callable[[], NDArray[np.uint64]]
+
+
 def device_seed(chip_seed: int, layer: str) -> int:
-    """The key under which a layer's devices were made on this chip, faults included; writers take it."""
+    """The key of what a layer's writes draw on this chip; writers take it."""
     return rng.key("devices", chip_seed, layer)
-
-
-def born_on(device: Device, seed: int, shape: tuple[int, ...]) -> F32:
-    """Conductances (µS) of devices that were never written: uniform over ``device.born_us``, g_min where it is null.
-
-    Args:
-        seed: From `device_seed`.
-        shape: Of the layer's conductances.
-    """
-    low, high = device.born_us or (device.g_min_us, device.g_min_us)
-    g_us = rng.uniforms(rng.key(seed, "born"), 0, int(np.prod(shape))) * np.float32(high - low) + np.float32(low)
-    if _faulty(device):
-        stuck_us = fault_us(device, seed, g_us.size)
-        g_us = np.where(np.isnan(stuck_us), g_us, stuck_us)
-    return g_us.reshape(shape)
-
-
-def _faulty(device: Device) -> bool:
-    return bool(device.stuck_low_rate or device.stuck_high_rate)
-
-
-def fault_us(device: Device, seed: int, count: int) -> F32:
-    """Conductance (µS, ``[count]``) at which each device is stuck from birth, NaN where it is not: those of `Memristor`."""
-    stuck = np.full(count, np.nan, np.float32)
-    low_below = round(device.stuck_low_rate * 2**32)
-    high_below = low_below + round(device.stuck_high_rate * 2**32)
-    ends = np.float32(device.g_min_us), np.float32(device.g_max_us)
-    for low, high, counter, begin, end in rng.spans(rng.key(seed, "fault"), 0, count):
-        _stick(stuck[begin:end], low_below, high_below, *ends, low, high, counter)
-    return stuck
 
 
 @njit(cache=True, nogil=True)
@@ -144,9 +122,10 @@ class DeviceState:
         g_us: The crossbar's conductances, µS, C-contiguous, any shape; changed in place (then tell `Crossbar.written`).
         writes: uint32 counters of the same size, changed in place.
         seed: From `device_seed`.
+        keys: Gives the keys of the cells; None: cells of no array, numbered under ``seed``.
     """
 
-    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int) -> None:
+    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None) -> None:
         if not (g_us.flags.c_contiguous and writes.flags.c_contiguous and g_us.size == writes.size):
             raise ValueError("conductances and counters must be contiguous and of one size")
         self.target, self.device = target, target.device
@@ -154,9 +133,17 @@ class DeviceState:
         self.touched = np.zeros(0, np.int64)
         self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))
         self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
+        self._keys: Keys = keys or partial(numbered_keys, seed, self.g_us.size)
         self.stuck: NDArray[np.bool_] = np.zeros(0, np.bool_)
-        if _faulty(self.device):
-            self.stuck = ~np.isnan(fault_us(self.device, seed, self.g_us.size))
+        if may_be_stuck(self.device):
+            self.stuck = ~np.isnan(stuck_us(self.device, self._keys()).reshape(-1))
+
+    def responses(self, spread: float | None) -> F32:
+        """Factor of each device's answer to pulses, flat, where devices differ by ``spread``; else no entries."""
+        if not spread:
+            return np.zeros(0, np.float32)
+        factors: F32 = np.maximum(np.float32(1) + np.float32(spread) * responses(self._keys()), np.float32(0))
+        return factors
 
 
 class GaussianWriter(DeviceState):
@@ -197,7 +184,7 @@ class GaussianWriter(DeviceState):
         return worn
 
 
-def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = True) -> Writer:
+def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None) -> Writer:
     """The writer that ``update.programming`` names; arguments as of `DeviceState`.
 
     Args:
@@ -209,5 +196,5 @@ def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = T
     if target.update.programming == "write_verify":
         from cimc.runtime.write_verify import VerifyWriter
 
-        return VerifyWriter(target, g_us, writes, seed, training)
-    return GaussianWriter(target, g_us, writes, seed)
+        return VerifyWriter(target, g_us, writes, seed, training, keys)
+    return GaussianWriter(target, g_us, writes, seed, keys)

@@ -20,8 +20,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
-from cimc.runtime import rng
-from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
 from cimc.targets.description import Target, WriteVerify
 
 _F0, _F1 = np.float32(0), np.float32(1)
@@ -46,8 +45,8 @@ def _train(
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _write_verify(
-    g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, own_seed: int, endurance: int,
-    set_us: F32, reset_us: F32, cycle: float, spread: float, sigma: float, tolerance: float, most_trials: int,
+    g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, response: F32, endurance: int,
+    set_us: F32, reset_us: F32, cycle: float, sigma: float, tolerance: float, most_trials: int,
     pulses: NDArray[np.int32], reads: NDArray[np.int32], trials: NDArray[np.int32], success: NDArray[np.bool_],
 ) -> int:  # fmt: skip
     worn = 0
@@ -57,7 +56,7 @@ def _write_verify(
         worn += old
         stuck = old or (fault.size > 0 and fault[d])
         key = device_key(seed, d, writes[d])
-        own = max(_F1 + spread * draw(device_key(own_seed, d, 0), 0), _F0)
+        own = response[d] if response.size > 0 else _F1
         g = g_us[d]
         read = g + sigma * draw(key, 0)
         used = 1
@@ -115,8 +114,10 @@ class VerifyWriter(DeviceState):
         TargetError: The target does not describe the pulses.
     """
 
-    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True) -> None:
-        super().__init__(target, g_us, writes, seed)
+    def __init__(
+        self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None
+    ) -> None:
+        super().__init__(target, g_us, writes, seed, keys)
         v = target.device.write_verify
         given = (v.start_v, v.stop_v, v.step_v, v.set_us, v.reset_us, v.tolerance_us, v.trials)
         names = ("start_v", "stop_v", "step_v", "set_us", "reset_us", "tolerance_us", "trials")
@@ -131,19 +132,18 @@ class VerifyWriter(DeviceState):
         volts = start_v + step_v * np.arange(int((stop_v - start_v) / step_v + 1e-6) + 1)
         growth = 2 ** ((volts - start_v) / v.doubling_v) if v.doubling_v else np.ones_like(volts)
         self.set_us, self.reset_us = (set_us * growth).astype(np.float32), (reset_us * growth).astype(np.float32)
-        self.cycle, self.spread = np.float32(v.cycle_spread or 0), np.float32(v.device_spread or 0)
+        self.cycle, self.response = np.float32(v.cycle_spread or 0), self.responses(v.device_spread)
         self.sigma_us = np.float32(target.device.read_sigma_us if v.verify_sigma_us is None else v.verify_sigma_us)
         self.tolerance_us = np.float32(tolerance_us)
         self.trials = (v.training_trials if training else None) or int(trials)
-        self.own_seed = np.uint64(rng.key(seed, "pulse response"))
 
     def verify(self, devices: I64, goal_us: F32) -> Verified:
         """Write, and say what each device (flat numbers, each at most once) took."""
         pulses, reads, trials = (np.zeros(devices.size, np.int32) for _ in range(3))
         success = np.zeros(devices.size, np.bool_)
         worn = _write_verify(
-            self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.own_seed, self.endurance,
-            self.set_us, self.reset_us, self.cycle, self.spread, self.sigma_us, self.tolerance_us, self.trials,
+            self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.response, self.endurance,
+            self.set_us, self.reset_us, self.cycle, self.sigma_us, self.tolerance_us, self.trials,
             pulses, reads, trials, success,
         )  # fmt: skip
         return Verified(self.g_us[devices], pulses, reads, trials, success, worn)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.runtime.cells import born_on
 from cimc.runtime.chip import Chip
-from cimc.runtime.write import born_on, device_seed
 from cimc.training.accumulator import LayerState
 from cimc.training.registry import within
 
@@ -112,7 +112,7 @@ def _born(chip: Chip, name: str, window: Window) -> LayerState:
     target, layer = chip.program.target, chip.program.layer(name)
     if target.is_ideal:
         raise CimcError("the ideal target has no devices to start from", fix="init weights")
-    g_us = born_on(target.device, device_seed(chip.seed, name), (layer.groups, layer.rows, target.planes, layer.columns))
+    g_us = born_on(target.device, chip.crossbars[name].cells_of().keys())
     span = span_of(chip.program, layer, window, None)
     state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span)
     state.weights *= _inside(layer)

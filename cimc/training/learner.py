@@ -48,7 +48,8 @@ class Learner:
         for name, state in states.items():
             rule.begin(state)
             step.weights[name] = state.weights
-            self._writers[name] = rule.writer(state, chip.conductances(name), device_seed(chip.seed, name))
+            keys = chip.crossbars[name].cells_of().keys
+            self._writers[name] = rule.writer(state, chip.conductances(name), device_seed(chip.seed, name), keys)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
         self._follow()
         self._changed()

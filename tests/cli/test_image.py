@@ -171,3 +171,19 @@ def test_program_reports_and_run_runs(image: Path, made: Path, tmp_path: Path) -
     with np.load(made / "images.npz") as x, np.load(tmp_path / "y.npz") as y:
         np.testing.assert_array_equal(y["logits"], die.run({"input": x["input"]}, 0)["logits"])
     assert cimc("image", "run", image, *options, "--check", made / "small.onnx").code == 0
+
+
+def test_faults_of_a_die_are_mapped_and_kept_clear_of(made: Path, tmp_path: Path) -> None:
+    faulty = ("--set", "device.stuck_low_rate=0.005", "--set", "array.tiles_per_chip=null")
+    done = cimc("compile", made / "small.onnx", "--target", "bulk-rram", *faulty, "-o", tmp_path / "m.cim")
+    assert done.code == 0, done.err
+    done = cimc("image", "faults", tmp_path / "m.cim", "--seed", 3, "-o", tmp_path / "f.npz", "--json")
+    assert done.code == 0, done.err
+    assert done.json["cells"] > 0
+    options = ("-o", tmp_path / "m.cimg", "--fault-map", tmp_path / "f.npz", "--json")
+    done = cimc("export", tmp_path / "m.cim", *options)
+    assert done.code == 0, done.err
+    assert done.json["die"] == "bulk-rram 3"
+    done = cimc("image", "program", tmp_path / "m.cimg", "--seed", 3, "--fault-map", tmp_path / "f.npz", "--json")
+    assert done.code == 0, done.err
+    assert cimc("image", "faults", "no-such-chip", "-o", tmp_path / "g.npz").code == 2

@@ -14,6 +14,7 @@ import cimc
 from cimc.errors import DataError, FitError
 from cimc.image.faults import FaultMap
 from cimc.image.layout import USES
+from cimc.runtime.cells import stuck_us
 from tests.image.models import exact, inputs, network
 
 
@@ -108,3 +109,79 @@ def test_other_files_are_refused(tmp_path: Path, arrays: dict[str, Any], what: s
     np.savez(tmp_path / "f.npz", **arrays)
     with pytest.raises(DataError, match=what):
         FaultMap.load(tmp_path / "f.npz")
+
+
+#: Faults, and nothing else that keeps a device from its goal.
+FAULTY = {"device__stuck_low_rate": 0.01, "device__stuck_high_rate": 0.01}
+
+
+def off_goal(image: Any, die: Any) -> list[int]:
+    """Devices of each layer, all copies, that do not hold their goal."""
+    return [
+        sum(int((held.g_us != image.goals(n, copy).g_us).sum()) for copy, held in enumerate(die.crossbars[layer.name].held))
+        for n, layer in enumerate(image.layers)
+    ]
+
+
+@pytest.mark.parametrize("offset", [False, True])
+@pytest.mark.parametrize("seed", [3, 4])
+def test_a_mapped_die_holds_every_weight(seed: int, offset: bool, tmp_path: Path) -> None:
+    """Map a die's faults, export around them, write that die: nothing is lost. Without the map some weights are."""
+    changes: dict[str, Any] = {"weights__representation": "offset", "array__unit_column": True} if offset else {}
+    program = cimc.compile(network(10), exact(array__tiles_per_chip=40, **FAULTY, **changes), copies={"first": 2})
+    faults = cimc.fault_map(program, seed)
+    assert len(faults.cells) == pytest.approx(0.02 * 40 * 16 * (16 + offset), rel=0.3)
+    faults.save(tmp_path / "f.npz")
+    image = cimc.export_image(program, fault_map=tmp_path / "f.npz")
+    die = image.program(seed, fault_map=faults, programming="gaussian")
+    assert off_goal(image, die) == [0] * len(image.layers)
+    for layer in image.layers:
+        for cells in die.crossbars[layer.name].cells:
+            for keys in (cells.keys(), cells.unit_keys()):
+                assert np.isnan(stuck_us(program.target.device, keys)).all()
+    blind = cimc.export_image(program)
+    assert sum(off_goal(blind, blind.program(seed, programming="gaussian"))) > 0
+    # The map is of one die; another has its faults elsewhere.
+    assert sum(off_goal(image, image.program(seed + 10, fault_map=faults, programming="gaussian"))) > 0
+    die.save(tmp_path / "die.cim")
+    again = cimc.Chip(cimc.load(tmp_path / "die.cim"))
+    for name, crossbar in die.crossbars.items():
+        for one, two in zip(crossbar.cells, again.crossbars[name].cells, strict=True):
+            np.testing.assert_array_equal(one.keys(), two.keys())
+
+
+def test_whatever_is_written_meets_the_same_dead_cells() -> None:
+    """A chip of a program, the same program as an image, and another model, all on the die of one seed."""
+    target = exact(array__tiles_per_chip=40, **FAULTY | {"device__stuck_low_rate": 0.1})
+    faults = cimc.fault_map(target, 6)
+    dead = {tuple(cell) for cell in faults.cells.tolist()}
+    for model in (network(10), network(14, 5, 3, seed=8)):
+        program = cimc.compile(model, target)
+        met, chip = 0, cimc.Chip(program, seed=6)
+        die = cimc.export_image(program).program(6, programming="gaussian")
+        for layer in program.layers:
+            np.testing.assert_array_equal(chip.conductances(layer.name), die.conductances(layer.name))
+            goals = cimc.Chip(cimc.compile(model, exact(array__tiles_per_chip=40))).conductances(layer.name)
+            off, table = chip.conductances(layer.name) != goals, program.cells(layer.name)
+            for record in table:
+                r, c = record["index"]
+                at = tuple(int(record[name]) for name in ("chip", "tile", "row", "column"))
+                if off[0, r, 0 if record["sign"] > 0 else 1, c]:
+                    assert at in dead
+            met += int(off.sum())
+        assert met > 0
+
+
+def test_a_map_covers_what_is_asked_for() -> None:
+    target = exact(**FAULTY)
+    assert cimc.fault_map(target, 1, tiles=3).cells[:, 1].max() < 3
+    assert set(cimc.fault_map(target, 1, chips=2, tiles=3).cells[:, 0]) == {0, 1}
+    program = cimc.compile(network(), target)
+    chip = cimc.Chip(program, 5)
+    assert cimc.fault_map(chip).sha256 == cimc.fault_map(program, 5).sha256
+    assert cimc.fault_map(cimc.export_image(program), 5).sha256 == cimc.fault_map(program, 5).sha256
+    assert cimc.fault_map("bulk-rram", 1).cells.shape == (0, 4)
+    with pytest.raises(FitError, match="known size"):
+        cimc.fault_map(exact(array__rows=None, **FAULTY))
+    with pytest.raises(cimc.CimcError, match="whole number"):
+        cimc.fault_map(target, -1)

@@ -40,7 +40,7 @@ def work(data: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def chip(data: Any) -> cimc.Chip:
     """Trained on the chip, as the example does it."""
     made = cimc.Chip(cimc.compile(MODEL, "bulk-rram-256", calibration=data.some), seed=2)
-    cimc.Trainer(made, seed=2, init="devices").fit(data.x_train, data.y_train, epochs=1, steps_per_epoch=60)
+    cimc.Trainer(made, seed=2, init="devices").fit(data.x_train, data.y_train, epochs=1, steps_per_epoch=100)
     return made
 
 

@@ -36,23 +36,8 @@ def test_perfect_programming_changes_nothing() -> None:
     assert (programmed(Device(), 0.3) == np.float32(0.3)).all()
 
 
-@pytest.mark.parametrize(("low", "high"), [(0.01, 0.0), (0.0, 0.02), (0.1, 0.2), (0.5, 0.5)])
-def test_stuck_devices_hold_an_end_of_the_window_at_the_stated_rate(low: float, high: float) -> None:
-    g_us = programmed(Device(g_min_us=2, g_max_us=9, stuck_low_rate=low, stuck_high_rate=high), 5.0)
-    for value, rate in ((2, low), (9, high)):
-        assert abs((g_us == value).mean() - rate) <= 5 * (rate * (1 - rate) / N) ** 0.5
-    assert set(np.unique(g_us)) <= {2, 5, 9}
-
-
-def test_faults_of_a_chip_stay_where_they_are_and_differ_from_other_chips() -> None:
-    device = Device(g_min_us=2, g_max_us=9, stuck_low_rate=0.1)
-    stuck = programmed(device, 5.0) == 2
-    assert (stuck == (programmed(device, 8.0) == 2)).all()
-    assert (stuck != (programmed(device, 5.0, seed=4) == 2)).any()
-
-
 def test_a_device_draws_the_same_error_in_any_block() -> None:
-    device = Memristor(Device(g_max_us=9, programming=Programming(sigma_us=1), stuck_high_rate=0.1))
+    device = Memristor(Device(g_max_us=9, programming=Programming(sigma_us=1)))
     whole = np.full(1000, 5, np.float32)
     device.program(whole, 7, 100)
     parts = np.full(1000, 5, np.float32)

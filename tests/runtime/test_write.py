@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cimc.runtime import devices as device_models
-from cimc.runtime.devices import device_model
+from cimc.runtime.cells import born_on, numbered_keys, stick, stuck_us
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write import GaussianWriter, Writes, born_on, device_seed, fault_us, writer
+from cimc.runtime.write import GaussianWriter, Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
 from cimc.targets.load import load_target
 
@@ -88,9 +88,9 @@ def test_each_write_draws_anew_and_each_layer_and_chip():
 
 def test_faults_are_those_of_the_chip_as_it_was_made():
     chip = target(stuck_low_rate=0.2, stuck_high_rate=0.1)
-    fabricated = np.full(3000, 20, np.float32)
-    device_model(chip.device).program(fabricated, SEED, 0)
-    stuck = ~np.isnan(fault_us(chip.device, SEED, 3000))
+    fabricated, keys = np.full(3000, 20, np.float32), numbered_keys(SEED, 3000)
+    stick(chip.device, fabricated, keys)
+    stuck = ~np.isnan(stuck_us(chip.device, keys))
     assert set(fabricated[stuck].tolist()) == {np.float32(8.2), np.float32(32.9)}
     assert not set(fabricated[~stuck].tolist()) & {np.float32(8.2), np.float32(32.9)}
     before = fabricated.copy()
@@ -113,14 +113,14 @@ def test_a_device_sticks_after_its_last_write(cls):
 
 
 def test_born_on_devices_are_uniform_over_their_range():
-    g = born_on(target(born_us=[8.2, 20.0]).device, SEED, (4, 50, 2, 25))
+    g = born_on(target(born_us=[8.2, 20.0]).device, numbered_keys(SEED, 10_000).reshape(4, 50, 2, 25))
     assert g.shape == (4, 50, 2, 25)
     assert g.dtype == np.float32
     assert 8.2 - 1e-5 <= g.min() < 8.3
     assert 19.9 < g.max() <= 20 + 1e-5
     assert abs(g.mean() - 14.1) < 5 * 11.8 / np.sqrt(12 * g.size)
-    assert (born_on(target(born_us=None).device, SEED, (3,)) == np.float32(8.2)).all()
-    faulty = born_on(target(stuck_high_rate=0.5).device, SEED, (1000,))
+    assert (born_on(target(born_us=None).device, numbered_keys(SEED, 3)) == np.float32(8.2)).all()
+    faulty = born_on(target(stuck_high_rate=0.5).device, numbered_keys(SEED, 1000))
     assert 0.4 < (faulty == np.float32(32.9)).mean() < 0.6
 
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from cimc.runtime.write import born_on, device_seed
+from cimc.runtime.cells import born_on, numbered_keys
+from cimc.runtime.write import device_seed
 from cimc.targets.load import load_target
 from cimc.training.accumulator import LayerState
 from cimc.training.rules import registry
@@ -21,7 +22,9 @@ class Layer:
         self.target = load_target(chip, settings or {})
         self.rule = registry.create(self.target, rule, **options)
         if weights is None:
-            self.g_us = born_on(self.target.device, SEED, (2, 4, self.target.planes, 3))
+            self.g_us = born_on(
+                self.target.device, numbered_keys(SEED, 24 * self.target.planes).reshape(2, 4, self.target.planes, 3)
+            )
             self.state = LayerState.from_devices(self.target, self.g_us, spans)
         else:
             self.state = LayerState.from_weights(self.target, weights, spans)

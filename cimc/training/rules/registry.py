@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
-from cimc.runtime.write import Writes
+from cimc.runtime.write import Keys, Writes
 from cimc.targets.description import Target
 from cimc.training.accumulator import LayerState
 from cimc.training.optimizers import Optimizer
@@ -28,8 +28,8 @@ class Rule(Protocol):
     def begin(self, state: LayerState) -> None:
         """Prepare a new state, once, before the first step."""
 
-    def writer(self, state: LayerState, g_us: NDArray[np.float32], seed: int) -> Any:
-        """What `apply` writes with: on these conductances, under a key from `cimc.runtime.write.device_seed`."""
+    def writer(self, state: LayerState, g_us: NDArray[np.float32], seed: int, keys: Keys | None = None) -> Any:
+        """What `apply` writes with: arguments as of `cimc.runtime.write.DeviceState`."""
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Any) -> Writes:
         """Take in one optimizer step of the layer. Call `Crossbar.written` after."""

@@ -11,7 +11,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime.simd import wide
-from cimc.runtime.write import Writer, Writes, writer
+from cimc.runtime.write import Keys, Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 
@@ -71,9 +71,16 @@ class Threshold:
     def begin(self, state: LayerState) -> None:
         """Prepare a new state: nothing to do."""
 
-    def writer(self, state: LayerState, g_us: F32, seed: int) -> Writer:
-        """The writer that `apply` takes, on a crossbar's conductances; ``seed`` is from `cimc.runtime.write.device_seed`."""
-        return writer(self.target, g_us, state.writes, seed)
+    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None) -> Writer:
+        """The writer that `apply` takes, on a crossbar's conductances.
+
+        Args:
+            state: Of the layer.
+            g_us: Conductances, µS.
+            seed: From `cimc.runtime.write.device_seed`.
+            keys: Gives the keys of the cells, see `cimc.runtime.write.DeviceState`.
+        """
+        return writer(self.target, g_us, state.writes, seed, keys=keys)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
         """Take in one optimizer step (``[groups, rows, columns]``) and write what crossed the threshold."""

@@ -1,0 +1,239 @@
+"""Which cells of a die a layer's devices are, and what a cell brings from its birth.
+
+Whether a cell is stuck, what it holds before the first write and how strongly it answers a pulse belong to the cell: its chip,
+tile, word line and bit line on the die of a seed. So whatever is written into that die meets the same cells there. A layer
+without a place has cells of its own, by its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from cimc.errors import ArtifactError
+from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, ROW, SLICE, TILE, block_shape, placed_table
+from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.runtime import rng
+from cimc.targets.description import Device, Target
+
+F32 = NDArray[np.float32]
+I64 = NDArray[np.int64]
+U64 = NDArray[np.uint64]
+
+#: Draws of a cell, by the counter of its key.
+_FAULT, _BORN, _RESPONSE = (np.uint32(n) for n in range(3))
+#: Bit line of the unit column in an array without limit.
+_BEHIND_ALL = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Sites:
+    """Places of the blocks of a layer, copy after copy."""
+
+    table: NDArray[np.int32]
+    """``[blocks, fields]``, see `cimc.ir.program.BLOCK_FIELDS`."""
+    lines: NDArray[np.int32] | None = None
+    """Word lines, then bit lines, of one block after the other, flat; None: each block has lines without gaps."""
+
+    def checked(self, layer: Layer, target: Target) -> Sites:
+        """These sites, if they are those of whole copies of the layer.
+
+        Raises:
+            ArtifactError: They are not.
+        """
+        table, limits = self.table, (layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1)
+        fits = table.ndim == 2 and table.shape[1] == len(BLOCK_FIELDS) and len(table) % max(1, layer.crossbars) == 0
+        fits = fits and bool((table >= 0).all() and (table[:, [GROUP, SLICE, COLUMN_TILE]] < limits).all())
+        if fits and self.lines is not None:
+            height, width = block_shape(layer, target, table[:, SLICE], table[:, COLUMN_TILE])
+            fits = self.lines.shape == (int(height.sum() + width.sum()),) and bool((self.lines >= 0).all())
+        if not fits:
+            raise ArtifactError("its places do not suit the layer", where=f"layer {layer.name}")
+        return self
+
+
+@dataclass(frozen=True)
+class Cells:
+    """The cells of one copy of a layer on one die."""
+
+    layer: Layer
+    target: Target
+    die_seed: int
+    copy: int = 0
+    sites: Sites | None = None
+    """None: the layer has no place."""
+
+    @cached_property
+    def _shape(self) -> tuple[int, int, int, int]:
+        return self.layer.groups, self.layer.rows, self.target.planes, self.layer.columns
+
+    def keys(self, group: int | None = None, begin: int = 0, end: int | None = None) -> U64:
+        """Keys of the devices.
+
+        Args:
+            group: One group; None: all.
+            begin: First row slice.
+            end: Behind the last row slice; None: all from ``begin`` on.
+
+        Returns:
+            ``[groups, rows of these slices, planes, columns]``.
+        """
+        groups, rows, planes, columns = self._shape
+        some = range(groups) if group is None else range(group, group + 1)
+        cuts = self.layer.row_cuts or (0, rows)
+        end = len(cuts) - 1 if end is None else end
+        r0, r1 = cuts[begin], cuts[end]
+        if self.sites is None:
+            lines = np.arange(planes * columns).reshape(planes, columns)
+            parts = [_keys(self._own_array(g), np.arange(r0, r1)[:, None, None], lines) for g in some]
+            return np.stack(parts) if parts else np.zeros((0, r1 - r0, planes, columns), np.uint64)
+        keys = np.zeros((len(some), r1 - r0, planes, columns), np.uint64)
+        for block, word, bit in self._blocks:
+            g, s = int(block[GROUP]), int(block[SLICE])
+            if g not in some or not begin <= s < end:
+                continue
+            c0, c1 = self.layer.column_cuts[block[COLUMN_TILE] :][:2]
+            part = _keys(self._array(block), word[:, None], bit).reshape(len(word), c1 - c0, planes)
+            keys[g - some.start, cuts[s] - r0 : cuts[s + 1] - r0, :, c0:c1] = part.transpose(0, 2, 1)
+        return keys
+
+    def unit_keys(self) -> U64:
+        """Keys of the unit columns' devices, ``[groups, rows, column tiles]``; no columns where the target has none."""
+        groups, rows, planes, columns = self._shape
+        tiles = max(1, len(self.layer.column_cuts) - 1) if self.target.array.unit_column else 0
+        keys = np.zeros((groups, rows, tiles), np.uint64)
+        if self.sites is None:
+            for g in range(groups):
+                keys[g] = _keys(self._own_array(g), np.arange(rows)[:, None], planes * columns + np.arange(tiles))
+            return keys
+        column = np.array(unit_line(self.target))
+        for block, word, _ in self._blocks if tiles else ():
+            s = int(block[SLICE])
+            begin, end = self.layer.row_cuts[s], self.layer.row_cuts[s + 1]
+            keys[block[GROUP], begin:end, block[COLUMN_TILE]] = _keys(self._array(block), word, column)
+        return keys
+
+    def _own_array(self, group: int) -> int:
+        return rng.key("cells", self.die_seed, self.layer.name, self.copy, group)
+
+    def _array(self, block: NDArray[np.int32]) -> int:
+        return array_key(self.die_seed, int(block[CHIP]), int(block[TILE]))
+
+    @cached_property
+    def _blocks(self) -> list[tuple[NDArray[np.int32], I64, I64]]:
+        """The copy's blocks with their word lines and bit lines."""
+        assert self.sites is not None
+        table, lines = self.sites.table, self.sites.lines
+        height, width = block_shape(self.layer, self.target, table[:, SLICE], table[:, COLUMN_TILE])
+        if lines is None:
+            each = [(b[ROW] + np.arange(h), b[COLUMN] + np.arange(w)) for b, h, w in zip(table, height, width, strict=True)]
+        else:
+            cuts = np.cumsum(np.stack([height, width], axis=1).reshape(-1))
+            parts = [lines[a:b].astype(np.int64) for a, b in pairwise([0, *cuts])]
+            each = list(zip(parts[0::2], parts[1::2], strict=True))
+        own = slice(self.copy * self.layer.crossbars, (self.copy + 1) * self.layer.crossbars)
+        return [(block, *pair) for block, pair in zip(table[own], each[own], strict=True)]
+
+
+def cells_of(program: Program, layer: Layer, die_seed: int, sites: Sites | None = None) -> tuple[Cells, ...]:
+    """Cells of each copy of a layer; ``sites`` None: where the program places it."""
+    if sites is None and layer.row_cuts and layer.column_cuts:
+        table = placed_table(program, layer)
+        sites = None if table is None else Sites(table).checked(layer, program.target)
+    copies = 1 if sites is None else max(1, len(sites.table) // layer.crossbars)
+    return tuple(Cells(layer, program.target, die_seed, copy, sites) for copy in range(copies))
+
+
+def unit_line(target: Target) -> int:
+    """Bit line of an array's unit column: behind the last of the others."""
+    return _BEHIND_ALL if target.array.columns is None else target.array.columns
+
+
+def array_key(die_seed: int, chip: int, tile: int) -> int:
+    """Key of an array's cells."""
+    return rng.key("cells", die_seed, chip, tile)
+
+
+def grid_keys(die_seed: int, chip: int, tile: int, rows: int, columns: int) -> U64:
+    """Keys of all cells of an array, ``[rows, columns]``, from word line and bit line 0 on."""
+    return _keys(array_key(die_seed, chip, tile), np.arange(rows)[:, None], np.arange(columns))
+
+
+def numbered_keys(seed: int, count: int) -> U64:
+    """Keys of ``count`` devices that are cells of no array."""
+    return _keys(seed, np.zeros((), np.int64), np.arange(count))
+
+
+def _keys(array: int, rows: NDArray[Any], columns: NDArray[Any]) -> U64:
+    """Keys of the cells at word lines and bit lines that are broadcast against each other."""
+    place = rows.astype(np.uint64) << np.uint64(32) | columns.astype(np.uint64)
+    z = (place ^ np.uint64(array)) + np.uint64(0x9E3779B97F4A7C15)  # as `rng.mix64`
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: U64 = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+# What a cell brings ---------------------------------------------------------------------------------------------------
+
+
+@njit(cache=True, nogil=True)
+def _bits(keys: U64, counter: Any, out: NDArray[np.uint32]) -> None:
+    for i in range(keys.size):
+        out[i] = rng.hash32(np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32)), counter)
+
+
+@njit(cache=True, nogil=True)
+def _normals(keys: U64, counter: Any, out: F32) -> None:
+    for i in range(keys.size):
+        low, high = np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32))
+        out[i] = rng.normal_of(rng.hash32(low, high, counter))
+
+
+def _drawn(keys: U64, counter: np.uint32) -> NDArray[np.uint32]:
+    out = np.empty(keys.size, np.uint32)
+    _bits(np.ascontiguousarray(keys).reshape(-1), counter, out)
+    return out.reshape(keys.shape)
+
+
+def may_be_stuck(device: Device) -> bool:
+    """Whether any cell of such devices is stuck."""
+    return bool(device.stuck_low_rate or device.stuck_high_rate)
+
+
+def stuck_us(device: Device, keys: U64) -> F32:
+    """Conductance (µS, shaped as ``keys``) at which each cell is stuck from birth; NaN where it is not."""
+    low_below = round(device.stuck_low_rate * 2**32)
+    high_below = low_below + round(device.stuck_high_rate * 2**32)
+    bits = _drawn(keys, _FAULT).astype(np.int64)
+    ends = [np.float32(device.g_min_us), np.float32(device.g_max_us)]
+    return np.select([bits < low_below, bits < high_below], ends, np.float32(np.nan)).astype(np.float32)
+
+
+def stick(device: Device, g_us: F32, keys: U64) -> None:
+    """Let stuck cells hold what they are stuck at, in place; both of one shape."""
+    stuck = stuck_us(device, keys)
+    np.copyto(g_us, stuck, where=~np.isnan(stuck))
+
+
+def born_on(device: Device, keys: U64) -> F32:
+    """Conductances (µS, shaped as ``keys``) of cells never written: uniform over ``device.born_us``, g_min where it is null."""
+    low, high = device.born_us or (device.g_min_us, device.g_min_us)
+    share = (_drawn(keys, _BORN) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
+    g_us: F32 = share * np.float32(high - low) + np.float32(low)
+    if may_be_stuck(device):
+        stick(device, g_us, keys)
+    return g_us
+
+
+def responses(keys: U64) -> F32:
+    """Standard normal draw of each cell for the strength of its answer to pulses, flat."""
+    out = np.empty(keys.size, np.float32)
+    _normals(np.ascontiguousarray(keys).reshape(-1), _RESPONSE, out)
+    return out
