@@ -16,7 +16,7 @@ from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
 from cimc.image.image import Image
 from cimc.image.layout import SOURCES
-from cimc.image.placement import Spots, around, as_compiled
+from cimc.image.placement import Spots, around, as_compiled, chips_used
 from cimc.image.portable import portable
 from cimc.image.reader import load_image, read_image
 from cimc.image.sign import signer
@@ -150,6 +150,7 @@ def _around(
     program: Program, compiled: Callable[[Target], Program], faults: FaultMap, chips: int | None, own_references: bool
 ) -> tuple[Program, Spots]:
     """Places around faults, of the program as it is, or cut to smaller segments where those find no room."""
+    chips = chips_used(program) if chips is None else chips
     try:
         return program, around(program, faults, chips, own_references)
     except FitError as error:

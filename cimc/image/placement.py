@@ -65,9 +65,8 @@ def around(program: Program, faults: FaultMap, chips: int | None = None, own_ref
         what = "faults have places only in arrays of a known size"
         raise FitError(what, where=f"target {program.target.name}", fix="--set array.rows=... --set array.columns=...")
     compiled = as_compiled(program)
-    tiles = len({(spot.chip, spot.tile) for spots in compiled.values() for spot in spots})
-    used = max(1, -(-tiles // (array.tiles_per_chip or tiles or 1)))
-    floor = _Floor(array.rows, array.columns, array.unit_column, array.tiles_per_chip, chips or used, faults, own_references)
+    chips = chips_used(program) if chips is None else chips
+    floor = _Floor(array.rows, array.columns, array.unit_column, array.tiles_per_chip, chips, faults, own_references)
     result: Spots = {}
     for name in sorted(compiled, key=lambda n: -max(len(s.rows) for s in compiled[n])):
         taken: set[tuple[int, int]] = set()
@@ -79,6 +78,12 @@ def around(program: Program, faults: FaultMap, chips: int | None = None, own_ref
             taken.add((found.chip, found.tile))
             result[name].append(found)
     return {layer.name: result[layer.name] for layer in program.layers}
+
+
+def chips_used(program: Program) -> int:
+    """Chips that the arrays of a placed program fill, at least 1."""
+    tiles = len({(spot.chip, spot.tile) for spots in as_compiled(program).values() for spot in spots})
+    return max(1, -(-tiles // (program.target.array.tiles_per_chip or tiles or 1)))
 
 
 def _no_room(program: Program, name: str, number: int, spot: Spot, floor: _Floor) -> FitError:
