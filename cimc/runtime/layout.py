@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import ceil, inf
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,60 @@ from cimc.targets.description import Device, Target
 Array = NDArray[Any]
 Index = NDArray[np.int64]
 
-#: Grid steps over the conductance window, about.
+#: Grid steps over the conductance window, about, where nothing asks for more.
 GRID_STEPS = 256
+#: That grid serves where its step is at most this share of the smallest deviation there is; else a step is at most the other one.
+_SERVES, _STEP = 0.2, 0.1
+#: Steps of the finest grid, that of float32: nothing on it is rounded that conductances had not rounded before.
+_FINEST = 1 << 24
 #: Device columns of one block, about: its currents stay in the second-level cache.
 BLOCK_WIDTH = 512
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Conductances as ``middle_us + k * step_us``; all levels of the device lie on it."""
+    """Conductances as ``middle_us + k * step_us``.
+
+    The grid must not act as a quantiser. Rounding to it and the noise of devices add up over a bit line in the same way, so a
+    step of a fifth of a device's deviation adds a 300th to the variance of any product, whatever the ADC. Where no device is
+    noisy, the grid is that of the levels if all conductances lie on it, else as fine as float32.
+    """
 
     middle_us: float
     step_us: float
+    slack: float = inf
+    """Steps by which a conductance may be rounded; not inf where no noise would hide it: then what float32 rounds."""
+
+    @classmethod
+    def levels(cls, device: Device) -> Grid:
+        """About `GRID_STEPS` steps; all levels of the device and both ends of its window lie on it."""
+        levels = (device.levels or 2) - 1
+        grid = cls._of(device, levels * max(1, round(GRID_STEPS / levels)))
+        return grid if _deviations(device) else replace(grid, slack=1e-3 + device.g_max_us / grid.step_us * 2.0**-22)
+
+    @classmethod
+    def finest(cls, device: Device) -> Grid:
+        """The finest grid, where no device is noisy and conductances may lie anywhere."""
+        return cls._of(device, _FINEST)
 
     @classmethod
     def of(cls, device: Device) -> Grid:
-        levels = (device.levels or 2) - 1
-        steps = levels * max(1, round(GRID_STEPS / levels))
+        """The grid of a device; where none is noisy that of its levels."""
+        coarse, deviations = cls.levels(device), _deviations(device)
+        if not deviations or coarse.step_us <= _SERVES * min(deviations):
+            return coarse
+        window = device.g_max_us - device.g_min_us
+        return cls._of(device, min(_FINEST, ceil(window / (_STEP * min(deviations)))))
+
+    @classmethod
+    def _of(cls, device: Device, steps: int) -> Grid:
         step = (device.g_max_us - device.g_min_us) / steps
         return cls(device.g_min_us + step * (steps // 2), step)
+
+
+def _deviations(device: Device) -> list[float]:
+    """Standard deviations of a device's reads and writes, µS; without those that are 0."""
+    return [figure for figure in (device.read_sigma_us, device.programming.sigma_us) if figure > 0]
 
 
 def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) -> NDArray[np.int64]:
@@ -125,9 +161,9 @@ def put(values: Array, middle: Scalar, per_unit: Scalar, whole: Scalar, row_at: 
 @njit(cache=True, nogil=True)
 def put_some(
     devices: Index, values: Array, columns: int, middle: Scalar, per_unit: Scalar, whole: Scalar, limit: float, row_cuts: Index,
-    row_at: Index, column_at: Index, out: Array,
+    row_at: Index, column_at: Index, out: Array, slack: float,
 ) -> bool:  # fmt: skip
-    """As `put`, but of single devices; False, and nothing put, where a step reaches ``limit``.
+    """As `put`, but of single devices; False, and nothing put, where a step reaches ``limit`` or rounding exceeds ``slack``.
 
     Args:
         devices: Flat numbers in ``values``.
@@ -141,9 +177,11 @@ def put_some(
         row_at: Of `Places`.
         column_at: Of `Places`, ``[row slices, device columns and more]``.
         out: The groups' matrices, each flat.
+        slack: In steps.
     """
     for d in devices:
-        if not abs(np.rint((values[d] - middle) * per_unit)) < limit:
+        value = (values[d] - middle) * per_unit
+        if not abs(np.rint(value)) < limit or abs(np.rint(value) - value) > slack:
             return False
     for d in devices:
         line, c = divmod(d, columns)
@@ -152,6 +190,16 @@ def put_some(
         value = (values[d] - middle) * per_unit
         out[g, row_at[r] + column_at[s, c]] = np.rint(value) if whole else value
     return True
+
+
+@njit(cache=True, nogil=True)
+def rounds(values: Array, middle: Scalar, per_unit: Scalar, slack: float) -> bool:
+    """Whether the grid rounds any of some values (flat) by more than ``slack`` steps; see `put`."""
+    for i in range(values.size):
+        value = (values[i] - middle) * per_unit
+        if not abs(np.rint(value) - value) <= slack:
+            return True
+    return False
 
 
 def leak_steps(target: Target) -> float:

@@ -16,7 +16,7 @@ from cimc.runtime import gemm, reads
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices, tile_of_column
-from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some
+from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some, rounds
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.description import Target
@@ -76,6 +76,8 @@ class Plan:
     """From devices to the matrix."""
     limit: float
     """Size of a step from which on the matrix may need another dtype."""
+    slack: float
+    """Grid steps by which a conductance may be rounded; inf: any."""
 
     @classmethod
     def of(
@@ -94,13 +96,15 @@ class Plan:
             positions: Of an image, likely; results do not depend on it, speed does.
         """
         device, adc, c = target.device, target.adc, devices.coefficients
-        grid = Grid.of(device)
+        whole, grid = coding.bits is not None, Grid.of(device)
+        if whole and grid.slack < inf and _off(grid, devices):
+            grid = Grid.finest(device)
         volt_step = device.read_voltage_v * level_step_us(target)
         top = 0 if adc.bits is None else 2**adc.bits - 1
         one_step = volt_step / coding.full if adc.bits is None else volt_step
         lsb = one_step if adc.bits is None or adc_range_ua is None else adc_range_ua / top
         volt = device.read_voltage_v / coding.full / lsb
-        whole, cuts = coding.bits is not None, np.array(row_cuts)
+        cuts = np.array(row_cuts)
         scale = Scale(np.float32(grid.middle_us), np.float32(1 / grid.step_us if whole else 1), whole)
         dtype, limit = _dtype(devices, scale, cuts, coding.largest) if whole else (np.dtype(np.float32), inf)
         constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
@@ -119,7 +123,7 @@ class Plan:
                 np.zeros((len(devices.g_us), *places.shape), dtype), places.starts, cuts, blocks, c.alpha, unit,
                 tile_of_column(column_cuts), coding.weights, np.array(constants),
             ),
-            places, factor, scale, limit,
+            places, factor, scale, limit, grid.slack if whole else inf,
         )  # fmt: skip
         plan._pack(devices.g_us, devices.unit_g_us)
         return plan
@@ -137,13 +141,13 @@ class Plan:
                 np.zeros((groups, *places.shape), dtype), places.starts, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
                 np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]),
             ),
-            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf,
+            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf, inf,
         )  # fmt: skip
         plan.refresh(matrix)
         return plan
 
     def refresh(self, values: Array, units: Array | None = None) -> bool:
-        """Take in what was written; False, and nothing taken in, where it reaches further than the matrix's dtype allows.
+        """Take in what was written; False, and nothing taken in, where the plan's dtype or grid does not do for it.
 
         Args:
             values: Conductances in µS, ``[groups, rows, planes, columns]``; of the ideal plan the weights.
@@ -152,6 +156,9 @@ class Plan:
         values = values.astype(self.scale.middle.dtype, copy=False)
         if self.limit < inf and self.scale.largest(values) >= self.limit:
             return False
+        parts = (values,) if units is None else (values, units)
+        if self.slack < inf and any(rounds(a.reshape(-1), *self.scale.numbers[:2], self.slack) for a in parts):
+            return False
         self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype) if units is None else units)
         return True
 
@@ -159,7 +166,7 @@ class Plan:
         """As `refresh`, where no devices but these (flat numbers in ``values``) were written."""
         circuit, places = self.circuit, self.places
         where = circuit.row_cuts, places.row_at, places.column_at, circuit.matrix.reshape(len(circuit.matrix), -1)
-        return bool(put_some(devices, values.reshape(-1), values[0, 0].size, *self.scale.numbers, self.limit, *where))
+        return bool(put_some(devices, values.reshape(-1), values[0, 0].size, *self.scale.numbers, self.limit, *where, self.slack))
 
     def _pack(self, values: Array, units: Array) -> None:
         row_cuts, matrix = self.circuit.row_cuts, self.circuit.matrix
@@ -212,6 +219,12 @@ class Plan:
         inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
         way = reads.across if matrix.ndim == 3 else reads.along
         return way(self.circuit, inputs, Outputs(factor, constant, y, strides), total, number, self._room)
+
+
+def _off(grid: Grid, devices: Devices) -> bool:
+    """Whether a conductance lies off the grid."""
+    numbers = np.float32(grid.middle_us), np.float32(1 / grid.step_us), grid.slack
+    return any(rounds(np.ascontiguousarray(g_us).reshape(-1), *numbers) for g_us in (devices.g_us, devices.unit_g_us))
 
 
 def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:
