@@ -22,6 +22,11 @@ A trained program also holds its chip, and its initializers are the trained ones
 ``state/draws``             int64 ``[3]``: images trained on, evaluations, calibrations, as `cimc.runtime.draws` counts them
 ``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances, µS
 ``state/LAYER/unit_g_us``   float32 ``[groups, rows, column tiles]``: those of unit columns, where there are any
+``state/LAYER/copies_g_us`` float32 ``[copies - 1, ...]``: ``g_us`` of the further copies; ``copies_unit_g_us`` likewise
+``state/LAYER/alpha``       float64 ``[groups, slices, planes, columns]``: how columns count, where some are stored complemented;
+                            ``unit_alpha`` ``[groups, slices, columns]``: that of the unit column
+``state/LAYER/sites``       int32, as a block table: where the blocks of all copies are, if the program does not say; ``lines``
+                            int32, flat: word lines, then bit lines, of one block after the other
 ``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below
 ``state/LAYER/delta``       the same shape: ΔW
 ``state/LAYER/written_us``  float32, as ``g_us``: last target of each device, NaN where never written

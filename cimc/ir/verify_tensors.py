@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
-from cimc.ir.program import Layer, Program
+from cimc.ir.program import BLOCK_FIELDS, Layer, Program
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -30,6 +30,8 @@ class _State:
     shape: Callable[[Layer, int], Shape]
     """From the layer and the planes of the target."""
     finite: bool = True
+    several: bool = False
+    """Whether it has any number of those, along a first axis."""
 
 
 def _weights(layer: Layer, _: int) -> Shape:
@@ -40,10 +42,20 @@ def _devices(layer: Layer, planes: int) -> Shape:
     return layer.groups, layer.rows, planes, layer.columns
 
 
+def _units(layer: Layer, _: int) -> Shape:
+    return layer.groups, layer.rows, len(layer.column_cuts) - 1
+
+
 #: ``state/LAYER/NAME``; see `cimc.ir.program`.
 _STATE = {
     "g_us": _State("float32", _devices),
-    "unit_g_us": _State("float32", lambda layer, _: (layer.groups, layer.rows, len(layer.column_cuts) - 1)),
+    "unit_g_us": _State("float32", _units),
+    "copies_g_us": _State("float32", _devices, several=True),
+    "copies_unit_g_us": _State("float32", _units, several=True),
+    "alpha": _State("float64", lambda layer, planes: (layer.groups, len(layer.row_cuts) - 1, planes, layer.columns)),
+    "unit_alpha": _State("float64", lambda layer, _: (layer.groups, len(layer.row_cuts) - 1, layer.columns)),
+    "sites": _State("int32", lambda *_: (len(BLOCK_FIELDS),), several=True),
+    "lines": _State("int32", lambda *_: (), several=True),
     "weights": _State("float32", _weights),
     "delta": _State("float32", _weights),
     "written_us": _State("float32", _devices, finite=False),
@@ -118,9 +130,10 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
     if layer not in layers or word not in _STATE:
         _fail(name, "it belongs to nothing in the program")
     rule = _STATE[word]
-    _need(name, tensor, (rule.dtype,), rule.shape(layers[layer], planes))
+    shape = rule.shape(layers[layer], planes)
+    _need(name, tensor, (rule.dtype,), (*tensor.shape[:1], *shape) if rule.several else shape)
     if rule.finite:
-        _need_finite(name, tensor, least=0 if word in ("g_us", "unit_g_us", "w_max") else None)
+        _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "sites", "lines") else None)
 
 
 def _need(name: str, tensor: Array, dtypes: tuple[str, ...], shape: Shape) -> None:
