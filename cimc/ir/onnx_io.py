@@ -60,6 +60,20 @@ def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, N
         return ir.to_proto(model).SerializeToString(deterministic=True), tensors
 
 
+def outline(model: ir.Model, *, keep_below: int = 256) -> onnx.ModelProto:
+    """The model for shape inference: large initializers are external data that nobody wrote, so no array is made or copied."""
+    stands_for: dict[ir.Value, ir.TensorProtocol] = {}
+    for name, value in model.graph.initializers.items():
+        tensor = value.const_value
+        if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes >= keep_below:
+            stands_for[value] = ir.ExternalTensor(
+                name, 0, tensor.nbytes, tensor.dtype, shape=ir.Shape(tensor.shape.numpy()), name=name
+            )
+    with _replaced(stands_for):
+        proto: onnx.ModelProto = ir.to_proto(model)
+    return proto
+
+
 def join(model_bytes: bytes, tensors: Mapping[str, NDArray[Any]]) -> ir.Model:
     """The inverse of `split`: a model whose initializers refer to the arrays, ready for `onnx_ir.save` or `onnx_ir.to_proto`.
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import ModelError
@@ -25,7 +24,8 @@ from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
 from cimc.passes.selection.placement import name_nodes, record
 from cimc.passes.selection.registry import weight_slots
-from cimc.passes.selection.shapes import infer_missing_shapes
+from cimc.passes.selection.shapes import infer_shapes
+from cimc.passes.selection.sizes import Entries, entries_of
 
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
@@ -64,13 +64,22 @@ class Fold(Pass):
 
 
 def fold_constants(state: Compilation) -> bool:
-    """Fold what can be folded; True if anything was."""
+    """Fold what can be folded; True if anything was. A folded size may tell shapes, which tell more sizes."""
+    changed = False
+    while True:
+        infer_shapes(state.model)
+        if not _fold_once(state):
+            return changed
+        changed = True
+
+
+def _fold_once(state: Compilation) -> bool:
     graph = state.model.graph
-    infer_missing_shapes(state.model, (node.inputs[0] for node in graph if node.op_type == "Shape"))
     known: set[ir.Value] = set()  # values that depend on constants only, folded or not
+    sizes: dict[ir.Value, Entries] = {}  # integers that depend on shapes
     changed = False
     for node in list(graph):
-        fixed = _static_shape(node)
+        fixed = _fixed_sizes(node, sizes)
         if fixed is None and not all(value is None or value in known or is_constant(value) for value in node.inputs):
             continue
         if not _may_fold(node):
@@ -83,7 +92,13 @@ def fold_constants(state: Compilation) -> bool:
         arrays = evaluate(node, state.model) if fixed is None else [fixed]
         if arrays is None:
             continue
-        why = "a constant" if node.op_type == "Constant" else "computed once from constants"
+        why = (
+            "a constant"
+            if node.op_type == "Constant"
+            else "computed once from constants"
+            if fixed is None
+            else "from fixed sizes"
+        )
         record(state, node, "folded", why)
         if node.op_type != "Constant":
             state.recipes.record(node, CONSTANT, state.model)
@@ -107,13 +122,16 @@ def lift_constants(state: Compilation) -> bool:
     return changed
 
 
-def _static_shape(node: ir.Node) -> ir.TensorProtocol | None:
-    """What a Shape gives where every dimension is fixed, whatever the data."""
-    shape = node.inputs[0].shape if node.op_type == "Shape" and node.domain == "" and node.inputs[0] is not None else None
-    if shape is None or not shape.is_static():
+def _fixed_sizes(node: ir.Node, sizes: dict[ir.Value, Entries]) -> ir.TensorProtocol | None:
+    """What a node computes from shapes, where every size that it takes is fixed, whatever the data; ``sizes`` learns of it."""
+    entries = entries_of(node, sizes)
+    if entries is None:
         return None
-    dims = shape.numpy()[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)]
-    return ir.tensor(np.array(dims, np.int64))
+    output = node.outputs[0]
+    sizes[output] = entries
+    if any(entry is None for entry in entries.reshape(-1)):
+        return None
+    return ir.tensor(entries.astype((output.dtype or ir.DataType.INT64).numpy()))
 
 
 def _may_fold(node: ir.Node) -> bool:

@@ -26,7 +26,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
 from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, record
 from cimc.passes.selection.quantised import REWRITES
-from cimc.passes.selection.shapes import infer_missing_shapes
+from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.site import Site, StaysDigital
 
 
@@ -88,7 +88,7 @@ class Legalise(Pass):
 
 def _rewrite_quantised(state: Compilation) -> bool:
     graph = state.model.graph
-    infer_missing_shapes(state.model, (v for n in graph if n.op_type in REWRITES for v in n.inputs))
+    infer_shapes(state.model, (v for n in graph if n.op_type in REWRITES for v in n.inputs))
     site, changed = Site(state.model, state.target), False
     for node in list(graph):
         rewrite = REWRITES.get(node.op_type) if node.domain in ("", "ai.onnx") else None

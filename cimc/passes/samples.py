@@ -75,9 +75,9 @@ class Source:
         name, axis = str(value.name), self.axes[str(value.name)]
         shape = list(_sizes(value, self.guess))
         if axis is None:
-            return _draw(value, tuple(shape), self.range, keyed("synthetic", name))
+            return draw(value, tuple(shape), self.range, keyed("synthetic", name))
         shape[axis] = 1
-        parts = [_draw(value, tuple(shape), self.range, keyed("synthetic", name, int(image))) for image in chosen]
+        parts = [draw(value, tuple(shape), self.range, keyed("synthetic", name, int(image))) for image in chosen]
         return np.concatenate(parts, axis)
 
 
@@ -188,7 +188,8 @@ def _is_picture(value: ir.Value) -> bool:
     return len(value.shape or ()) > 2 and (dtype.is_floating_point() or dtype == ir.DataType.UINT8)
 
 
-def _draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rng: np.random.Generator) -> Array:
+def draw(value: ir.Value, shape: tuple[int, ...], span: tuple[float, float], rng: np.random.Generator) -> Array:
+    """A synthetic input of this shape: pictures, uniform real numbers within ``span``, or integers that its tables have."""
     dtype = value.dtype or ir.DataType.FLOAT
     if dtype == ir.DataType.STRING:
         return np.full(shape, "", object)

@@ -21,11 +21,12 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.finite import check_finite
+from cimc.passes.selection.observe import observe
 from cimc.passes.selection.operand import VIEW_OPS, resolve
 from cimc.passes.selection.placement import OWNER, body_placements, name_nodes, record
 from cimc.passes.selection.registry import rules, weight_slots
-from cimc.passes.selection.shapes import infer_missing_shapes
-from cimc.passes.selection.site import Product, Site, StaysDigital
+from cimc.passes.selection.shapes import infer_shapes
+from cimc.passes.selection.site import Product, Site, SizeUnknown, StaysDigital
 
 
 class Select(Pass):
@@ -48,9 +49,11 @@ class Select(Pass):
         register_schemas()
         name_nodes(state.model)
         graph = state.model.graph
-        infer_missing_shapes(state.model, (v for n in graph if weight_slots(n) for v in n.inputs))
+        infer_shapes(state.model, (v for n in graph if weight_slots(n) for v in n.inputs))
         site = Site(state.model, state.target)
-        products = [product for node in list(graph) if node.domain != DOMAIN for product in _select(node, site, state)]
+        products, unsure = _select_all([node for node in graph if node.domain != DOMAIN], site, state)
+        if unsure and observe(state, list(dict.fromkeys(v for node in unsure for v in node.inputs if v is not None))):
+            products += _select_all(unsure, site, state)[0]
         _name_layers(products)
         for product in products:
             _check(product)
@@ -81,8 +84,24 @@ class Select(Pass):
                 raise VerifyError("the node has no place", where=f"after select, node '{node.name}'")
 
 
+def _select_all(nodes: list[ir.Node], site: Site, state: Compilation) -> tuple[list[Product], list[ir.Node]]:
+    """Replace what the rules allow; the products, and the nodes that stay for want of a size."""
+    products: list[Product] = []
+    unsure = []
+    for node in nodes:
+        try:
+            products += _select(node, site, state)
+        except SizeUnknown:
+            unsure.append(node)
+    return products, unsure
+
+
 def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
-    """Replace one node if its rule says so; its place and the reason are recorded either way."""
+    """Replace one node if its rule says so; its place and the reason are recorded either way.
+
+    Raises:
+        SizeUnknown: It stays, for want of a size.
+    """
     user = state.placements.get(node.name or "")
     found = rules().get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if found is None:
@@ -94,6 +113,8 @@ def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
         values = found.rewrite(node, site)
     except StaysDigital as reason:
         record(state, node, "digital", str(reason))
+        if isinstance(reason, SizeUnknown):
+            raise
         return []
     site.replace(node, values)
     shapes = {p.key[0].shape for p in site.products}

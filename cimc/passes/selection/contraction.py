@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from cimc.ir.geometry import Dense
 from cimc.passes.selection.operand import Operand
-from cimc.passes.selection.site import Site, StaysDigital
+from cimc.passes.selection.site import Site, SizeUnknown, StaysDigital
 
 
 def contract(
@@ -55,7 +55,7 @@ def contract(
             columns.append(label)
             column_sizes.append(size)
         elif dims[x_axis[label]] is None:
-            raise StaysDigital(f"whether axis {x_axis[label]} of '{x.name}' broadcasts is not known before it runs")
+            raise SizeUnknown(f"whether axis {x_axis[label]} of '{x.name}' broadcasts is not known before it runs{site.remedy()}")
         else:
             groups.append(label)
     rows = [label for label in x_labels if label in w_axis and label not in output]

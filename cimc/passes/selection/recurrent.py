@@ -13,7 +13,7 @@ from cimc.passes.selection.cells import Cell
 from cimc.passes.selection.operand import Operand, integers
 from cimc.passes.selection.registry import rule
 from cimc.passes.selection.shapes import named_dims
-from cimc.passes.selection.site import Site, StaysDigital
+from cimc.passes.selection.site import Site, SizeUnknown, StaysDigital
 
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 _DEFAULTS = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
@@ -151,7 +151,7 @@ def _steps(node: ir.Node, site: Site, x: ir.Value, batch_first: bool) -> int:
     dims = site.dims(x)
     steps, most = dims[1 if batch_first else 0], site.target.mapping.max_unroll
     if steps is None:
-        raise StaysDigital("the length of its sequence is dynamic")
+        raise SizeUnknown(f"the length of its sequence is not known before it runs{site.remedy()}")
     if steps == 0:
         raise StaysDigital("its sequence is empty")
     if steps > most:

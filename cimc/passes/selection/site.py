@@ -26,6 +26,10 @@ class StaysDigital(Exception):  # noqa: N818 - a decision, not an error
     """A node does not go to crossbars; the message is the reason."""
 
 
+class SizeUnknown(StaysDigital):
+    """A node stays digital because a size of its input is not known."""
+
+
 @dataclass
 class Product:
     """A ``Vmm`` that a rule wrote; its layer gets its name when all are known."""
@@ -141,11 +145,17 @@ class Site:
         """Sizes of a value, None where dynamic.
 
         Raises:
-            StaysDigital: Not even the rank is known.
+            SizeUnknown: Not even the rank is known.
         """
         if value.shape is None:
-            raise StaysDigital(f"the rank of '{value.name}' is not known")
+            raise SizeUnknown(f"the rank of '{value.name}' is not known{self.remedy()}")
         return tuple(d if isinstance(d, int) else None for d in value.shape)
+
+    def remedy(self) -> str:
+        """How to fix what the model's inputs leave open, as an end of a reason; empty where they leave nothing open."""
+        inputs = [v for v in self.model.graph.inputs if not v.is_initializer() and v.shape is not None]
+        names = [f"'{v.name}'" for v in inputs if v.shape is not None and not v.shape.is_static()]
+        return f"; export the model with fixed sizes of its input {', '.join(names)}" if names else ""
 
     def op(
         self,
