@@ -41,19 +41,27 @@ def show(
 ) -> None:
     """Show every figure of a chip with its unit and its source."""
     from cimc.targets.description import figures_of, unit_of
-    from cimc.targets.load import load_target
+    from cimc.targets.load import load_figures, load_target
+    from cimc.targets.stated import sentence
 
-    target = load_target(name, settings)
-    rows = {
+    target, stated = load_target(name, settings), load_figures(name, settings)
+    rows: dict[str, dict[str, Any]] = {
         path: {"value": value, "unit": unit_of(path) or None, "source": target.sources.get(path)}
         for path, value in figures_of(target).items()
         if path not in ("name", "description")
     }
+    for path, fields in target.stated_for.items():
+        rows[path]["stated_for"] = fields
     if json:
         print_json({"name": target.name, "description": target.description, "figures": rows})
         return
-    cells = [(path, _as_yaml(row["value"]), row["unit"] or "", row["source"] or "default") for path, row in rows.items()]
+    cells = [
+        (path, _as_yaml(row["value"]), row["unit"] or "", row["source"] or ("no source" if path in stated else "default"))
+        for path, row in rows.items()
+    ]
     print_table(f"{target.name}: {target.description}", ("figure", "value", "unit", "source"), cells)
+    for path in target.stated_for:
+        note(f"note: {sentence(target, path)}")
 
 
 @app.command()
@@ -62,19 +70,32 @@ def validate(
     settings: Settings = None,
     json: Json = False,
 ) -> None:
-    """Check a target file: exit code 2 and the reason where it is wrong."""
+    """Check a target file: exit code 2 and the reason where it is wrong; figures that were stated for another chip are named."""
+    from cimc.errors import TargetError
+    from cimc.runtime.devices import check_kinds
     from cimc.targets.description import figures_of
     from cimc.targets.load import load_target
+    from cimc.targets.stated import DERIVED, sentence, unknown_costs
 
     target = load_target(file, settings)
+    try:
+        check_kinds(target.device)
+    except TargetError as error:
+        raise TargetError(error.what, where=f"{file}, device", fix=error.fix) from None
+    stale = {path: fields for path, fields in target.stated_for.items() if path in DERIVED}
     numbers = [path for path, value in figures_of(target).items() if type(value) in (int, float)]
     bare = [path for path in numbers if path not in target.sources]
     if json:
-        print_json({"valid": True, "name": target.name, "file": str(file), "figures_without_source": bare})
+        answer: dict[str, Any] = {"valid": True, "name": target.name, "file": str(file), "figures_without_source": bare}
+        print_json(answer | ({"stale_figures": stale} if stale else {}))
         return
     typer.echo(f"{file}: target {target.name} is valid")
     if bare:
         note(f"without a source: {', '.join(bare)}")
+    for path in stale:
+        note(f"left as it was: {sentence(target, path)}; state it for this chip")
+    for text in unknown_costs(target):
+        note(f"{text}; state it for this chip, or no time and energy are given")
 
 
 @app.command()

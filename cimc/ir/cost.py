@@ -8,7 +8,8 @@
   *copies* the same, with the positions of a layer shared among its copies.
 - *placed* is pipelined on the tiles as they are: layers on one tile cannot overlap.
 
-None stands for what is not modelled: a figure that the target does not give, a shape that is not static, digital work.
+None stands for what is not modelled: a figure that the target does not give, or gives for an array or converter of another
+size (`cimc.targets.stated`), a shape that is not static, digital work.
 """
 
 from __future__ import annotations
@@ -24,6 +25,10 @@ from cimc.ir.copies import auto_copies, crossbars_with_copies
 from cimc.ir.occupancy import busiest_tile, firings, placed_copies, share, tiles_in_use
 from cimc.ir.program import Layer, Program
 from cimc.targets.description import Target
+from cimc.targets.stated import as_known, unknown_costs
+
+#: Figures of the target that a cost rests on.
+_USED = ("timing.tile_op_ns", "timing.tile_op_energy_nj", "timing.programming_energy_nj")
 
 
 class _Record(BaseModel):
@@ -98,7 +103,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     Raises:
         CimcError: Copies of a layer that is not there, or fewer than one; a budget below one copy of each layer.
     """
-    target = program.target
+    target = as_known(program.target)
     placed = placed_copies(program)
     ops = {layer.name: firings(program, layer) for layer in program.layers}
     if copies == "auto":
@@ -136,7 +141,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
             sum(c.devices * placed.get(c.name, 1) for c in layers), 0 if tiles is None else len(tiles), target
         ),
         layers=layers,
-        notes=(*_notes(program), *_slowed(busiest, slowest)),
+        notes=(*_notes(program), *_slowed(busiest, slowest), *unknown_costs(program.target, _USED)),
     )
 
 

@@ -35,12 +35,16 @@ class Memristor:
     """A programmable conductance: a write lands as the programming model says."""
 
     def __init__(self, device: Device) -> None:
-        self.programming: ProgrammingModel = _registered("cimc.programming", {"gaussian": Gaussian}, device.programming.kind)(
+        self.programming: ProgrammingModel = _registered("cimc.programming", _PROGRAMMING, device.programming.kind)(
             device.programming
         )
 
     def program(self, goal_us: F32, seed: int, first: int) -> None:
         self.programming.write(goal_us, rng.key(seed, "write"), first)
+
+
+_DEVICES: dict[str, Any] = {"memristor": Memristor}
+_PROGRAMMING: dict[str, Any] = {"gaussian": Gaussian}
 
 
 def device_model(device: Device) -> DeviceModel:
@@ -49,8 +53,14 @@ def device_model(device: Device) -> DeviceModel:
     Raises:
         TargetError: No such model is built in or installed.
     """
-    model: DeviceModel = _registered("cimc.devices", {"memristor": Memristor}, device.kind)(device)
+    model: DeviceModel = _registered("cimc.devices", _DEVICES, device.kind)(device)
     return model
+
+
+def check_kinds(device: Device) -> None:
+    """Raises TargetError where ``device.kind`` or ``device.programming.kind`` names no model."""
+    _registered("cimc.devices", _DEVICES, device.kind)
+    _registered("cimc.programming", _PROGRAMMING, device.programming.kind)
 
 
 def _registered(group: str, built_in: dict[str, Any], kind: str) -> Any:

@@ -22,6 +22,7 @@ from cimc.runtime import rng
 from cimc.runtime.cells import may_be_stuck, numbered_keys, responses, stuck_us
 from cimc.runtime.devices import Memristor, device_model
 from cimc.targets.description import Target
+from cimc.targets.stated import as_known
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
@@ -128,7 +129,8 @@ class DeviceState:
     def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None) -> None:
         if not (g_us.flags.c_contiguous and writes.flags.c_contiguous and g_us.size == writes.size):
             raise ValueError("conductances and counters must be contiguous and of one size")
-        self.target, self.device = target, target.device
+        self.target = as_known(target)
+        self.device = self.target.device
         self.g_us, self.writes = g_us.reshape(-1), writes.reshape(-1)
         self.touched = np.zeros(0, np.int64)
         self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from cimc.errors import TargetError
 from cimc.targets.description import Target, field_table
 from cimc.targets.figures import SET_BY_USER, Figures
+from cimc.targets.stated import changed_since
 
 
 def build(figures: Figures, origin: str) -> Target:
@@ -18,7 +19,10 @@ def build(figures: Figures, origin: str) -> Target:
     Raises:
         TargetError: A value of the wrong type or outside its bounds, or fields that contradict each other.
     """
-    nested: dict[str, Any] = {"sources": {path: f.source for path, f in figures.items() if f.source}}
+    nested: dict[str, Any] = {
+        "sources": {path: f.source for path, f in figures.items() if f.source},
+        "stated_for": changed_since(figures),
+    }
     for path, figure in figures.items():
         *sections, leaf = path.split(".")
         node = nested

@@ -356,6 +356,19 @@ class Target(Section):
     mapping: Mapping = Mapping()
     input: Input = Input()
     sources: dict[str, str] = Field(default_factory=dict, description="Where a figure comes from, by dotted path.")
+    stated_for: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="Figures that were stated for other settings, by dotted path: the fields that differ, and the values that "
+        "these had. Cost uses no such time or energy.",
+    )
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A chip all of whose figures are its own is written as it was before there was the field."""
+        written: dict[str, Any] = handler(self)
+        if not self.stated_for:
+            del written["stated_for"]
+        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -403,7 +416,7 @@ class Target(Section):
 
 @cache
 def field_table() -> dict[str, FieldInfo]:
-    """Every figure of a description by its dotted path, in the order of the sections; ``sources`` is none.
+    """Every figure of a description by its dotted path, in the order of the sections; ``sources`` and ``stated_for`` are none.
 
     A section that a chip may lack stands before its figures: it is a figure too, of value null or {}.
     """
@@ -419,7 +432,7 @@ def field_table() -> dict[str, FieldInfo]:
         return table
 
     table = walk(Target, "")
-    del table["sources"]
+    del table["sources"], table["stated_for"]
     return table
 
 
@@ -450,7 +463,7 @@ def figures_of(target: Target) -> dict[str, Any]:
         return figures
 
     figures = walk(target, "")
-    del figures["sources"]
+    del figures["sources"], figures["stated_for"]
     return figures
 
 

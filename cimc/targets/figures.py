@@ -25,6 +25,8 @@ class Figure:
     source: str | None
     origin: str
     """File and line, or the setting, for an error message."""
+    stated_for: Mapping[str, Any] | None = None
+    """Values of the fields that it depends on, where it was stated; see `cimc.targets.stated`."""
 
 
 Figures = dict[str, Figure]
@@ -39,16 +41,27 @@ def flatten(document: Mapping[str, Any], origin: str, lines: Lines | None = None
     listed = document.get("sources") or {}
     if not isinstance(listed, Mapping) or not all(isinstance(s, str) for s in listed.values()):
         raise TargetError("maps a dotted field to a text", where=f"{origin}, sources", fix='array.rows: "paper, table 1"')
-    body = {key: value for key, value in document.items() if key != "sources"}
+    stated = _stated_for(document.get("stated_for") or {}, f"{origin}, stated_for")
+    body = {key: value for key, value in document.items() if key not in ("sources", "stated_for")}
     figures = {}
     for keys, value, source in _leaves(body, (), origin):
         path, line = ".".join(keys), (lines or {}).get(keys)
         place = f"{origin}, line {line}" if line else origin
         check_path(path, place)
-        figures[path] = Figure(value, source if source is not None else listed.get(path), place)
+        figures[path] = Figure(value, source if source is not None else listed.get(path), place, stated.get(path))
     for path in listed:
         check_path(str(path), f"{origin}, sources")
     return figures
+
+
+def _stated_for(listed: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
+    if not isinstance(listed, Mapping) or not all(isinstance(fields, Mapping) for fields in listed.values()):
+        raise TargetError(
+            "maps a dotted field to the fields that it depends on", where=where, fix="timing.tile_op_ns: {array.rows: 64}"
+        )
+    for path in (*listed, *(field for fields in listed.values() for field in fields)):
+        check_path(str(path), where)
+    return listed
 
 
 def laid_over(base: Figures, new: Figures) -> Figures:

@@ -15,6 +15,7 @@ from cimc.targets.build import build
 from cimc.targets.description import Target
 from cimc.targets.figures import Figure, Figures, flatten, laid_over
 from cimc.targets.settings import parse_settings
+from cimc.targets.stated import remembered
 from cimc.targets.yaml_file import Lines, read_yaml
 
 CHIPS = Path(__file__).parent / "chips"
@@ -36,8 +37,17 @@ def load_target(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence
         TargetError: No such chip, a description that is wrong, or a wrong setting.
     """
     origin = f"target {ref.name}" if isinstance(ref, Target) else str(ref)
-    figures = _figures(ref, Path(), ())
-    return build(laid_over(figures, parse_settings(settings or {})), origin)
+    return build(load_figures(ref, settings), origin)
+
+
+def load_figures(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence[str] | None = None) -> Figures:
+    """The figures that a chip states, as `load_target` takes them; none that are left to their defaults.
+
+    Raises:
+        TargetError: As there, as far as figures are not checked.
+    """
+    new = parse_settings(settings or {})
+    return remembered(laid_over(_figures(ref, Path(), ()), new), new)
 
 
 def available_targets() -> dict[str, str]:
@@ -51,7 +61,8 @@ def available_targets() -> dict[str, str]:
 def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
     """Figures of a reference, those of what it extends below its own."""
     if isinstance(ref, Target):
-        return flatten(ref.model_dump(), f"target {ref.name}")
+        own = flatten(ref.model_dump(), f"target {ref.name}")
+        return remembered(own, own)
     if isinstance(ref, Path) or (isinstance(ref, str) and _is_path(ref)):
         path = folder / Path(ref).expanduser()
         if chain and not path.is_file():
@@ -89,7 +100,8 @@ def _extended(
     if "extends" in document:
         base = _figures(document["extends"], folder, chain)
     inherited = {path: figure for path, figure in base.items() if path not in _OWN}
-    return laid_over({"name": Figure(name, None, origin)} | inherited, flatten(own, origin, lines))
+    new = flatten(own, origin, lines)
+    return remembered(laid_over({"name": Figure(name, None, origin)} | inherited, new), new)
 
 
 def _entry_point(name: str, chain: tuple[str, ...]) -> Any:

@@ -21,6 +21,11 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": {"type": "string"},
         "description": "Where a figure comes from, by dotted path; the same as a source beside the figure.",
     }
+    schema["properties"]["stated_for"] = {
+        "type": "object",
+        "additionalProperties": {"type": "object"},
+        "description": "As a saved description has it: figures that were stated for other settings.",
+    }
     extends = {"type": "string", "description": "Name or path of the target that this one changes."}
     schema["properties"] = {"extends": extends} | schema["properties"]
     return {"$schema": DIALECT, **schema, "title": "cimc target", "$defs": sections}

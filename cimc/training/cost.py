@@ -13,6 +13,7 @@ from typing import Any
 
 from cimc.ir.program import Program
 from cimc.runtime.write import Writes
+from cimc.targets.stated import as_known, unknown_costs
 from cimc.targets.transposed import transposed_target
 
 
@@ -58,8 +59,9 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
         program: The training program.
         count: What ran.
     """
-    timing = program.target.timing
-    back = transposed_target(program.target).timing if count.backward_tile_ops else timing
+    target = as_known(program.target)
+    timing = target.timing
+    back = transposed_target(target).timing if count.backward_tile_ops else timing
     latency = _scaled(count.forward_ops, timing.tile_op_ns, 1e-6), _scaled(count.backward_ops, back.tile_op_ns, 1e-6)
     energy = (
         _scaled(count.forward_tile_ops, timing.tile_op_energy_nj, 1e-6),
@@ -76,6 +78,7 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
         },
         "latency_ms": {"analog": _plus(*latency), "writes": _scaled(1, w.time_ns, 1e-6), "digital": None},
         "energy_mj": {"analog": _plus(*energy), "writes": _scaled(1, w.energy_nj, 1e-6), "digital": None},
+        "notes": list(unknown_costs(program.target)),
     }  # fmt: skip
 
 

@@ -131,7 +131,7 @@ def test_operations_are_what_a_chip_counts(data: st.DataObject) -> None:
     if copies and not program.target.is_ideal:
         program = cimc.compile(model, target=target, settings={**changes, "input.range": (-1.0, 1.0)}, copies=copies)
     cost = program.cost()
-    assert cost.notes == ()
+    assert not any("operations of layer" in note for note in cost.notes)
     found = counted(program, x)
     assert {c.name: (c.ops, c.tile_ops) for c in cost.layers} == {
         name: (ops // images, reads // images) for name, (ops, reads) in found.items()
