@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cimc.data import load_arrays, preprocess
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
+from cimc.ir.copies import sensible_copies
 from cimc.ir.dialect import register_schemas
 from cimc.ir.printer import print_program
 from cimc.ir.program import Preprocessing, Program, Provenance
@@ -103,6 +104,7 @@ def compile_model(
         _run(Untie(tie) if step is Untie else step(), state, verify, on_pass)
         if step is Lower:
             _introduce(state, loaded, preprocessing)
+            sensible_copies(state.copies, state.need_program())
         if step.name == stop_after:
             break
     return state

@@ -116,6 +116,9 @@ def _tell(result: dict[str, Any]) -> None:
     latency, energy = cost["latency_ms"], cost["energy_mj"]
     if not cost["crossbars"]:
         return
+    if latency["placed"] is None and energy["analog"] is None:
+        typer.echo("  an image: time and energy are not known")
+        return
     typer.echo(f"  an image: {figure(latency['placed'])} ms as placed, pipelined; {figure(energy['analog'])} mJ analog")
     copies = "" if latency["copies"] is None else f"{figure(latency['copies'])} ms with copies, "
     ideal = f"{copies}{figure(latency['pipelined'])} ms pipelined, {figure(latency['sequential'])} ms layer by layer"

@@ -35,10 +35,14 @@ def inspect(
         return
     cost = report["cost"]
     title = f"{program_file}: {program.provenance.model or 'model'} for {program.target.name}"
-    columns = ("layer", "rows", "columns", "crossbars", "ops", "tile ops", "latency ms", "energy mJ", "weight error")
+    columns = ["layer", "rows", "columns", "crossbars", "ops", "tile ops", "latency ms", "energy mJ"]
     errors = {layer["name"]: layer["weight_error"] for layer in report["layers"]}
-    keys = ("name", "rows", "columns", "crossbars", "ops", "tile_ops", "latency_ms", "energy_mj")
-    print_table(title, columns, [(*(row[key] for key in keys), errors[row["name"]]) for row in cost["layers"]])
+    keys = ["name", "rows", "columns", "crossbars", "ops", "tile_ops", "latency_ms", "energy_mj"]
+    if cost["latency_ms"]["copies"] is not None or any(row["copies"] > 1 for row in cost["layers"]):
+        columns += ["copies", "with copies ms"]
+        keys += ["copies", "latency_copies_ms"]
+    cells = [(*(row[key] for key in keys), errors[row["name"]]) for row in cost["layers"]]
+    print_table(title, (*columns, "weight error"), cells)
     print_table("cost of an image", ("", "value"), _cost_rows(report))
     if nodes:
         print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
@@ -94,7 +98,9 @@ _LATENCIES = {
 
 def _cost_rows(report: dict[str, Any]) -> list[tuple[str, object]]:
     cost = report["cost"]
-    rows: list[tuple[str, object]] = [(name, cost[name]) for name in ("crossbars", "crossbars_with_copies", "tiles", "chips")]
+    rows: list[tuple[str, object]] = [(name, cost[name]) for name in ("crossbars", "crossbars_with_copies")]
+    rows += [("crossbars with copies, as published", cost["crossbars_with_copies_published"])]
+    rows += [(name, cost[name]) for name in ("tiles", "chips")]
     rows.append(("devices", cost["devices"]))
     rows += [("utilisation of the tiles", report["utilisation"]), ("digital share of the nodes", report["digital_share"])]
     rows += [("flops", cost["flops"]), ("ops", cost["ops"]), ("tile ops", cost["tile_ops"])]

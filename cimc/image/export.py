@@ -21,7 +21,7 @@ from cimc.image.portable import portable
 from cimc.image.reader import load_image, read_image
 from cimc.image.sign import signer
 from cimc.image.store import created
-from cimc.ir.blocks import check_copies
+from cimc.ir.copies import sensible_copies
 from cimc.ir.occupancy import placed_copies
 from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, Program
@@ -101,7 +101,7 @@ def export_image(
         return _compile_again(original, wanted, held, calibration, chips, copied, made_anew)
 
     copied = {name: count for name, count in placed_copies(program).items() if count > 1} if copies is None else copies
-    check_copies(copied, program)
+    sensible_copies(copied, program)
     original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and target_sha256(described) == target_sha256(program.target):

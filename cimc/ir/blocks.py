@@ -69,6 +69,6 @@ def check_copies(copies: Mapping[str, int], program: Program) -> Mapping[str, in
         if name not in names:
             known = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise CimcError(f"no crossbar layer {name}", where="copies", fix=f"name one of: {known or 'there is none'}")
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, int) or isinstance(count, bool) or count < 1:
             raise CimcError(f"{count!r} copies of layer {name}", where="copies", fix="give a whole number from 1")
     return copies

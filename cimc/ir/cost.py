@@ -21,8 +21,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cimc.ir.blocks import check_copies
-from cimc.ir.copies import auto_copies, crossbars_with_copies
-from cimc.ir.occupancy import busiest_tile, firings, placed_copies, share, tiles_in_use
+from cimc.ir.copies import auto_copies, crossbars_as_published, crossbars_with_copies
+from cimc.ir.occupancy import busiest_tile, firings, placed_copies, tiles_in_use
 from cimc.ir.program import Layer, Program
 from cimc.targets.description import Target
 from cimc.targets.stated import as_known, unknown_costs
@@ -48,6 +48,7 @@ class LayerCost(_Record):
     ops: int | None
     tile_ops: int | None
     latency_ms: float | None
+    latency_copies_ms: float | None = Field(description="With its copies, which share its positions.")
     energy_mj: float | None
     utilisation: float | None = Field(description="Share of the cells of its crossbars that hold a weight.")
 
@@ -74,6 +75,7 @@ class Cost(_Record):
 
     crossbars: int = Field(description="Logical arrays, one copy of each layer.")
     crossbars_with_copies: int | None = Field(description="None unless copies are placed or asked for.")
+    crossbars_with_copies_published: int | None = Field(description="As the paper counts; see `crossbars_as_published`.")
     tiles: int | None = Field(description="Physical tiles in use; None before `place`.")
     chips: int | None
     devices: int = Field(description="Devices that hold a weight, one copy of each layer.")
@@ -107,19 +109,18 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     placed = placed_copies(program)
     ops = {layer.name: firings(program, layer) for layer in program.layers}
     if copies == "auto":
-        chosen = auto_copies(program.layers, ops, target, crossbars)
+        chosen = auto_copies(program, crossbars)
     else:
         chosen = {name: n for name, n in placed.items() if n > 1} if copies is None else dict(check_copies(copies, program))
     asked = copies is not None or bool(chosen)
-    layers = tuple(_layer_cost(layer, ops[layer.name], chosen.get(layer.name, 1), target) for layer in program.layers)
+    layers = tuple(_layer_cost(program, layer, chosen.get(layer.name, 1), target) for layer in program.layers)
     total, tile_ops = _sum(ops.values()), _sum(c.tile_ops for c in layers)
-    known = {name: count for name, count in ops.items() if count is not None} if total is not None else None
     tiles = tiles_in_use(program)
-    slowest, alone = _slowest(known, placed), _slowest(known, {})
-    busiest = None if known is None else busiest_tile(program, known)
+    busiest, alone = busiest_tile(program), _slowest(program, {})
     return Cost(
         crossbars=sum(c.crossbars for c in layers),
         crossbars_with_copies=crossbars_with_copies(program.layers, chosen, target) if asked else None,
+        crossbars_with_copies_published=crossbars_as_published(program.layers, chosen, target) if asked else None,
         tiles=None if tiles is None else len(tiles),
         chips=None if tiles is None else len(set(tiles[:, 0].tolist())),
         devices=sum(c.devices for c in layers),
@@ -129,7 +130,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
         latency_ms=Latency(
             sequential=_milliseconds(total, target),
             pipelined=_milliseconds(alone, target),
-            copies=_milliseconds(_slowest(known, chosen), target) if asked else None,
+            copies=_milliseconds(_slowest(program, chosen), target) if asked else None,
             placed=_milliseconds(busiest, target),
         ),
         energy_mj=Energy(
@@ -141,7 +142,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
             sum(c.devices * placed.get(c.name, 1) for c in layers), 0 if tiles is None else len(tiles), target
         ),
         layers=layers,
-        notes=(*_notes(program), *_slowed(busiest, slowest), *unknown_costs(program.target, _USED)),
+        notes=(*_notes(program), *_slowed(busiest, _slowest(program, placed)), *unknown_costs(program.target, _USED)),
     )
 
 
@@ -170,9 +171,11 @@ def _named(layers: Sequence[str]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers[:3])}{more}"
 
 
-def _slowest(ops: Mapping[str, int] | None, copies: Mapping[str, int]) -> int | None:
+def _slowest(program: Program, copies: Mapping[str, int]) -> int | None:
     """Firings of the layer that fires most; copies share its positions."""
-    return None if ops is None else max((share(count, copies.get(name, 1)) for name, count in ops.items()), default=0)
+    found = [firings(program, layer, copies.get(layer.name, 1)) for layer in program.layers]
+    known = [count for count in found if count is not None]
+    return max(known, default=0) if len(known) == len(found) else None
 
 
 def _sum(values: Iterable[int | None]) -> int | None:
@@ -190,7 +193,8 @@ def _flops(program: Program) -> int | None:
     return _sum(None if step.positions is None else 2 * step.positions * weights[step.layer] for step in program.vmm_steps)
 
 
-def _layer_cost(layer: Layer, ops: int | None, copies: int, target: Target) -> LayerCost:
+def _layer_cost(program: Program, layer: Layer, copies: int, target: Target) -> LayerCost:
+    ops = firings(program, layer)
     devices = prod(layer.weight.shape) * target.planes
     tile_ops = None if ops is None else ops * layer.crossbars
     return LayerCost(
@@ -204,6 +208,7 @@ def _layer_cost(layer: Layer, ops: int | None, copies: int, target: Target) -> L
         ops=ops,
         tile_ops=tile_ops,
         latency_ms=_milliseconds(ops, target),
+        latency_copies_ms=_milliseconds(firings(program, layer, copies), target),
         energy_mj=_millijoules(tile_ops, target.timing.tile_op_energy_nj),
         utilisation=_utilisation(devices, layer.crossbars, target),
     )

@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 
 from cimc.ir.blocks import CHIP, I64, TILE, placed_table
 from cimc.ir.program import Layer, Program, polarities
 
 
-def firings(program: Program, layer: Layer) -> int | None:
-    """Firings of the layer for one image, all copies together; None where the positions of a step are not known."""
-    total = 0
+def firings(program: Program, layer: Layer, copies: int = 1) -> int | None:
+    """Firings of each copy of the layer for one image, of the one that fires most; None where positions are not known.
+
+    Copies share out the positions of a step. Steps of one position an image go to another copy for each image.
+    """
+    shared = single = 0
     for step in program.vmm_steps:
         if step.layer == layer.name:
             if step.positions is None:
                 return None
-            total += step.positions
-    return total * polarities(layer, program.target)
-
-
-def share(ops: int, copies: int) -> int:
-    """Firings of one copy, where copies share the firings of a layer."""
-    return -(-ops // copies)
+            if step.positions == 1:
+                single += 1
+            else:
+                shared += -(-step.positions // copies)
+    return (shared - (-single // copies)) * polarities(layer, program.target)
 
 
 def placed_copies(program: Program) -> dict[str, int]:
@@ -41,14 +40,13 @@ def tiles_in_use(program: Program) -> I64 | None:
     return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *placed]), axis=0)
 
 
-def busiest_tile(program: Program, ops: Mapping[str, int]) -> int | None:
-    """Firings for one image of the tile that fires most; None unless all layers have their place.
+def busiest_tile(program: Program) -> int | None:
+    """Firings for one image of the tile that fires most; None unless all layers have their place and known positions.
 
     All blocks that a layer has on a tile, copies of one another, fire at once; layers there take turns.
 
     Args:
         program: Placed.
-        ops: Firings of each layer for one image, one copy doing them all.
     """
     tiles = tiles_in_use(program)
     if tiles is None:
@@ -60,5 +58,8 @@ def busiest_tile(program: Program, ops: Mapping[str, int]) -> int | None:
         table = placed_table(program, layer)
         if table is not None:
             at = np.searchsorted(number, table[:, CHIP].astype(np.int64) * span + table[:, TILE])
-            load[np.unique(at)] += share(ops[layer.name], copies[layer.name])
+            fired = firings(program, layer, copies[layer.name])
+            if fired is None:
+                return None
+            load[np.unique(at)] += fired
     return int(load.max(initial=0))

@@ -303,8 +303,11 @@ class Program(_Record):
 
     def cost(self, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
         """Tiles, operations, latency and energy of one image; see `cimc.ir.cost.cost`."""
+        from cimc.ir.copies import sensible_copies
         from cimc.ir.cost import cost
 
+        if isinstance(copies, Mapping):
+            sensible_copies(copies, self)
         return cost(self, copies, crossbars)
 
     def placement(self) -> list[dict[str, str]]:

@@ -35,7 +35,7 @@ from cimc.ir.blocks import (
     copies_per_array,
     with_tables,
 )
-from cimc.ir.occupancy import firings, share
+from cimc.ir.occupancy import firings
 from cimc.ir.verify import verify
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.map import need_tables
@@ -63,7 +63,7 @@ class Place(Pass):
         copied = {  # a table that already holds copies is cut back to one
             name: np.tile(tables[name][:count], (state.copies.get(name, 1), 1)) for name, count in crossbars.items()
         }
-        shares = {layer.name: share(firings(program, layer) or 0, state.copies.get(layer.name, 1)) for layer in program.layers}
+        shares = {layer.name: firings(program, layer, state.copies.get(layer.name, 1)) or 0 for layer in program.layers}
         per_chip = target.array.tiles_per_chip or UNLIMITED
         budget = max(shares.values(), default=0) if target.mapping.packing == "fast" else None
         tiles = _place(copied, crossbars, target, shares, budget)

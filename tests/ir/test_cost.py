@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from math import isclose
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cimc
 from cimc.errors import CimcError, FitError
 from cimc.ir.cost import cost
 from cimc.passes.map import Map
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
+from cimc.targets.load import load_target
 from tests.ir.crossbar_programs import BULK, DENSE, LENET, Matrix, chain, copy_counts, matrices, targets, through
 
 LENET_PROGRAM = through(chain(BULK, LENET))
@@ -195,3 +198,87 @@ def test_auto_is_the_best_within_its_budget(layers: tuple[Matrix, ...], extra: i
         needed = cost(program, faster).crossbars_with_copies
         assert needed is not None
         assert needed > budget
+
+
+# Table 2 of Wu et al., arXiv 2305.14547 --------------------------------------------------------------------------------
+
+
+def _conv(name: str, channels: int, outputs: int, side: int, kernel: int = 3) -> Matrix:
+    return Matrix(name, channels * kernel**2, outputs, kernel**2, side**2)
+
+
+VGG8 = (
+    _conv("c1", 3, 32, 32), _conv("c2", 32, 32, 32), _conv("c3", 32, 64, 16), _conv("c4", 64, 64, 16),
+    _conv("c5", 64, 128, 8), _conv("c6", 128, 128, 8), Matrix("d1", 2048, 128), Matrix("d2", 128, 10),
+)  # fmt: skip
+
+
+def _resnet18() -> tuple[Matrix, ...]:
+    """3x3 stem of 64, four stages of two blocks, 1x1 projections where the shape changes, dense 10, on 3x32x32."""
+    layers, channels, side = [_conv("stem", 3, 64, 32)], 64, 32
+    for stage, width in enumerate((64, 128, 256, 512)):
+        side //= 2 if stage else 1
+        for block in range(2):
+            layers += [_conv(f"{stage}{block}a", channels, width, side), _conv(f"{stage}{block}b", width, width, side)]
+            layers += [_conv(f"{stage}{block}p", channels, width, side, 1)] if channels != width else []
+            channels = width
+    return (*layers, Matrix("fc", 512, 10))
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "copied", "published", "physical"),
+    [
+        ("bulk-rram", LENET, {"conv1": 8}, (6.4e3, 273e3, 6, 9, 641, 707, 0.46, 0.42, 0.05, 0.0019), 9),
+        ("bulk-rram-256", VGG8, {"c1": 4, "c2": 4}, (1.1e6, 77.8e6, 78, 85, 2690, 7713, 1.94, 0.74, 0.19, 0.023), 87),
+        (
+            "bulk-rram-256", _resnet18(), dict.fromkeys(("stem", "00a", "00b", "01a", "01b"), 4),
+            (22.3e6, 1.1e9, 1480, 1554, 6801, 81922, 4.90, 0.75, 0.20, 0.24), 1558,
+        ),
+    ],
+    ids=["LeNet", "VGG-8", "ResNet-18"],
+)  # fmt: skip
+def test_the_papers_table_of_costs(
+    name: str, network: tuple[Matrix, ...], copied: dict[str, int], published: tuple[float, ...], physical: int
+) -> None:
+    """Counts to the digit, the rest as the paper rounds it. It lets two copies share an array that need the same bit lines;
+    copies that fire at once need lines of their own: ``physical`` is counted by hand, c1 27 x 64 cells on 4 arrays for 1, c2
+    252 x 64 and 36 x 64 on 8 for 2; of ResNet-18 the stem's two column tiles on 8 for 2, four layers of 6 on 24 for 6 each."""
+    found = cost(through(chain(load_target(name), network)), copied)
+    devices, flops, crossbars, with_copies, ops, tile_ops, latency, pipelined, copies, energy = published
+    assert (found.crossbars, found.crossbars_with_copies_published, found.ops, found.tile_ops) == (
+        crossbars, with_copies, ops, tile_ops,
+    )  # fmt: skip
+    assert found.crossbars_with_copies == physical
+    assert found.devices == pytest.approx(devices, rel=0.05)
+    assert found.flops == pytest.approx(flops, rel=0.05)
+    assert found.latency_ms.sequential == pytest.approx(latency, abs=0.006)
+    assert found.latency_ms.pipelined == found.latency_ms.placed == pytest.approx(pipelined, abs=0.014)
+    assert found.latency_ms.copies == pytest.approx(copies, abs=0.016)  # 256 firings of 720 ns are 0.184 ms
+    assert found.energy_mj.analog == pytest.approx(energy, rel=0.03)
+
+
+def test_copies_of_a_two_phase_layer_share_positions_not_phases() -> None:
+    """Three positions on two copies: the first copy has two of them, of two firings each."""
+    program = through(chain(BULK, [Matrix("a", 8, 8, positions=3, signed=True)]), copies={"a": 2})
+    found = cost(program)
+    assert (found.ops, found.latency_ms.copies, found.latency_ms.placed) == (6, 4 * 720e-6, 4 * 720e-6)
+    assert found.layers[0].latency_copies_ms == 4 * 720e-6
+    assert found.layers[0].latency_ms == 6 * 720e-6
+    assert cost(program, "auto", crossbars=1).layers[0].copies == 3  # three of 8 x 16 cells fit an array's 64 bit lines
+
+
+@pytest.mark.parametrize(
+    ("copies", "said"),
+    [
+        ({"conv1": 577}, "577 copies of layer conv1, which has 576 positions an image: 1 would never fire"),
+        ({"conv1": -1}, "-1 copies"),
+        ({"conv1": True}, "whole number from 1"),
+        ({"dense": 10**9}, r"1000000000 copies of layer dense are 30,720 GB of devices"),
+    ],
+)
+def test_absurd_copies_are_refused_in_a_sentence(copies: Any, said: str) -> None:
+    with pytest.raises(CimcError, match=said):
+        LENET_PROGRAM.cost(copies)
+    model = Path(__file__).parents[2] / "examples" / "lenet_mnist" / "lenet.onnx"
+    with pytest.raises(CimcError, match=said.replace("dense", "fc")):
+        cimc.compile(model, copies={"fc" if name == "dense" else name: n for name, n in copies.items()})
