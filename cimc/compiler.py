@@ -11,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.data import load_arrays, preprocess
+from cimc.data import load_arrays
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
 from cimc.ir.copies import sensible_copies
@@ -83,7 +83,7 @@ def compile_model(
         settings: Dotted paths of the target's fields to values.
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.
-        preprocessing: Stored with the program; `evaluate` applies it to its data, for the chip and ONNX Runtime alike.
+        preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
             that stay tied; see `cimc.passes.untie`.
         verify: Check what each pass promises, and the program after each program pass.
@@ -99,7 +99,10 @@ def compile_model(
     described = load_target(target, settings)
     loaded = load(model)
     data = _from_file(loaded, calibration, preprocessing) if isinstance(calibration, str | Path) else calibration
+    if preprocessing is not None and (count := sum(not value_spec(v).has_default for v in loaded.model.graph.inputs)) != 1:
+        raise CimcError(f"preprocessing is for a model of one input, this one has {count}", fix="leave it out")
     state = Compilation(loaded.model, described, calibration=data, chips=chips, copies=copies or {})
+    state.assumed_range = _assumed(preprocessing)
     for step in PIPELINE:
         _run(Untie(tie) if step is Untie else step(), state, verify, on_pass)
         if step is Lower:
@@ -117,8 +120,17 @@ def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: 
 
 def _from_file(loaded: Loaded, path: str | Path, how: Preprocessing | None) -> dict[str, NDArray[Any]]:
     """Calibration data from a file, preprocessed as `evaluate` does with its data."""
-    arrays = load_arrays(path, [value_spec(value) for value in loaded.model.graph.inputs])
-    return {name: preprocess(x, how) for name, x in arrays.items()} if len(arrays) == 1 else arrays
+    return load_arrays(path, [value_spec(value) for value in loaded.model.graph.inputs], how=how)
+
+
+def _assumed(how: Preprocessing | None) -> tuple[float, float]:
+    """Where real inputs lie that nothing is known of: images of 0 to 1, or 0 to 255 where a scale is stated, preprocessed."""
+    if how is None:
+        return 0.0, 1.0
+    top = 1.0 if how.scale is None else 255 * how.scale
+    pairs = zip(how.mean * len(how.std), how.std * len(how.mean), strict=True)
+    ends = [(end - mean) / std for mean, std in pairs for end in (0.0, top)]
+    return min(ends), max(ends)
 
 
 def _run(step: Pass, state: Compilation, verify: bool, on_pass: OnPass | None) -> None:

@@ -1,8 +1,8 @@
 """Data files: npz in, checked against what the model takes; npz out.
 
 A data file holds ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; for a model of several inputs, an array
-for each input by its name. uint8 images are scaled to 0...1 where the model takes floats, and ``x`` without a channel axis
-gets one if the model wants it.
+for each input by its name. uint8 images are scaled to 0...1 where the model takes floats, unless its preprocessing has a scale,
+which then takes their place. ``x`` without a channel axis gets one if the model wants it.
 """
 
 from __future__ import annotations
@@ -61,13 +61,16 @@ def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
     return array
 
 
-def load_arrays(path: str | Path, inputs: Sequence[ValueSpec | str], part: Part = "train") -> dict[str, NDArray[Any]]:
+def load_arrays(
+    path: str | Path, inputs: Sequence[ValueSpec | str], part: Part = "train", how: Preprocessing | None = None
+) -> dict[str, NDArray[Any]]:
     """The model's inputs from a data file.
 
     Args:
         path: An npz file.
         inputs: What the model takes; a bare name leaves dtype and shape unchecked.
         part: Which half of a file with ``x_train`` and ``x_test`` to take, where it has no ``x``.
+        how: Preprocessing, of a model of one input.
 
     Raises:
         DataError: The file is not usable, lacks an input, or an array has the wrong dtype or shape, is empty or holds NaN.
@@ -81,11 +84,14 @@ def load_arrays(path: str | Path, inputs: Sequence[ValueSpec | str], part: Part 
             missing = ", ".join(name for name in wanted if name not in arrays)
             raise DataError(f"no array for input {missing}", where=str(path), fix=_keys(wanted, part))
         arrays = {wanted[0]: arrays[found]}
-    return {spec.name: as_input(arrays[spec.name], spec, f"{path}, input {spec.name}") for spec in specs}
+    how = how if len(specs) == 1 else None
+    return {spec.name: prepared(arrays[spec.name], spec, f"{path}, input {spec.name}", how) for spec in specs}
 
 
-def load_labelled(path: str | Path, spec: ValueSpec, part: Part = "test") -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images and their class numbers ``[images]``.
+def load_labelled(
+    path: str | Path, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images and their class numbers ``[images]``; preprocessing ``how`` is still to be applied, part by part.
 
     Raises:
         DataError: As `load_arrays`; or labels are missing, not whole numbers from 0, or not one an image.
@@ -95,7 +101,7 @@ def load_labelled(path: str | Path, spec: ValueSpec, part: Part = "test") -> tup
     for key in (f"x{suffix}", f"y{suffix}"):
         if key not in arrays:
             raise DataError(f"holds no array {key}", where=str(path), fix="save x and y, or x_test and y_test")
-    x = as_input(arrays[f"x{suffix}"], spec, f"{path}, x{suffix}")
+    x = as_input(arrays[f"x{suffix}"], spec, f"{path}, x{suffix}", how)
     y, where = arrays[f"y{suffix}"], f"{path}, y{suffix}"
     if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
         raise DataError(f"labels are {y.dtype} {list(y.shape)}", where=where, fix="give one whole number an image")
@@ -106,14 +112,25 @@ def load_labelled(path: str | Path, spec: ValueSpec, part: Part = "test") -> tup
     return x, y
 
 
-def as_input(x: NDArray[Any], spec: ValueSpec, where: str) -> NDArray[Any]:
-    """``x`` in the dtype and with the axes that the model's input wants.
+def prepared(x: NDArray[Any], spec: ValueSpec, where: str, how: Preprocessing | None) -> NDArray[Any]:
+    """``x`` as the model's input wants it, preprocessed.
+
+    Raises:
+        DataError: As `as_input` and `preprocess`.
+    """
+    return preprocess(as_input(x, spec, where, how), how)
+
+
+def as_input(x: NDArray[Any], spec: ValueSpec, where: str, how: Preprocessing | None = None) -> NDArray[Any]:
+    """``x`` in the dtype and with the axes that the model's input wants; where ``how`` has a scale, uint8 stays 0 to 255.
 
     Raises:
         DataError: It does not fit, is empty, or holds NaN.
     """
     if x.size == 0:
         raise DataError(f"is empty: shape {list(x.shape)}", where=where)
+    if how is not None and how.scale is not None and x.dtype == np.uint8:
+        x = x.astype(np.float32)
     x = _with_channel(_as_dtype(x, spec.dtype, where), spec.shape)
     if spec.shape is not None:
         shape = ", ".join("?" if n is None else str(n) for n in spec.shape)
@@ -175,7 +192,8 @@ def preprocess(x: NDArray[Any], how: Preprocessing | None) -> NDArray[Any]:
             )
     shape = (-1,) + (1,) * max(0, x.ndim - 2)
     mean, std = (np.asarray(v, x.dtype).reshape(shape) for v in (how.mean, how.std))
-    result: NDArray[Any] = ((x * x.dtype.type(how.scale)) - mean) / std
+    scaled = x if how.scale is None else x * x.dtype.type(how.scale)
+    result: NDArray[Any] = (scaled - mean) / std
     return result
 
 

@@ -24,7 +24,7 @@ def compare(
     from cimc.runtime.chip import Chip
 
     program = load(program_file)
-    inputs = load_arrays(inputs_file, program.inputs, "test")
+    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
     announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))
     rows = [row.to_dict() for row in compare_layers(Chip(program, seed), model, inputs)]
     if json:

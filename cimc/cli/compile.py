@@ -31,7 +31,10 @@ def compile(  # noqa: A001
     ] = None,
     chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
     copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N", help="Copies of a layer that work at once.")] = None,
-    scale: Annotated[float | None, typer.Option(help="Stored preprocessing: (x * scale - mean) / std.")] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Stored preprocessing: (x * scale - mean) / std, of x as the data hold it; default: uint8 to 0...1."),
+    ] = None,
     mean: Annotated[str | None, typer.Option(metavar="M[,M...]", help="Mean, one or one a channel.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S...]", help="Standard deviation, likewise.")] = None,
     emit: Annotated[Literal["onnx", "text", "json"] | None, typer.Option(help="Write this form instead of a .cim.")] = None,
@@ -141,7 +144,7 @@ def _preprocessing(scale: float | None, mean: str | None, std: str | None) -> Pr
     deviations = _floats("--std", std or "1")
     if min(deviations) <= 0:
         raise CimcError(f"{std} is not above 0", where="--std", fix="for example 0.229,0.224,0.225")
-    return Preprocessing(scale=1.0 if scale is None else scale, mean=_floats("--mean", mean or "0"), std=deviations)
+    return Preprocessing(scale=scale, mean=_floats("--mean", mean or "0"), std=deviations)
 
 
 def _floats(option: str, text: str) -> tuple[float, ...]:

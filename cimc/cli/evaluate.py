@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, print_json, print_table, progress
+from cimc.cli.common import Compiled, Json, Seed, announce, note, print_json, print_table, progress
 from cimc.errors import DataError
 
 
@@ -31,12 +31,14 @@ def evaluate(
     if len(program.inputs) != 1:
         raise DataError(f"{len(program.inputs)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
     spec = program.inputs[0]
-    x, y = load_labelled(data, spec)
+    x, y = load_labelled(data, spec, how=program.preprocessing)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
     announce(program, len(x))
     with progress("images", len(x), quiet=json) as advance:
         result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance)
+    for text in result.notes:
+        note(f"note: {text}")
     if json:
         print_json(result.to_dict())
         return

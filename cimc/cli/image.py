@@ -220,7 +220,7 @@ def run(
     guard([output], [image_file, inputs_file, chip, fault_map, calibration, check])
     image = _load(image_file, require_signature)
     die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
-    inputs = load_arrays(inputs_file, die.program.inputs, "test")
+    inputs = load_arrays(inputs_file, die.program.inputs, "test", die.program.preprocessing)
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
     result: dict[str, Any] = {
@@ -257,7 +257,7 @@ def _die(
     """The image in a die, written while a bar shows how far it is."""
     from cimc.data import load_arrays
 
-    data = None if calibration is None else load_arrays(calibration, image.compiled.inputs)
+    data = None if calibration is None else load_arrays(calibration, image.compiled.inputs, how=image.compiled.preprocessing)
     with progress("devices", image.devices, quiet) as advance:
         return image.program(
             seed,

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, print_run
+from cimc.cli.common import Compiled, Json, Seed, announce, note, print_run
 from cimc.cli.outputs import guard
 
 
@@ -26,16 +26,21 @@ def run(
     from cimc.data import load_arrays, save_npz
     from cimc.ir.artifact import load
     from cimc.runtime.chip import Chip
+    from cimc.runtime.clipping import clipping_notes
 
     guard([output], [program_file, inputs_file, check])
     program = load(program_file)
-    inputs = load_arrays(inputs_file, program.inputs, "test")
+    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
     announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))
     chip = Chip(program, seed, deterministic=deterministic)
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)
+    notes = clipping_notes(chip.stats(), program.target)
+    for text in notes:
+        note(f"note: {text}")
     result: dict[str, Any] = {
         "seed": seed,
         "stats": chip.stats(),
+        "notes": notes,
     }
     print_run(output, outputs, inputs, result, check, json)

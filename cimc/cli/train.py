@@ -168,6 +168,8 @@ def train(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
             checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[*watchers, bar.callback],
         )  # fmt: skip
+    for text in history.notes[len(trainer.notes) :]:
+        note(f"note: {text}")
     trained = trainer.program()
     trained.save(output)
     if onnx is not None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from cimc.ir.program import Program, ValueSpec
+    from cimc.ir.program import Preprocessing, Program, ValueSpec
     from cimc.training.trainer import Trainer
 
 
@@ -41,7 +41,7 @@ class Data:
             DataError: An array is missing, or does not suit the model.
         """
         specs = _inputs(program)
-        found = self._part("train", specs)
+        found = self._part("train", specs, program.preprocessing)
         if found is None:
             names = ", ".join(spec.name for spec in specs)
             wanted = "x and y, or x_train and y_train" if len(specs) == 1 else f"an array for each of {names}, and y"
@@ -53,12 +53,14 @@ class Data:
         specs = _inputs(program)
         alone = len(specs) == 1 and "x_test" in self.arrays
         given = alone or all(f"{spec.name}_test" in self.arrays for spec in specs)
-        return self._part("test", specs) if given else None
+        return self._part("test", specs, program.preprocessing) if given else None
 
-    def _part(self, part: str, specs: Sequence[ValueSpec]) -> tuple[Any, Any] | None:
+    def _part(self, part: str, specs: Sequence[ValueSpec], how: Preprocessing | None = None) -> tuple[Any, Any] | None:
+        """One array for one input, still to be preprocessed, else arrays by name; and labels."""
         labels = self.arrays.get(self._key("y", part))
-        if len(specs) == 1 and (key := self._key("x", part)) in self.arrays:
-            return self._ready(self.arrays[key], key, specs[0]), labels
+        if len(specs) == 1:
+            keys_of_one = [key for key in (self._key("x", part), self._key(specs[0].name, part)) if key in self.arrays]
+            return (self._ready(self.arrays[keys_of_one[0]], keys_of_one[0], specs[0], how), labels) if keys_of_one else None
         keys = {spec.name: self._key(spec.name, part) for spec in specs}
         if not all(key in self.arrays for key in keys.values()):
             return None
@@ -67,10 +69,10 @@ class Data:
     def _key(self, name: str, part: str) -> str:
         return f"{name}_{part}" if f"{name}_{part}" in self.arrays else name
 
-    def _ready(self, array: NDArray[Any], key: str, spec: ValueSpec) -> NDArray[Any]:
+    def _ready(self, array: NDArray[Any], key: str, spec: ValueSpec, how: Preprocessing | None = None) -> NDArray[Any]:
         from cimc.data import as_input
 
-        return as_input(array, spec, f"{self.path}, {key}")
+        return as_input(array, spec, f"{self.path}, {key}", how)
 
 
 def _inputs(program: Program) -> list[ValueSpec]:

@@ -261,9 +261,13 @@ class Provenance(_Record):
 
 
 class Preprocessing(_Record):
-    """Stored with the model, applied to its data by `evaluate` on chip and ONNX Runtime alike: ``(x * scale - mean) / std``."""
+    """Stored with the model, applied to data files and training data, for chip and ONNX Runtime alike.
 
-    scale: float = 1.0
+    ``(x * scale - mean) / std``. With a scale, x are the numbers as they stand in the data, 0 to 255 of uint8 images; without
+    one, uint8 images are scaled to 0...1 first, as they are without preprocessing.
+    """
+
+    scale: float | None = None
     mean: tuple[float, ...] = Field((0.0,), min_length=1)
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
 

@@ -27,6 +27,8 @@ class Compilation:
     program: Program | None = None
     calibration: Mapping[str, NDArray[Any]] | None = None
     """Model inputs, images along the first axis; None: a synthetic input."""
+    assumed_range: tuple[float, float] = (0.0, 1.0)
+    """Where real inputs are taken to lie, where neither the target nor calibration data tell."""
     chips: int | None = None
     """As many chips as may be used; None: as many as it takes."""
     copies: Mapping[str, int] = field(default_factory=dict)

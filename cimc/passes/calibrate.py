@@ -67,7 +67,7 @@ class Calibrate(Pass):
             return False
         source = given(state.model, state.calibration) if state.calibration is not None else None
         bounds = intervals(state.model, _stated_ranges(state, uses))
-        source = source or synthetic(state.model, state.target.input.range)
+        source = source or synthetic(state.model, state.target.input.range or state.assumed_range)
         extents, images, known = _observe(state, uses, source)
         _describe(state, source, images)
         for layer in dict.fromkeys(use.layer for use in uses):
@@ -109,14 +109,14 @@ def _stated_ranges(state: Compilation, uses: list[_Use]) -> dict[str, Interval]:
     span = state.target.input.range
     if span is None and state.calibration is not None:
         return {}
-    low, high = span or (0.0, 1.0)
+    low, high = span or state.assumed_range
     found = {}
     for value in _inputs_on_the_way(uses):
         value.metadata_props["cimc.range"] = f"{low:.9g},{high:.9g}"
         found[str(value.name)] = Interval(low, high, exact=True)
         if span is None:
             state.notes.append(
-                f"input {value.name} is taken to lie between 0 and 1; other data are refused "
+                f"input {value.name} is taken to lie between {low:.3g} and {high:.3g}; other data are refused "
                 "(--set input.range or --calibration), unless ranges are chosen on the chip, as training does"
             )
     return found

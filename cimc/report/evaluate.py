@@ -17,6 +17,7 @@ from cimc.frontend.load import load
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
+from cimc.runtime.clipping import clipping_notes
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Evaluation:
     agreement: float
     seed: int
     stats: dict[str, Any]
+    notes: list[str]
+    """Layers that clip or saturate."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -76,14 +79,15 @@ def evaluate(
         agree += int((expected == said).sum())
         if advance is not None:
             advance(len(labels))
-    total = len(x)
+    total, stats = len(x), chip.stats()
     return Evaluation(
         images=total,
         accuracy=right / total,
         reference_accuracy=reference_right / total,
         agreement=agree / total,
         seed=seed,
-        stats=chip.stats(),
+        stats=stats,
+        notes=clipping_notes(stats, program.target),
     )
 
 

@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.data import as_input, preprocess
+from cimc.data import prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
@@ -95,8 +95,7 @@ class Feed:
         arrays = {}
         for name, array in self.named(x).items():
             spec = next(spec for spec in self.inputs if spec.name == name)
-            ready = as_input(array, spec, f"{where}, input {name}")
-            arrays[name] = preprocess(ready, self.preprocessing) if single else ready
+            arrays[name] = prepared(array, spec, f"{where}, input {name}", self.preprocessing if single else None)
             _in_range(arrays[name], spec, self.entries.get(name), f"{where}, input {name}")
         count = len(next(iter(arrays.values()))) if arrays else 0
         for name, array in arrays.items():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
+from cimc.runtime.clipping import clipping_notes
 from cimc.training.checkpoint import Checkpoint, Folder, same_settings
 from cimc.training.data import Arrays, Stream
 from cimc.training.feed import Batch
@@ -51,6 +52,8 @@ class Run:
     metrics: Metrics | None = None
     settings: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
+    clipping: list[str] = field(default_factory=list)
+    """Layers that clipped or saturated in the last epoch."""
 
     def open(self, path: str | Path, resume: bool, settings: dict[str, Any]) -> None:
         """Take the folder, and what it holds if resumed; else write a first checkpoint: what cannot be written shows early."""
@@ -81,7 +84,7 @@ class Run:
                 self._epoch(per_epoch)
 
     def _epoch(self, per_epoch: int | None) -> None:
-        begin, done = time.perf_counter(), self.at.images
+        begin, done, before = time.perf_counter(), self.at.images, self.training.chip.stats()
         for batches in self._batches():
             self._step(batches, per_epoch)
             if self.checkpoint_steps and self.at.step % self.checkpoint_steps == 0:
@@ -91,6 +94,7 @@ class Run:
         found = None if self.tests is None else self.training.evaluate(self.tests)
         row = self.at.row(self.training, found, seconds, self.at.images - done)
         self.schedule.observe(row["loss"] if found is None else found["loss"])
+        self.clipping = clipping_notes(_since(before, self.training.chip.stats()), self.training.chip.program.target)
         self.rows.append(row)
         self.at = self.at.after(row)
         self._save()
@@ -159,3 +163,8 @@ class Run:
         self.source.begun = self.at.begun
         if isinstance(self.source, Stream):
             self.source.resume(found.record["drawn"])
+
+
+def _since(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """Counts of layers between two looks at them."""
+    return {name: {key: count - before[name][key] for key, count in counts.items()} for name, counts in after.items()}

@@ -278,7 +278,7 @@ class Trainer:
             run.go()
         finally:
             run.close()
-        return History(run.rows, list(self.notes), self.cost())
+        return History(run.rows, [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping)], self.cost())
 
     def _forget(self, source: Arrays) -> None:
         """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""

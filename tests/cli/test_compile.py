@@ -54,7 +54,7 @@ def test_calibration_images_are_preprocessed(made: Path, tmp_path: Path) -> None
     path = tmp_path / "m.cim"
     options = ("--calibration", made / "data.npz", "--scale", "3", "--mean", "0.5", "--std", "2")
     assert cimc("compile", made / "small.onnx", *options, "-o", path).code == 0
-    largest = (3 * float(np.load(made / "images.npz")["input"].max()) - 0.5) / 2
+    largest = (3 * float(np.load(made / "data.npz")["x"].max()) - 0.5) / 2  # uint8 as it stands
     assert load(path).layer("conv").coding.full_scale == pytest.approx(largest, rel=1e-3)
     done = cimc("evaluate", path, "--data", made / "data.npz", "--model", made / "small.onnx")
     assert done.code == 0, done.err
