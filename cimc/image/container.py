@@ -200,6 +200,8 @@ def _sections(data: memoryview, end: int, where: str) -> dict[str, NDArray[Any]]
         right = entry["tag"].tobytes() == tag.encode() and entry["record_bytes"] == record.itemsize and entry["offset"] == at
         if not right or records * record.itemsize != size or at + aligned(size) > end:
             raise damaged(where, f"section {tag} is not where it must be")
+        if crc32(data[at : at + size]) != entry["crc32"]:
+            raise damaged(where, f"the CRC-32 of section {tag} does not fit")
         found[tag] = np.frombuffer(data, record, records, at)
         if any(data[at + size : at + aligned(size)]):
             raise damaged(where, f"there is something behind section {tag}")

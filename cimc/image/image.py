@@ -133,6 +133,7 @@ class Image:
         """
         from safetensors import SafetensorError
 
+        from cimc.ir.runnable import verify_models
         from cimc.ir.verify import verify
 
         try:
@@ -142,6 +143,7 @@ class Image:
             else:  # lines with gaps have no block table; the records are checked already
                 bare = tuple(layer.model_copy(update={"row_cuts": (), "column_cuts": ()}) for layer in program.layers)
                 verify(program.model_copy(update={"layers": bare}))
+            verify_models(program)
             return program
         except (SafetensorError, VerifyError, ValueError, KeyError, IndexError, TypeError, OverflowError) as error:
             raise ArtifactError(f"its program does not hold together: {error}", where=self.name, fix="export it again") from error

@@ -67,7 +67,7 @@ def save(program: Program, path: str | Path) -> None:
         "schema_version": SCHEMA_VERSION,
         "program": text,
         "program_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "tensors_sha256": {name: _sha256(array) for name, array in tensors.items()},
+        "tensors_sha256": {name: tensor_sha256(array) for name, array in tensors.items()},
     }
     # One key alone: safetensors writes its metadata in no fixed order.
     write_safetensors(tensors, {"cimc": json.dumps(manifest)}, Path(path))
@@ -126,7 +126,7 @@ def load(path: str | Path) -> Program:
     except (KeyError, AttributeError, UnicodeError) as error:
         raise damaged from error
     for name, array in tensors.items():
-        if _sha256(array) != hashes[name]:
+        if tensor_sha256(array) != hashes[name]:
             raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
     try:
         program = Program.model_validate_json(text).model_copy(update={"tensors": tensors})
@@ -176,7 +176,8 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, NDArray[Any]
     return metadata, tensors
 
 
-def _sha256(array: NDArray[Any]) -> str:
+def tensor_sha256(array: NDArray[Any]) -> str:
+    """Hash of a contiguous array: its dtype, shape and bytes."""
     digest = hashlib.sha256(f"{array.dtype.name}{array.shape}".encode())
     digest.update(array.reshape(-1).view(np.uint8).data if array.size else b"")
     return digest.hexdigest()

@@ -19,27 +19,38 @@ def verify_runnable(program: Program) -> None:
         VerifyError: The first rule broken.
     """
     verify(program)
-    initializers = program.initializers()
     for layer in program.layers:
         if not layer.row_cuts:
             _fail(f"layer {layer.name}", "it is not cut into blocks")
         if f"weight_max/{layer.name}" not in program.tensors:
             _fail(f"layer {layer.name}", f"no tensor weight_max/{layer.name}")
+    for step in program.steps:
+        if not isinstance(step, DigitalStep | VmmStep):
+            _fail(f"step {step.name}", f"a step of kind {step.kind} is one of a training")
+    verify_models(program)
+
+
+def verify_models(program: Program) -> None:
+    """Check that the graph and the segments are models that hold all their data and suit their steps.
+
+    Raises:
+        VerifyError: The first one that does not.
+    """
+    initializers = program.initializers()
     for value in program.inputs:
         if value.has_default and value.name not in initializers:
             _fail(f"input {value.name}", f"no tensor initializer/{value.name}")
     for step in program.steps:
+        if not isinstance(step, DigitalStep):
+            continue
         where = f"step {step.name}"
-        if isinstance(step, DigitalStep):
-            model = parse(program.tensors[f"segment/{step.name}"], where)
-            check_self_contained(model, initializers, where)
-            held = {tensor.name for tensor in model.graph.initializer}
-            if {value.name for value in model.graph.input} - held - set(step.inputs):
-                _fail(where, "its segment has other inputs than the step")
-            if not set(step.outputs) <= {value.name for value in model.graph.output}:
-                _fail(where, "its segment has other outputs than the step")
-        elif not isinstance(step, VmmStep):
-            _fail(where, f"a step of kind {step.kind} is one of a training")
+        model = parse(program.tensors[f"segment/{step.name}"], where)
+        check_self_contained(model, initializers, where)
+        held = {tensor.name for tensor in model.graph.initializer}
+        if {value.name for value in model.graph.input} - held - set(step.inputs):
+            _fail(where, "its segment has other inputs than the step")
+        if not set(step.outputs) <= {value.name for value in model.graph.output}:
+            _fail(where, "its segment has other outputs than the step")
     if "graph" not in program.tensors:
         _fail("graph", "the program has no graph")
     graph = parse(program.tensors["graph"], "graph")

@@ -1,12 +1,13 @@
 """Checkpoints: everything that a run goes on from, in one safetensors file that is replaced whole.
 
-``DIR/checkpoint.safetensors`` holds named arrays and, in its metadata, counters, ranges, rows and the settings of the run;
-``DIR/metrics.jsonl`` a line an epoch. The file is on the disk before it gets its name, so a kill at any moment leaves the last
-good one.
+``DIR/checkpoint.safetensors`` holds named arrays and, in its metadata, counters, ranges, rows and the settings of the run, with a
+SHA-256 of each array and of the rest; ``DIR/metrics.jsonl`` a line an epoch. The file is on the disk before it gets its name, so
+a kill at any moment leaves the last good one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import suppress
@@ -19,11 +20,11 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.files import clear_stale
-from cimc.ir.artifact import read_safetensors, write_safetensors
+from cimc.ir.artifact import read_safetensors, tensor_sha256, write_safetensors
 from cimc.training.lock import RunLock
 
 FORMAT = "cimc-checkpoint"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _NAME = "checkpoint.safetensors"
 
 
@@ -96,19 +97,31 @@ class Folder:
             ArtifactError: It is damaged, or of another version.
         """
         metadata, arrays = read_safetensors(self.file)
+        where = str(self.file)
         try:
-            record = json.loads(metadata["cimc"])
-            ours = record["format"] == FORMAT
-        except (KeyError, ValueError, TypeError):
+            manifest = json.loads(metadata["cimc"])
+            ours = manifest["format"] == FORMAT
+        except (KeyError, ValueError, TypeError, RecursionError):
             ours = False
         if not ours:
-            raise ArtifactError("no checkpoint of a training run", where=str(self.file), fix="another folder")
-        if record.get("schema_version") != SCHEMA_VERSION:
+            raise ArtifactError("no checkpoint of a training run", where=where, fix="another folder")
+        if manifest.get("schema_version") != SCHEMA_VERSION:
             raise ArtifactError(
-                f"checkpoint schema version {record.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
-                where=str(self.file),
+                f"checkpoint schema version {manifest.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
+                where=where,
                 fix="start the run again in another folder",
             )
+        damaged = ArtifactError("the checkpoint is damaged", where=where, fix="start the run again in another folder")
+        try:
+            text, hashes = manifest["record"], manifest["arrays_sha256"]
+            if hashlib.sha256(text.encode()).hexdigest() != manifest["record_sha256"] or hashes.keys() != arrays.keys():
+                raise damaged
+            record = json.loads(text)
+        except (KeyError, AttributeError, ValueError, RecursionError) as error:
+            raise damaged from error
+        for name, array in arrays.items():
+            if tensor_sha256(array) != hashes[name]:
+                raise ArtifactError(f"array {name} is damaged", where=where, fix="start the run again in another folder")
         return Checkpoint(arrays, record)
 
     def save(self, checkpoint: Checkpoint) -> None:
@@ -117,9 +130,16 @@ class Folder:
         Raises:
             RunError: It cannot be written; the one before is intact.
         """
-        record = {"format": FORMAT, "schema_version": SCHEMA_VERSION, **checkpoint.record}
         arrays = {name: np.require(array, requirements="C") for name, array in checkpoint.arrays.items()}
-        write_safetensors(arrays, {"cimc": json.dumps(record)}, self.file)
+        text = json.dumps(checkpoint.record)
+        manifest = {
+            "format": FORMAT,
+            "schema_version": SCHEMA_VERSION,
+            "record": text,
+            "record_sha256": hashlib.sha256(text.encode()).hexdigest(),
+            "arrays_sha256": {name: tensor_sha256(array) for name, array in arrays.items()},
+        }
+        write_safetensors(arrays, {"cimc": json.dumps(manifest)}, self.file)
 
 
 def same_settings(found: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:

@@ -134,6 +134,11 @@ class Learner:
         }
         return arrays, ranges
 
+    def sizes(self) -> dict[str, int]:
+        """Elements of each parameter, by the optimizer's names."""
+        sizes = {f"layer/{name}": state.weights.size for name, state in self.states.items()}
+        return sizes | {f"digital/{name}": np.asarray(value).size for name, value in self.step.parameters.items()}
+
     def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
 

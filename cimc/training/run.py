@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from cimc.errors import RunError
 from cimc.runtime.clipping import clipping_notes
 from cimc.training.checkpoint import Checkpoint, Folder, same_settings
+from cimc.training.content import check_arrays, check_record
 from cimc.training.data import Arrays, Stream
 from cimc.training.feed import Batch
 from cimc.training.history import Callback, Metrics, Row
@@ -149,14 +150,21 @@ class Run:
     def _save(self) -> None:
         if self.folder is None:
             return
+        self.folder.save(self._state())
+
+    def _state(self) -> Checkpoint:
         state = self.training.state()
         schedule = {f"schedule/{name}": array for name, array in self.schedule.state().items()}
         drawn = self.source.position(self.at.step) if isinstance(self.source, Stream) else ""
         record = {"settings": self.settings, "progress": vars(self.at), "drawn": drawn, **state.record}
-        self.folder.save(Checkpoint({**state.arrays, **schedule}, record))
+        return Checkpoint({**state.arrays, **schedule}, record)
 
     def _restore(self, found: Checkpoint) -> None:
-        same_settings(found.record["settings"], self.settings, str(self.folder.path if self.folder else ""))
+        """Go on from a checkpoint that is checked first: one that is refused leaves trainer and chip as they were."""
+        where, own = str(self.folder.file if self.folder else ""), self._state()
+        check_record(found.record, own.record, where)
+        same_settings(found.record["settings"], self.settings, where)
+        check_arrays(found.arrays, own.arrays, self.training.learner.sizes(), where)
         self.training.restore(found)
         self.schedule.restore(found.part("schedule"))
         self.at = Progress(**found.record["progress"])

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.fuzz.driver import fuzz
 
-FUZZERS = ("cim",)
+FUZZERS = ("cim", "checkpoint", "cimg", "faults")
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from hypothesis.extra import numpy as arrays
 import cimc
 from cimc.errors import ArtifactError, CimcError
 from cimc.image.check import verify_image
-from cimc.image.container import pack, unpack
+from cimc.image.container import HASH_BYTES, pack, unpack
 from cimc.image.info import describe
 from cimc.image.layout import HEADER, SECTION, SECTIONS
 from cimc.image.reader import read_image
@@ -284,3 +284,17 @@ def test_hostile_records_end_in_an_error_for_people(data: bytes, traced: Any) ->
                 first = int(tile["first_cell"])
                 tile["crc32"] = zlib.crc32(records[first : first + int(tile["rows"]) * int(tile["columns"])].tobytes())
         survives(pack(made))
+
+
+def test_a_section_whose_crc_does_not_fit_is_refused(data: bytes) -> None:
+    buffer = bytearray(data)
+    head, entry = HEADER.itemsize, HEADER.itemsize + 2 * SECTION.itemsize
+    buffer[entry + SECTION.fields["crc32"][1]] ^= 1
+    at = HEADER.fields["crc32"][1]
+    buffer[at : at + 4] = bytes(4)
+    front = zlib.crc32(buffer[: head + len(SECTIONS) * SECTION.itemsize])
+    buffer[at : at + 4] = front.to_bytes(4, "little")
+    end = len(buffer) - HASH_BYTES
+    buffer[end:] = hashlib.sha256(buffer[:end]).digest()
+    with pytest.raises(ArtifactError, match="CRC-32 of section NAME"):
+        unpack(bytes(buffer), "image")
