@@ -13,7 +13,9 @@ import onnx
 from onnx import numpy_helper
 from onnx.backend.base import Backend, BackendRep, namedtupledict
 
+from cimc.arguments import array, checked
 from cimc.compiler import compile_model
+from cimc.errors import DataError
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 
@@ -65,10 +67,14 @@ class CimcRep(BackendRep):
 
     def _feeds(self, inputs: Any) -> dict[str, Any]:
         if isinstance(inputs, dict):
-            return dict(inputs)
-        if isinstance(inputs, np.ndarray):
-            inputs = [inputs]
-        return dict(zip(self._inputs, inputs, strict=False))
+            return {name: _given(value, name) for name, value in inputs.items()}
+        given = list(inputs) if isinstance(inputs, list | tuple) else [inputs]
+        if len(given) > len(self._inputs):
+            raise DataError(f"{len(given)} inputs for {len(self._inputs)}", fix=f"the inputs are {', '.join(self._inputs)}")
+        feeds = {name: _given(value, name) for name, value in zip(self._inputs, given, strict=False)}
+        if missing := [name for name in self._weights if name not in feeds]:
+            raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(self._inputs)}")
+        return feeds
 
     def _chip_for(self, weights: dict[str, Any]) -> Chip:
         if self._chip is None or any(not _same(value, self._bound[name]) for name, value in weights.items()):
@@ -81,6 +87,7 @@ class CimcBackend(Backend):
     """Prepares models for the ideal target."""
 
     @classmethod
+    @checked()
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **kwargs: Any) -> CimcRep:
         return CimcRep(model)
 
@@ -95,8 +102,8 @@ class CimcBackend(Backend):
         arrays = list(inputs.values()) if isinstance(inputs, dict) else list(inputs)
         names = [name for name in node.input if name]
         values = [
-            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(array.dtype), array.shape)
-            for name, array in zip(names, map(np.asarray, arrays), strict=True)
+            onnx.helper.make_tensor_value_info(name, onnx.helper.np_dtype_to_tensor_dtype(value.dtype), value.shape)
+            for name, value in zip(names, map(np.asarray, arrays), strict=True)
         ]
         outputs = [onnx.ValueInfoProto(name=name) for name in node.output if name]
         graph = onnx.helper.make_graph([node], "node", values, outputs)
@@ -107,6 +114,11 @@ class CimcBackend(Backend):
     @classmethod
     def supports_device(cls, device: str) -> bool:
         return device == "CPU"
+
+
+def _given(value: Any, name: str) -> Any:
+    """An input's value; arrays as compiled code takes them."""
+    return value if value is None or isinstance(value, list | tuple) else array(value, f"input {name}")
 
 
 def _run_time_weights(model: onnx.ModelProto, inputs: set[str]) -> list[str]:

@@ -11,6 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.arguments import checked
 from cimc.data import load_arrays
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
@@ -59,6 +60,7 @@ Calibration = str | Path | Mapping[str, NDArray[Any]]
 OnPass = Callable[[str, float, bool, Compilation], None]
 
 
+@checked()
 def compile_model(
     model: Model,
     target: str | Path | Target = "bulk-rram",
@@ -157,6 +159,7 @@ def _introduce(state: Compilation, loaded: Loaded, preprocessing: Preprocessing 
     state.program = state.need_program().model_copy(update={"provenance": provenance, "preprocessing": preprocessing})
 
 
+@checked()
 def emit(state: Compilation, form: str) -> str | bytes:
     """What a compilation holds, as the user wants to see it.
 

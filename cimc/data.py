@@ -16,6 +16,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from cimc.arguments import array
 from cimc.errors import DataError
 from cimc.files import replacing
 from cimc.ir.kinds import expect
@@ -127,6 +128,7 @@ def as_input(x: NDArray[Any], spec: ValueSpec, where: str, how: Preprocessing | 
     Raises:
         DataError: It does not fit, is empty, or holds NaN.
     """
+    x = array(x, where)
     if x.size == 0:
         raise DataError(f"is empty: shape {list(x.shape)}", where=where)
     if how is not None and how.scale is not None and x.dtype == np.uint8:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import checked
 from cimc.data import read_npz
 from cimc.errors import DataError
 
@@ -42,6 +43,7 @@ FASHION_MNIST_SHA256 = {
 }
 
 
+@checked()
 def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     """The MNIST database of handwritten digits (LeCun, Cortes, Burges; CC BY-SA 3.0).
 
@@ -59,6 +61,7 @@ def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     return _checked(read_npz(source), source, MNIST_SHA256)
 
 
+@checked()
 def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> dict[str, NDArray[Any]]:
     """Fashion-MNIST (Xiao, Rasul, Vollgraf, arXiv 1708.07747; MIT licence): articles of clothing, in the shapes of MNIST.
 

@@ -16,7 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, CimcError, RunError
+from cimc.arguments import checked
+from cimc.errors import ArtifactError, RunError
 from cimc.image.control import registers
 from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import platform
@@ -112,6 +113,7 @@ class Die(Chip):
     programming: ProgrammingReport
 
 
+@checked()
 def program_die(
     image: Image,
     seed: int = 0,
@@ -145,8 +147,6 @@ def program_die(
         TargetError: write_verify without a description of the pulses.
         RunError: The self-test fails.
     """
-    if programming not in ("auto", "write_verify", "gaussian"):
-        raise CimcError(f"no way of programming {programming}", where="programming", fix="auto, write_verify or gaussian")
     described = image.target if target is None else load_target(target)
     check_platform(image, described)
     check_faults(image, fault_map)

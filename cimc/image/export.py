@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import checked
 from cimc.errors import CimcError, FitError
 from cimc.files import check_outputs
 from cimc.image.build import draft
 from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
 from cimc.image.image import Image
-from cimc.image.layout import SOURCES
 from cimc.image.placement import Spots, around, as_compiled, chips_used
 from cimc.image.portable import portable
 from cimc.image.reader import load_image, read_image
@@ -37,6 +37,7 @@ Array = NDArray[Any]
 Source = Literal["target", "readback"]
 
 
+@checked("chip")
 def export_image(
     chip: Chip | Program,
     target: str | Path | Target | None = None,
@@ -78,8 +79,6 @@ def export_image(
         CimcError: Another argument is not usable.
         RunError: The file cannot be written.
     """
-    if source not in SOURCES:
-        raise CimcError(f"no source {source}", where="source", fix=f"one of {', '.join(SOURCES)}")
     if not isinstance(chip, Chip | Program):
         raise CimcError(f"a {type(chip).__name__} is no chip and no program", where="export", fix="compile or load one")
     made = chip if isinstance(chip, Chip) else None

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import array as array_of
 from cimc.data import read_npz, save_npz
 from cimc.errors import DataError
 
@@ -94,7 +95,7 @@ def as_fault_map(given: str | Path | FaultMap | None) -> FaultMap | None:
 
 def _table(name: str, value: object, where: str) -> I64:
     width = _WIDTHS[name]
-    array = np.asarray(value)
+    array = array_of(value, where)
     if array.size == 0:
         return np.zeros((0, width), np.int64)
     if array.ndim != 2 or array.shape[1] != width or array.dtype.kind not in "iu":

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import checked
 from cimc.errors import ArtifactError, VerifyError
 from cimc.image.cells import matrix_part
 from cimc.image.container import content_hash, signature
@@ -52,6 +53,7 @@ class Image:
         """A copy of the file's bytes."""
         return bytes(self.content)
 
+    @checked()
     def save(self, path: str | Path) -> None:
         """Write ``model.cimg``, whole or not at all.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from cimc.arguments import checked
 from cimc.errors import ArtifactError
 from cimc.image.container import Bytes, damaged, unpack
 from cimc.image.image import Image
@@ -17,6 +18,7 @@ from cimc.ir.kinds import expect
 from cimc.ir.program import Program
 
 
+@checked()
 def load_image(path: str | Path, *, require_signature: bool = False) -> Image:
     """Read an image. The file stays mapped: it may be replaced while the image is in use, not changed in place.
 

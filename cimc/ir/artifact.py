@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
+from cimc.arguments import checked
 from cimc.errors import ArtifactError, VerifyError
 from cimc.files import replacing
 from cimc.ir.kinds import expect
@@ -49,6 +50,7 @@ _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 _ORDER = ("BOOL", "U8", "I8", "F8_E5M2", "F8_E4M3", "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "F64", "I64", "U64")
 
 
+@checked()
 def save(program: Program, path: str | Path) -> None:
     """Write ``program`` to ``path``, all or nothing.
 
@@ -95,6 +97,7 @@ def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str
             file.write(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8).data)
 
 
+@checked()
 def load(path: str | Path) -> Program:
     """Read a program; its tensors are read-only views of the file.
 

@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import checked
 from cimc.errors import CimcError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, HEIGHT, I64, ROW, SLICE, TILE, placed_table
 from cimc.ir.program import Layer, Program
 from cimc.targets.description import Target
 
 
+@checked()
 def cells(program: Program, layer_name: str, blocks: slice | None = None) -> NDArray[np.void]:
     """A record for each device that holds a weight of the layer, block by block, row by row.
 

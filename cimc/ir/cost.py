@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from cimc.arguments import checked
 from cimc.ir.blocks import check_copies
 from cimc.ir.copies import auto_copies, crossbars_as_published, crossbars_with_copies
 from cimc.ir.occupancy import busiest_tile, firings, placed_copies, tiles_in_use
@@ -93,6 +94,7 @@ class Cost(_Record):
         return self.model_dump()
 
 
+@checked()
 def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
     """Cost of one image.
 

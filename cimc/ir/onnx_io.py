@@ -51,7 +51,10 @@ def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, N
             if isinstance(tensor, ir.ExternalTensor):
                 stands_for[value] = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
             continue
-        array = np.require(tensor.numpy(), requirements=("C", "A"))
+        array = tensor.numpy()
+        array = np.require(
+            array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("=")), requirements=("C", "A")
+        )
         tensors[name] = array
         stands_for[value] = ir.ExternalTensor(
             name, 0, array.nbytes, tensor.dtype, shape=ir.Shape(array.shape), name=name, doc_string=tensor.doc_string

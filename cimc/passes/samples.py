@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.arguments import array
 from cimc.errors import DataError
 from cimc.ir.samples import keyed
 from cimc.passes.pictures import pictures
@@ -93,7 +94,7 @@ def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
     ]
     if wrong:
         raise DataError("; ".join(wrong), where="calibration data", fix=f"the model's inputs are {', '.join(inputs)}")
-    fitting = {name: _fit(inputs[name], np.asarray(arrays[name])) for name in inputs}
+    fitting = {name: _fit(inputs[name], array(arrays[name], f"calibration data {name}")) for name in inputs}
     axes, static = image_axes(list(inputs.values()))
     counts = {name: fitting[name].shape[axis] for name, axis in axes.items() if axis is not None}
     images = max(counts.values(), default=1)

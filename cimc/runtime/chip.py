@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import CimcError
+from cimc.arguments import array, checked, named, within
+from cimc.errors import DataError
 from cimc.ir.program import InputCoding, Program, ValueSpec, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.cells import cells_of
@@ -44,9 +45,10 @@ class Chip:
         CimcError: The program cannot be fabricated, or the seed is no non-negative integer below 2**63.
     """
 
+    @checked()
     def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False) -> None:
-        if seed is not None and not 0 <= seed < 2**63:
-            raise CimcError(f"seed {seed} is not between 0 and 2**63 - 1")
+        if seed is not None:
+            within("seed", seed, 0, 2**63, open_high=True, whole=True)
         self.program = program
         own = program.tensors.get("state/seed")
         self.seed = int(own[0]) if own is not None else seed or 0
@@ -70,6 +72,7 @@ class Chip:
         self._executor = Executor(program, self.crossbars, self.noise_seed, deterministic)
         self._images = 0
 
+    @checked()
     def run(
         self,
         inputs: Mapping[str, Value],
@@ -94,20 +97,27 @@ class Chip:
         """
         self._fresh()
         first = self._images if first_image is None else first_image
+        within("first_image", first, 0, 2**62, whole=True)
         outputs = self._executor.run(inputs, first, keep, stream=stream)
         if first_image is None:
             self._images += image_count(self.program.inputs, inputs)
         return outputs
 
+    @checked()
     def multiply(self, step: str, x: NDArray[Any]) -> NDArray[Any]:
         """One crossbar step by itself: its layer applied to ``x``, as image 0 onwards.
 
         Raises:
-            KeyError: No crossbar step has that name.
+            CimcError: No crossbar step has that name.
+            DataError: ``x`` does not suit the layer.
         """
         steps = {s.name: s for s in self.program.vmm_steps}
-        return self._executor.multiply(steps[step], x, len(x), 0)
+        chosen, given = steps[named(step, steps, "crossbar step")], array(x, f"step {step}")
+        if given.dtype.kind != "f" or not given.ndim:
+            raise DataError(f"is {given.dtype} {list(given.shape)}, a layer takes real numbers", where=f"step {step}")
+        return self._executor.multiply(chosen, given, len(given), 0)
 
+    @checked()
     def calibrate(self, inputs: Mapping[str, Value]) -> None:
         """Choose input gains and ADC ranges anew from these images, on this chip's own conductances, a layer at a time.
 
@@ -192,6 +202,7 @@ class Chip:
         tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
         return self.program.model_copy(update={"tensors": tensors})
 
+    @checked()
     def save(self, path: str | Path) -> None:
         """Write program and chip to a ``.cim`` that `Chip` takes up again.
 
@@ -230,9 +241,14 @@ class Chip:
         layers = tuple(self.crossbars[layer.name].layer for layer in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
 
+    @checked()
     def conductances(self, layer: str) -> NDArray[np.float32]:
-        """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``."""
-        return self.crossbars[layer].g_us
+        """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``.
+
+        Raises:
+            CimcError: No layer has that name.
+        """
+        return self.crossbars[named(layer, self.crossbars, "layer")].g_us
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """What the devices hold in weight units: layer name to ``[groups, rows, columns]``."""

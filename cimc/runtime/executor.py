@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import array as as_array
+from cimc.arguments import named
 from cimc.errors import DataError
 from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmBackwardStep, VmmStep
@@ -81,6 +83,9 @@ class Executor:
         Raises:
             DataError: Inputs are missing, unknown, or of a wrong type, shape or range.
         """
+        made = {name for step in self._program.steps for name in step_outputs(step)} if keep else set()
+        for name in keep:
+            named(name, (*made, *(spec.name for spec in self._program.inputs)), "value")
         wanted = (*(value.name for value in self._program.outputs), *keep)
         values = self._values(inputs, learning)
         self._execute(len(self._steps), values, set(wanted), self._batch(values, first_image, None, learning, stream))
@@ -252,9 +257,19 @@ def _name_of(dtype: np.dtype[Any]) -> str:
 
 
 def _checked(spec: ValueSpec, value: Value, values: bool) -> Value:
-    if spec.type != "tensor" or value is None or not spec.dtype:
+    if value is None and spec.type != "optional":
+        raise DataError("is None, the model wants data", where=f"input {spec.name}")
+    if spec.type == "sequence":
+        if not isinstance(value, list | tuple):
+            raise DataError(f"is a {type(value).__name__}, the model wants a list of arrays", where=f"input {spec.name}")
+        return [as_array(element, f"input {spec.name}, element {n}") for n, element in enumerate(value)]
+    if spec.type == "optional" and value is not None and not isinstance(value, list | tuple):
+        return as_array(value, f"input {spec.name}")
+    if spec.type != "tensor":
         return value
-    array = np.asarray(value)
+    if not spec.dtype:
+        return as_array(value, f"input {spec.name}")
+    array = as_array(value, f"input {spec.name}")
     if spec.dtype == "string":
         return array
     if _name_of(array.dtype) != spec.dtype:

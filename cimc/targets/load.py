@@ -10,6 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from cimc.arguments import checked
 from cimc.errors import TargetError
 from cimc.targets.build import build
 from cimc.targets.description import Target
@@ -25,6 +26,7 @@ GROUP = "cimc.targets"
 _OWN = ("name", "description")
 
 
+@checked()
 def load_target(ref: str | Path | Target, settings: Mapping[str, Any] | Sequence[str] | None = None) -> Target:
     """The description of a chip.
 

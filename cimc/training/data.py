@@ -13,12 +13,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import array as array_of
+from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.runtime import rng
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.fingerprint import fingerprint
 from cimc.training.labels import counted
-from cimc.training.registry import within
 
 Array = NDArray[Any]
 
@@ -269,7 +270,7 @@ def _as_arrays(given: Any) -> Any:
     """What calls itself an array, as a tensor of PyTorch does, as one of numpy; also by input name."""
     if isinstance(given, Mapping):
         return {name: _as_arrays(value) for name, value in given.items()}
-    return np.asanyarray(given) if hasattr(given, "__array__") else given
+    return array_of(given, "data") if hasattr(given, "__array__") else given
 
 
 def _are_arrays(x: Any) -> bool:
@@ -277,5 +278,5 @@ def _are_arrays(x: Any) -> bool:
 
 
 def _arrays(feed: Feed, x: Inputs, y: Any, batch: int, seed: int, steps_per_epoch: int | None, where: str = "data") -> Arrays:
-    labels = None if y is None else np.asanyarray(y)
+    labels = None if y is None else array_of(y, f"{where}, labels")
     return Arrays(feed, feed.named(x), labels, batch, seed, steps_per_epoch, not isinstance(x, Mapping), where)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.arguments import array as array_of
 from cimc.data import prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Preprocessing, Program, ValueSpec
@@ -80,10 +80,10 @@ class Feed:
         if not isinstance(x, Mapping):
             if len(names) != 1:
                 raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")
-            return {names[0]: np.asanyarray(x)}
+            return {names[0]: array_of(x, f"input {names[0]}")}
         if missing := [name for name in names if name not in x]:
             raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(names)}")
-        return {name: np.asanyarray(x[name]) for name in names}
+        return {name: array_of(x[name], f"input {name}") for name in names}
 
     def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
         """One batch as the training step takes it.

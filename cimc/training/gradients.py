@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from cimc.training.registry import within
+from cimc.arguments import within
 
 F32 = NDArray[np.float32]
 

@@ -10,12 +10,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import within
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.runtime.cells import born_on
 from cimc.runtime.chip import Chip
 from cimc.training.accumulator import LayerState
-from cimc.training.registry import within
 
 Init = Literal["weights", "devices"]
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import array
 from cimc.errors import DataError
 from cimc.ir.program import Program, ValueSpec
 from cimc.passes.training.losses import Classes
@@ -69,7 +70,7 @@ class Labels:
             raise DataError(
                 "the loss needs labels, and there are none", where=where, fix="give y, or a model that computes its loss"
             )
-        given = np.asanyarray(y)
+        given = array(y, where)
         if given.ndim == 0 or len(given) != count:
             raise DataError(f"{counted(given)} for {count} images", where=where)
         if self.settle is not None and self.logits is not None and self.classes is not None:

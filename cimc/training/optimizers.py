@@ -17,9 +17,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.runtime.rng import Scalar
-from cimc.training.registry import chosen, made, within
+from cimc.training.registry import chosen, made
 
 F32 = NDArray[np.float32]
 

@@ -39,16 +39,3 @@ def made(cls: type[T], kind: str, given: tuple[Any, ...], options: Mapping[str, 
         fix = f"its options: {', '.join(known)}" if known else "it has no options"
         raise CimcError(f"{kind} {cls.__name__.lower()} has no option {unknown[0]!r}", fix=fix)
     return cls(*given, **options)
-
-
-def within(name: str, value: float, low: float, high: float, *, open_high: bool = False, whole: bool = False) -> None:
-    """Refuse an option outside ``low`` to ``high``, or that is no whole number where it must be.
-
-    Raises:
-        CimcError: It is no number in there.
-    """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high or (open_high and value == high):
-        raise CimcError(f"{name} is {value!r}, it must lie between {low:g} and {high:g}", fix=f"another {name}")
-    if whole and not isinstance(value, int):
-        raise CimcError(f"{name} is {value!r}, it must be whole", fix=f"{name} {round(value)}")

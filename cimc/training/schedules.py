@@ -9,8 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError
-from cimc.training.registry import chosen, made, within
+from cimc.training.registry import chosen, made
 
 
 class Schedule:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from numpy.typing import NDArray
 
+from cimc.arguments import checked, within
 from cimc.errors import CimcError
 from cimc.ir.program import Program, ValueSpec
 from cimc.passes.training.losses import Classes
@@ -28,7 +29,6 @@ from cimc.training.learner import Learner
 from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
 from cimc.training.ranges import Ranges
-from cimc.training.registry import within
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
@@ -79,6 +79,7 @@ class Trainer:
         CimcError: An option, the model or the target does not allow it; the message says what to do.
     """
 
+    @checked("loss", "optimizer", "schedule", "update")
     def __init__(
         self,
         chip: Chip,
@@ -182,6 +183,7 @@ class Trainer:
 
     # Steps --------------------------------------------------------------------------------------------------------
 
+    @checked()
     def step(self, x: Inputs, y: Any = None, lr: float | None = None) -> float:
         """One step on one batch; the loss before it.
 
@@ -194,11 +196,14 @@ class Trainer:
             DataError: Data do not suit the model.
             RunError: The loss is not finite.
         """
+        if lr is not None:
+            within("lr", lr, 0, inf, open_high=True)
         batch = self._ready(x, y)
         if not self._told:
             self._tell({}, "the present batch")
         return self._training.advance([batch], self._lr if lr is None else lr).loss
 
+    @checked()
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
         """Gradient of the mean loss by initializer name, as one step on this batch would use it; nothing is changed."""
         return self._training.gradients(self._ready(x, y)).gradients
@@ -211,6 +216,7 @@ class Trainer:
 
     # Runs ---------------------------------------------------------------------------------------------------------
 
+    @checked()
     def fit(
         self,
         x: Any,
@@ -297,6 +303,7 @@ class Trainer:
         self.chip.program = with_training(self.chip.program, self._settings, self._init, run, calibration)
         self._told = True
 
+    @checked()
     def evaluate(self, x: Inputs, y: Any = None, batch: int = 256) -> dict[str, Any]:
         """Loss and accuracy on the chip in inference form; ``accuracy`` is null where the loss is no classification.
 

@@ -120,9 +120,9 @@ def test_arguments_are_checked(program: Any) -> None:
         cimc.export_image("model.cim")  # type: ignore[arg-type]
     with pytest.raises(CimcError, match="longer than 64 bytes"):
         cimc.export_image(program, die="x" * 65)
-    with pytest.raises(CimcError, match="no way of programming pulses"):
+    with pytest.raises(CimcError, match="programming is 'pulses'"):
         cimc.export_image(program).program(programming="pulses")  # type: ignore[arg-type]
-    with pytest.raises(CimcError, match="no source nothing"):
+    with pytest.raises(CimcError, match="source is 'nothing'"):
         cimc.export_image(program, source="nothing")  # type: ignore[arg-type]
 
 

@@ -45,7 +45,9 @@ def create(target: Target, name: str | None = None, **options: Any) -> Rule:
         CimcError: No such rule or option.
         TargetError: The target cannot train by this rule.
     """
-    rule: Rule = made(chosen(RULES, name or target.update.rule, "update rule"), "update rule", (target,), options)
+    rule: Rule = made(
+        chosen(RULES, target.update.rule if name is None else name, "update rule"), "update rule", (target,), options
+    )
     return rule
 
 

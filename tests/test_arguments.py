@@ -1,0 +1,263 @@
+"""Arguments of the wrong type or value: an error of ours from every public entry; arrays of any layout are read alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir
+import pytest
+
+import cimc
+
+X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
+Y = np.arange(6) % 3
+
+
+@cache
+def model() -> onnx.ModelProto:
+    proto = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n, 4] x) => (float[n, 3] y) { h = MatMul(x, w) y = Relu(h) }'
+    )
+    weight = np.random.default_rng(1).normal(size=(4, 3)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(weight, "w"))
+    return proto
+
+
+@cache
+def program() -> cimc.Program:
+    return cimc.compile(model(), target="bulk-rram", calibration={"x": X})
+
+
+def chip() -> cimc.Chip:
+    return cimc.Chip(program(), 0)
+
+
+@cache
+def image() -> Any:
+    return cimc.export_image(program())
+
+
+def trainer(**options: Any) -> cimc.Trainer:
+    return cimc.Trainer(chip(), **options)
+
+
+NAN = float("nan")
+#: Of the wrong type for almost any argument.
+ODD: tuple[Any, ...] = (3, 2.5, "two", NAN, float("inf"), -1, [1], {"a": 1}, b"b", object(), print, np.ones(3), (), True, 1j)
+#: entry -> the call with one argument odd, and which odd values are right there
+ENTRIES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
+    "compile, model": (lambda v: cimc.compile(v), lambda v: False),
+    "compile, target": (lambda v: cimc.compile(model(), v), lambda v: False),
+    "compile, calibration": (lambda v: cimc.compile(model(), calibration=v), lambda v: False),
+    "compile, calibration of x": (lambda v: cimc.compile(model(), calibration={"x": v}), lambda v: False),
+    "compile, settings": (lambda v: cimc.compile(model(), settings=v), lambda v: v == ()),
+    "compile, value of a setting": (lambda v: cimc.compile(model(), settings={"array.rows": v}), lambda v: v == 3),
+    "compile, chips": (lambda v: cimc.compile(model(), chips=v), lambda v: v == 3),
+    "compile, copies": (lambda v: cimc.compile(model(), copies=v), lambda v: False),
+    "compile, copies of a layer": (lambda v: cimc.compile(model(), copies={"MatMul_0": v}), lambda v: v == 3),
+    "compile, preprocessing": (lambda v: cimc.compile(model(), preprocessing=v), lambda v: False),
+    "compile, verify": (lambda v: cimc.compile(model(), verify=v), lambda v: v is True),
+    "compile, stop_after": (lambda v: cimc.compile(model(), stop_after=v), lambda v: False),
+    "compile, on_pass": (lambda v: cimc.compile(model(), on_pass=v), lambda v: v is print),
+    "compile, no such argument": (lambda v: cimc.compile(model(), chip=v), lambda v: False),
+    "load": (lambda v: cimc.load(v), lambda v: False),
+    "Chip, program": (lambda v: cimc.Chip(v), lambda v: False),
+    "Chip, seed": (lambda v: cimc.Chip(program(), v), lambda v: v == 3),
+    "Chip, deterministic": (lambda v: cimc.Chip(program(), deterministic=v), lambda v: v is True),
+    "run": (lambda v: chip().run(v), lambda v: False),
+    "run, value": (lambda v: chip().run({"x": v}), lambda v: False),
+    "run, name": (lambda v: chip().run({v if v.__hash__ else None: X}), lambda v: False),
+    "run, first_image": (lambda v: chip().run({"x": X}, v), lambda v: v == 3),
+    "run, keep": (lambda v: chip().run({"x": X}, keep=v), lambda v: v == ()),
+    "run, name to keep": (lambda v: chip().run({"x": X}, keep=(v,)), lambda v: False),
+    "multiply, step": (lambda v: chip().multiply(v, X), lambda v: False),
+    "multiply, x": (lambda v: chip().multiply(program().vmm_steps[0].name, v), lambda v: False),
+    "calibrate": (lambda v: chip().calibrate(v), lambda v: False),
+    "calibrate, value": (lambda v: chip().calibrate({"x": v}), lambda v: False),
+    "conductances": (lambda v: chip().conductances(v), lambda v: False),
+    "chip.save": (lambda v: chip().save(v), lambda v: isinstance(v, str)),
+    "program.save": (lambda v: program().save(v), lambda v: isinstance(v, str)),
+    "cells": (lambda v: program().cells(v), lambda v: False),
+    "cost, copies": (lambda v: program().cost(v), lambda v: False),
+    "cost, crossbars": (lambda v: program().cost("auto", v), lambda v: v == 3),
+    "Trainer, chip": (lambda v: cimc.Trainer(v), lambda v: False),
+    "fit, x": (lambda v: trainer().fit(v, Y, epochs=1), lambda v: False),
+    "fit, y": (lambda v: trainer().fit(X, v, epochs=1), lambda v: False),
+    "fit, epochs": (lambda v: trainer().fit(X, Y, epochs=v), lambda v: v == 3),
+    "fit, steps_per_epoch": (lambda v: trainer(batch_size=2).fit(X, Y, epochs=1, steps_per_epoch=v), lambda v: v == 3),
+    "fit, validation": (lambda v: trainer().fit(X, Y, epochs=1, validation=v), lambda v: False),
+    "fit, checkpoint": (lambda v: trainer().fit(X, Y, epochs=1, checkpoint=v), lambda v: isinstance(v, str)),
+    "fit, checkpoint_steps": (lambda v: trainer().fit(X, Y, epochs=1, checkpoint_steps=v), lambda v: v == 3),
+    "fit, resume": (lambda v: trainer().fit(X, Y, epochs=1, resume=v), lambda v: False),
+    "fit, callbacks": (lambda v: trainer().fit(X, Y, epochs=1, callbacks=v), lambda v: v == ()),
+    "step, x": (lambda v: trainer().step(v, Y), lambda v: False),
+    "step, y": (lambda v: trainer().step(X, v), lambda v: False),
+    "step, lr": (lambda v: trainer().step(X, Y, v), lambda v: v in (3, 2.5)),
+    "evaluate, x": (lambda v: trainer().evaluate(v, Y), lambda v: False),
+    "evaluate, y": (lambda v: trainer().evaluate(X, v), lambda v: False),
+    "evaluate, batch": (lambda v: trainer().evaluate(X, Y, v), lambda v: v == 3),
+    "gradients, x": (lambda v: trainer().gradients(v, Y), lambda v: False),
+    "export_image": (lambda v: cimc.export_image(v), lambda v: False),
+    "export_image, target": (lambda v: cimc.export_image(program(), v), lambda v: False),
+    "export_image, source": (lambda v: cimc.export_image(program(), source=v), lambda v: False),
+    "export_image, fault_map": (lambda v: cimc.export_image(program(), fault_map=v), lambda v: False),
+    "export_image, settings": (lambda v: cimc.export_image(program(), settings=v), lambda v: v == ()),
+    "export_image, calibration": (lambda v: cimc.export_image(program(), "bulk-rram-256", calibration=v), lambda v: False),
+    "export_image, chips": (lambda v: cimc.export_image(program(), chips=v), lambda v: v == 3),
+    "export_image, copies": (lambda v: cimc.export_image(program(), copies=v), lambda v: False),
+    "export_image, die": (lambda v: cimc.export_image(program(), die=v), lambda v: isinstance(v, str)),
+    "export_image, training": (lambda v: cimc.export_image(program(), training=v), lambda v: isinstance(v, dict)),
+    "export_image, key": (lambda v: cimc.export_image(program(), key=v), lambda v: False),
+    "export_image, path": (lambda v: cimc.export_image(program(), path=v), lambda v: isinstance(v, str)),
+    "load_image": (lambda v: cimc.load_image(v), lambda v: False),
+    "Image.save": (lambda v: image().save(v), lambda v: isinstance(v, str)),
+    "Image.program, seed": (lambda v: image().program(v), lambda v: v == 3),
+    "Image.program, target": (lambda v: image().program(target=v), lambda v: False),
+    "Image.program, fault_map": (lambda v: image().program(fault_map=v), lambda v: False),
+    "Image.program, calibration": (lambda v: image().program(calibration=v), lambda v: False),
+    "Image.program, programming": (lambda v: image().program(programming=v), lambda v: False),
+    "mnist": (lambda v: cimc.datasets.mnist(v), lambda v: False),
+    "fashion_mnist": (lambda v: cimc.datasets.fashion_mnist(v), lambda v: False),
+    "backend.prepare": (lambda v: cimc.backend.prepare(v), lambda v: False),
+    "backend, inputs": (lambda v: cimc.backend.prepare(model()).run(v), lambda v: False),
+} | {
+    f"Trainer, {name}": (lambda v, name=name: trainer(**{name: v}), right)
+    for name, right in {
+        "loss": lambda v: False, "optimizer": lambda v: False, "lr": lambda v: v in (3, 2.5), "batch_size": lambda v: v == 3,
+        "update": lambda v: False, "backward": lambda v: False, "seed": lambda v: v == 3, "schedule": lambda v: False,
+        "init": lambda v: False, "window": lambda v: v in (3, 2.5), "w_max": lambda v: v in (3, 2.5), "freeze": lambda v: v == (),
+        "trainable": lambda v: v == (), "ste": lambda v: False, "threshold": lambda v: v in (3, 2.5),
+        "callbacks": lambda v: v == (),
+        "clip_norm": lambda v: v in (3, 2.5) or v == float("inf"), "accumulate": lambda v: v == 3, "recalibrate": lambda v: False,
+        "calibration_images": lambda v: v == 3, "optimizer_options": lambda v: False, "schedule_options": lambda v: False,
+    }.items()
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_odd_arguments_are_refused_by_an_error_of_ours(entry: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # a string is a good path
+    call, right = ENTRIES[entry]
+    for value in ODD:
+        plain = not isinstance(value, np.ndarray) and value is not True
+        if (plain and right(value)) or (value is True and right is not None and _takes_true(entry)):
+            call(value)
+            continue
+        with pytest.raises(cimc.CimcError) as caught:
+            call(value)
+        assert str(caught.value), value
+
+
+def _takes_true(entry: str) -> bool:
+    return entry in ("compile, verify", "Chip, deterministic")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, NAN, "x", 1.5, True])
+def test_a_seed_is_a_whole_number_of_63_bits(seed: Any) -> None:
+    with pytest.raises(cimc.CimcError, match="seed"):
+        cimc.Chip(program(), seed)
+
+
+WRONG: tuple[Any, ...] = (None, {}, {"x": None}, {"x": X, "z": X}, {"x": X[:, :3]}, {"x": X.astype(int)}, {"x": [["a"] * 4]})
+
+
+@pytest.mark.parametrize("inputs", [*WRONG, {"x": [[1.0], [1, 2]]}])
+def test_inputs_that_the_model_does_not_take(inputs: Any) -> None:
+    with pytest.raises(cimc.CimcError):
+        chip().run(inputs)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    one = cimc.Trainer(cimc.Chip(program(), np.int64(3)), batch_size=np.int32(2), lr=np.float32(0.01), seed=np.uint8(1))
+    two = cimc.Trainer(cimc.Chip(program(), 3), batch_size=2, lr=float(np.float32(0.01)), seed=1)
+    assert one.fit(X, Y, epochs=np.int64(1)).rows[0]["loss"] == two.fit(X, Y, epochs=1).rows[0]["loss"]
+
+
+def _unaligned(x: Any) -> Any:
+    buffer = np.zeros(x.nbytes + 1, np.uint8)
+    held = buffer[1:].view(x.dtype).reshape(x.shape)
+    held[...] = x
+    assert not held.flags.aligned
+    return held
+
+
+LAYOUTS: dict[str, Callable[[Any], Any]] = {
+    "big-endian": lambda x: x.astype(x.dtype.newbyteorder(">")),
+    "little-endian": lambda x: x.astype(x.dtype.newbyteorder("<")),
+    "column-major": np.asfortranarray,
+    "backwards": lambda x: np.ascontiguousarray(x[::-1])[::-1],
+    "every second": lambda x: np.repeat(x, 2, axis=0)[::2],
+    "unaligned": _unaligned,
+    "read-only": lambda x: np.frombuffer(x.tobytes(), x.dtype).reshape(x.shape),
+    "matrix": lambda x: x.view(np.matrix) if x.ndim == 2 else x,
+}
+
+
+def _trained(x: Any, y: Any) -> Any:
+    made = trainer(batch_size=2)
+    made.fit(x, y, epochs=1, validation=(x, y))
+    return made.weights()["w"]
+
+
+#: Each public entry of arrays, as a function of images and labels.
+READERS: dict[str, Callable[[Any, Any], Any]] = {
+    "run": lambda x, y: chip().run({"x": x}, 0)["y"],
+    "multiply": lambda x, y: chip().multiply(program().vmm_steps[0].name, x),
+    "compile": lambda x, y: cimc.Chip(cimc.compile(model(), calibration={"x": x}), 0).run({"x": X}, 0)["y"],
+    "calibrate": lambda x, y: _calibrated(x),
+    "fit": _trained,
+    "step": lambda x, y: trainer().step(x, y),
+    "evaluate": lambda x, y: trainer().evaluate(x, y)["loss"],
+    "gradients": lambda x, y: trainer().gradients(x, y)["w"],
+    "image": lambda x, y: image().program(1, calibration={"x": x}).run({"x": x}, 0)["y"],
+    "backend": lambda x, y: cimc.backend.prepare(model()).run([x])[0],
+}
+
+
+def _calibrated(x: Any) -> Any:
+    made = chip()
+    made.calibrate({"x": x})
+    return made.run({"x": X}, 0)["y"]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("reader", READERS)
+def test_arrays_of_any_layout_are_read_alike(reader: str, layout: str) -> None:
+    read, change = READERS[reader], LAYOUTS[layout]
+    np.testing.assert_array_equal(read(change(X), change(Y)), read(X, Y))
+
+
+@pytest.mark.parametrize("layout", ["column-major", "unaligned", "read-only"])
+def test_weights_of_any_layout_are_read_alike(layout: str) -> None:
+    made = onnx_ir.from_proto(model())
+    made.graph.inputs[0].shape, made.graph.outputs[0].shape = onnx_ir.Shape(["n", 32]), onnx_ir.Shape(["n", 8])
+    array = np.random.default_rng(2).normal(size=(32, 8)).astype(np.float32)
+    weight = made.graph.initializers["w"]
+    weight.const_value, weight.shape = onnx_ir.Tensor(LAYOUTS[layout](array)), onnx_ir.Shape([32, 8])
+    x = np.random.default_rng(3).uniform(0, 1, (2, 32)).astype(np.float32)
+    got = cimc.Chip(cimc.compile(made, target="ideal"), 0).run({"x": x})["y"]
+    np.testing.assert_allclose(got, np.maximum(x @ array, 0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.ma.masked_array(X, X > 0.5),
+        np.array([None] * 4),
+        np.zeros(6, [("a", "f4")]),
+        np.zeros((6, 4), "M8[s]"),
+        np.zeros((6, 4), "V4"),
+    ],
+    ids=["masked", "objects", "records", "dates", "void"],
+)
+def test_what_is_no_array_of_numbers_is_refused(x: Any) -> None:
+    calls: Mapping[str, Callable[[], Any]] = {name: lambda read=read: read(x, Y) for name, read in READERS.items()}  # type: ignore[misc]
+    for name, call in calls.items():
+        with pytest.raises(cimc.CimcError):
+            call()
+        assert name
