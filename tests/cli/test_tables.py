@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+import cimc
+from cimc.cli.app import app
 from cimc.cli.common import print_table
 
+ROOT = Path(__file__).parents[2]
 LONG = tuple(f"encoder.layers.{n}.self_attn.out_proj/MatMul" for n in (0, 1))
 COLUMNS = ("layer", "rows", "crossbars", "latency ms", "why")
 ROWS = [(name, 123456 + n, 12, 1.532e-05, "its weight is computed at run time") for n, name in enumerate(LONG)]
@@ -49,3 +54,18 @@ def test_figures_stay_on_one_line(capsys, monkeypatch) -> None:
 
 def test_without_rows_the_heads_are_shown(capsys, monkeypatch) -> None:
     assert "crossbars" in shown(capsys, monkeypatch, 120, [])
+
+
+def test_the_page_of_tables_explains_every_row_and_column_of_inspect(tmp_path) -> None:
+    cimc.compile(ROOT / "examples" / "lenet_mnist" / "lenet.onnx", "bulk-rram").save(tmp_path / "m.cim")
+    done = CliRunner().invoke(app, ["inspect", str(tmp_path / "m.cim"), "--copies", "conv1=2", "--nodes"])
+    heads = []
+    for table in done.stdout.split("┏")[1:]:
+        lines = [line.strip("┃").split("┃") for line in table.splitlines() if line.startswith("┃")]
+        heads += [" ".join(part.strip() for part in parts).strip() for parts in zip(*lines, strict=True)]
+    cost = done.stdout.partition("cost of an image")[2].partition("└")[0]
+    rows = [line.strip("│").split("│")[0].strip() for line in cost.splitlines() if line.startswith("│")]
+    page = (ROOT / "docs" / "tables.md").read_text("utf-8")
+    names = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("|")]
+    explained = {name for cell in names for name in (cell, *cell.split(", "))}
+    assert {word for word in (*heads, *rows) if word and word != "value"} <= explained
