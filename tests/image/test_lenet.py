@@ -65,9 +65,10 @@ def test_read_back_onto_an_error_free_die_of_its_own_target(trained: dict[str, A
 
 
 def test_it_fits_the_four_tiles_of_the_chip(trained: dict[str, Any]) -> None:
-    image = cimc.export_image(trained["program"])
-    assert len(image.sections["TILE"]) == 3
-    assert (image.sections["CELL"]["use"] == 1).sum() == 6440
+    for packing, tiles in (("fast", 4), ("dense", 3)):
+        image = cimc.export_image(trained["program"], settings={"mapping.packing": packing})
+        assert len(image.sections["TILE"]) == tiles
+        assert (image.sections["CELL"]["use"] == 1).sum() == 6440
 
 
 def test_it_fits_a_die_with_faults_in_every_tile(trained: dict[str, Any]) -> None:
