@@ -2,14 +2,18 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
+MINIMA := .venv-minima
+# With `EXTRAS=dev,report,torch` the tests that compare with PyTorch run too, instead of being skipped.
+EXTRAS ?= dev,report
 BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
-.PHONY: help demo test lint fuzz bench docs clean
+.PHONY: help demo test test-minima lint fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
+	@echo "make test-minima  a part of the tests with the lowest versions of all dependencies"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make fuzz   thousands of damaged files of each kind: counts of how they end"
 	@echo "make bench  speed, as JSON in benchmarks/results"
@@ -23,7 +27,7 @@ $(BASE): pyproject.toml
 	@touch $@
 
 $(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet -e '.[dev,report]'
+	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
 	@touch $@
 
 demo: $(BASE)
@@ -38,6 +42,14 @@ lint: $(READY)
 test: lint
 	$(BIN)/pytest -n 2 --dist worksteal
 
+# Compile, run, train and export on the lowest versions that pyproject.toml allows.
+test-minima:
+	$(PYTHON) -m venv --clear $(MINIMA)
+	$(PYTHON) tests/minima.py > $(MINIMA)/constraints.txt
+	$(MINIMA)/bin/python -m pip install --quiet -e . pytest hypothesis -c $(MINIMA)/constraints.txt
+	$(MINIMA)/bin/pytest -q tests/test_public_api.py tests/cli/test_run.py tests/cli/test_compile.py tests/cli/test_train.py \
+		tests/image/test_lenet.py
+
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 2000
 
@@ -51,4 +63,4 @@ docs: $(READY)
 	$(BIN)/pdoc -o docs/build cimc '!cimc.cli'
 
 clean:
-	rm -rf $(VENV) build docs/build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(MINIMA) build docs/build .mypy_cache .ruff_cache .pytest_cache

@@ -1,12 +1,11 @@
 """The JSON Schema accepts what loads and refuses what an editor should underline."""
 
+import jsonschema
 import pytest
 import yaml
 
 from cimc.targets.load import CHIPS, load_target
 from cimc.targets.schema import json_schema
-
-jsonschema = pytest.importorskip("jsonschema")
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """A transposed read: a section that a chip may lack, given as a whole or figure by figure."""
 
+import jsonschema
 import pytest
 import yaml
 
@@ -75,7 +76,6 @@ def test_files_give_it_with_sources_and_take_it_back(tmp_path):
     assert none.array.transposed is None
     assert plain.array.transposed == Transposed()
     assert more.array.transposed == Transposed(sigma_lsb=1.5)
-    jsonschema = pytest.importorskip("jsonschema")
     validator = jsonschema.Draft202012Validator(json_schema())
     for path in tmp_path.glob("*.yaml"):
         validator.validate(yaml.safe_load(path.read_text()))
