@@ -48,7 +48,8 @@ def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     """The MNIST database of handwritten digits (LeCun, Cortes, Burges; CC BY-SA 3.0).
 
     Args:
-        path: An npz file that holds it; None: the copy in this repository's ``examples/data``, else a cached download.
+        path: An npz file that holds it; None: ``examples/data/mnist.npz`` of the clone that cimc was installed from in place, or
+            that the working folder lies in; else a cached download.
 
     Returns:
         uint8 arrays ``x_train`` ``[60000, 28, 28]``, ``y_train`` ``[60000]``, ``x_test`` and ``y_test`` (10,000 images).
@@ -56,9 +57,15 @@ def mnist(path: str | Path | None = None) -> dict[str, NDArray[Any]]:
     Raises:
         DataError: The file is missing or is not MNIST, or it cannot be fetched.
     """
-    bundled = Path(__file__).parents[1] / "examples" / "data" / "mnist.npz"
-    source = Path(path) if path is not None else bundled if bundled.is_file() else _fetch(MNIST_URL, MNIST_FILE_SHA256)
+    source = Path(path) if path is not None else _in_clone("mnist.npz") or _fetch(MNIST_URL, MNIST_FILE_SHA256)
     return _checked(read_npz(source), source, MNIST_SHA256)
+
+
+def _in_clone(name: str) -> Path | None:
+    """A file of ``examples/data`` in the clone around this package or around the working folder."""
+    here = Path.cwd()
+    files = (folder / "examples" / "data" / name for folder in (Path(__file__).parents[1], here, *here.parents))
+    return next((file for file in files if file.is_file()), None)
 
 
 @checked()

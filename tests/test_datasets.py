@@ -121,3 +121,16 @@ def test_a_damaged_file_of_fashion_mnist_is_named(tmp_path: Path, damage: Callab
 def test_a_missing_file_of_fashion_mnist_says_where_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="apt-get install dataset-fashion-mnist"):
         datasets.fashion_mnist(tmp_path)
+
+
+def test_a_clone_around_the_working_folder_has_the_data(tmp_path, monkeypatch) -> None:
+    """As after ``pip install .``, when the package lies elsewhere."""
+    clone, below = tmp_path / "clone", tmp_path / "clone" / "a" / "b"
+    (clone / "examples" / "data").mkdir(parents=True)
+    below.mkdir(parents=True)
+    (clone / "examples" / "data" / "mnist.npz").write_bytes(b"other bytes")
+    monkeypatch.setattr(datasets, "__file__", str(tmp_path / "site-packages" / "cimc" / "datasets.py"))
+    monkeypatch.chdir(below)
+    with pytest.raises(DataError) as caught:
+        datasets.mnist()
+    assert caught.value.where == str(clone / "examples" / "data" / "mnist.npz")
