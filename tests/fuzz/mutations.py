@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def mutate_json(tree: Any, random: Random) -> tuple[str, Any]:
     if isinstance(parent, dict) and random.random() < 0.05:
         del parent[key]
         return f"{path} dropped", tree
-    new = _changed(old, random, [p[key] for _, p, key in places])
+    new = deepcopy(_changed(old, random, [p[key] for _, p, key in places]))  # a part may go into itself
     parent[key] = new
     return f"{path}: {_short(old)} -> {_short(new)}", tree
 
