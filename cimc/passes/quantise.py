@@ -55,17 +55,19 @@ class Quantise(Pass):
         return bool(done)
 
     def ensures(self, state: Compilation) -> None:
-        """Raises VerifyError where a scale is missing, not positive, or of a wrong length."""
+        """Raises VerifyError where a scale is missing, negative, or of a wrong length."""
         for node in _vmms(state.model):
             groups, _, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
             span = node.attributes.get_floats("weight_max") or ()
             wanted = 1 if state.target.weights.scale == "layer" else groups * columns
-            if len(span) != wanted or not all(w > 0 for w in span):
-                raise VerifyError(f"weight_max wants {wanted} positive numbers", where=f"Vmm '{node.name}'")
+            if len(span) != wanted or not all(w >= 0 for w in span):
+                raise VerifyError(f"weight_max wants {wanted} numbers from 0", where=f"Vmm '{node.name}'")
 
 
 def weight_max(matrix: NDArray[Any], target: Target) -> NDArray[np.float32]:
-    """The weight that spans the window: the largest there is, at most ``clip_sigma`` RMS of the layer; 1 where all are 0.
+    """The weight that spans the window: the largest there is, at most ``clip_sigma`` RMS of the layer.
+
+    It is 0 where all weights are 0: the digital factor of the product is then 0, so what is exactly zero carries no error.
 
     Args:
         matrix: ``[groups, rows, columns]``.
@@ -92,7 +94,6 @@ def weight_max(matrix: NDArray[Any], target: Target) -> NDArray[np.float32]:
     if clip is not None and matrix.size:
         limit = np.float32(clip * np.sqrt(square / matrix.size))
         span = np.where(np.isfinite(span), np.minimum(span, limit), span).astype(np.float32)
-    span[span == 0] = 1
     return span.reshape(-1)
 
 

@@ -100,9 +100,11 @@ def span_of(program: Program, layer: Layer, window: Window, weights: NDArray[np.
     if window.w_max is not None:
         return np.full(1, window.w_max, np.float32)
     factor = target.update.window_he if window.he is None else window.he
-    if factor is None:
-        return np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
     unit = sqrt(2 / layer.weight.shape[1])
+    if factor is None:
+        span = np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
+        span[span == 0] = span.max() or unit  # weights that are all 0 need room to grow
+        return span
     if weights is not None and weights.size:
         unit = max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64)))))
     return np.full(1, factor * unit, np.float32)
