@@ -7,6 +7,7 @@ from typing import NoReturn
 import onnx_ir as ir
 
 from cimc.errors import VerifyError
+from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import DigitalStep, Program, VmmStep
 from cimc.ir.self_contained import check_self_contained, parse
 from cimc.ir.verify import verify
@@ -24,9 +25,13 @@ def verify_runnable(program: Program) -> None:
             _fail(f"layer {layer.name}", "it is not cut into blocks")
         if f"weight_max/{layer.name}" not in program.tensors:
             _fail(f"layer {layer.name}", f"no tensor weight_max/{layer.name}")
+    made = {value.name for value in program.inputs}
     for step in program.steps:
         if not isinstance(step, DigitalStep | VmmStep):
             _fail(f"step {step.name}", f"a step of kind {step.kind} is one of a training")
+        if constants := set(step_inputs(step)) - made:  # `verify` knows that they are initializers
+            _fail(f"step {step.name}", f"it reads initializer {min(constants)} as a value")
+        made.update(step_outputs(step))
     verify_models(program)
 
 

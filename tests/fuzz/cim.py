@@ -69,7 +69,7 @@ def use(path: Path) -> None:
     random = np.random.default_rng(0)
     for spec in program.inputs:
         shape = [size if isinstance(size, int) else IMAGES for size in spec.shape or (IMAGES,)]
-        inputs[spec.name] = random.uniform(0, 1, [min(size, 64) for size in shape]).astype(spec.dtype)
+        inputs[spec.name] = random.uniform(0, 1, [min(size, 64) for size in shape]).astype(spec.dtype or "float32")
     outputs = chip.run(inputs)
     for name, array in outputs.items():
         assert np.isfinite(array).all(), f"output {name} is not finite"

@@ -58,6 +58,7 @@ HOSTILE: dict[str, Change] = {
     "pads of one side": _set("steps", 0, "geometry", "pads", [1, 0]),
     "a step of no layer": _set("steps", 0, "layer", "absent"),
     "a value that nothing makes": _set("steps", 0, "input", "absent"),
+    "a value that is an initializer": _set("steps", 2, "input", "w1"),
     "an input of no dtype": _set("inputs", 0, "dtype", "float31"),
     "a weight that is no number": _array("initializer/w1", _with(np.nan)),
     "weights of whole numbers": _array("initializer/w1", lambda a: a.astype(np.int32)),
