@@ -13,13 +13,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, ROW, SLICE, TILE, block_shape, placed_table
 from cimc.ir.program import BLOCK_FIELDS, Layer, Program
 from cimc.runtime import rng
+from cimc.runtime.jit import kernel
 from cimc.targets.description import Device, Target
 
 F32 = NDArray[np.float32]
@@ -183,13 +183,13 @@ def _keys(array: int, rows: NDArray[Any], columns: NDArray[Any]) -> U64:
 # What a cell brings ---------------------------------------------------------------------------------------------------
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _bits(keys: U64, counter: Any, out: NDArray[np.uint32]) -> None:
     for i in range(keys.size):
         out[i] = rng.hash32(np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32)), counter)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _normals(keys: U64, counter: Any, out: F32) -> None:
     for i in range(keys.size):
         low, high = np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32))

@@ -7,12 +7,12 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.program import Layer, polarities
 from cimc.runtime.atomic import bound
 from cimc.runtime.gather import LANES
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
 from cimc.targets.description import Target
@@ -25,7 +25,7 @@ PLAIN, TWO_PHASE, OFFSET = 0, 1, 2
 _FEW = 1 << 13
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _quantise(
     first: Scalar, end: Scalar, thread: Scalar, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array,
     clips: Array,
@@ -45,7 +45,7 @@ def _quantise(
     clips[thread] += clipped
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_quantise(crew: Crew, x: Array, gain: Scalar, low: Scalar, high: Scalar, mode: Scalar, out: Array) -> Scalar:
     clips = np.zeros(crew.helpers + 1, np.int64)
     share(crew, x.size, bound(_quantise, (x, gain, low, high, mode, out, clips)))

@@ -7,13 +7,13 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
 from cimc.runtime.cells import Cells, may_be_stuck, stick
 from cimc.runtime.devices import device_model
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.serial import parallel
 from cimc.targets.description import Target
@@ -119,7 +119,7 @@ def _plain_pair(target: Target) -> bool:
     return target.weights.representation == "differential_pair" and target.weights.cells == 1 and not target.array.unit_column
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _pair_goals(
     weights: Array, span: Array, full: Scalar, discrete: Scalar, g_min: Scalar, step_us: Scalar, goals: Array
 ) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cimc.runtime.jit import kernel
 from cimc.runtime.kernels import INNER
 from cimc.runtime.rng import Scalar
 
@@ -44,7 +45,7 @@ def _interleave(_typing: Any, codes: Any, first: Any, second: Any, mask: Any, ou
     return types.void(codes, i, i, i, out, i), codegen
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def place(first: Scalar, count: Scalar, size: Scalar, base: Array, line_ends: Array, starts: Array, ends: Array) -> Scalar:
     """Where the lines of a block start in the codes, and end in the block; how many there are."""
     done, lines = 0, 0
@@ -57,7 +58,7 @@ def place(first: Scalar, count: Scalar, size: Scalar, base: Array, line_ends: Ar
     return lines
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def gather(codes: Array, starts: Array, ends: Array, lines: Scalar, offsets: Array, words: Array) -> None:
     """Interleave the codes of a block: ``words[k, i] = codes[at(i) + offsets[2 * k]], codes[at(i) + offsets[2 * k + 1]]``.
 

@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
 from cimc.runtime import simd
+from cimc.runtime.jit import kernel
 
 #: To a multiple of it callers have room for rows.
 TALL = 8
@@ -140,7 +141,7 @@ _tall, _four, _two, _moments = (*(micro(rows, PANELS) for rows in (ROWS, 4, 2)),
 _tall_single, _four_single, _two_single, _moments_single = (*(micro(rows, 1) for rows in (ROWS, 4, 2)), micro(2, 1, moments=True))
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _multiply(
     a: NDArray[Any], first: int, count: int, matrix: NDArray[Any], stride: int, pitch: int, panels: int, steps: int,
     out: NDArray[Any],
@@ -166,7 +167,7 @@ def _multiply(
             i += ROWS if left > 4 else 4
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any]) -> None:
     """``out[:count] = a[:count] @ matrix``.
 
@@ -180,7 +181,7 @@ def multiply(a: NDArray[Any], count: int, panels: NDArray[Any], out: NDArray[Any
     _multiply(a, 0, count, panels, 64, steps * 64, number, steps, out)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def multiply_across(
     a: NDArray[Any], first: int, steps: int, count: int, words: NDArray[Any], wide: int, out: NDArray[Any]
 ) -> None:
@@ -198,7 +199,7 @@ def multiply_across(
     _multiply(a, 2 * first, count, words, words.shape[1] * 4, 64, wide // 16, steps, out)
 
 
-@njit(nogil=True, cache=True)
+@kernel()
 def moments_across(words: NDArray[Any], steps: int, wide: int, out: NDArray[Any]) -> None:
     """Sum and sum of squares of each column into the two rows of ``out``; arguments as of `multiply_across`."""
     stride, out_stride, panels = words.shape[1] * 4, out.shape[1] * 4, wide // 16

@@ -6,10 +6,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime.atomic import bound
+from cimc.runtime.jit import kernel
 from cimc.runtime.planes import Laid, Window, back, copy, laid
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
@@ -17,7 +17,7 @@ from cimc.runtime.team import Crew, crew, share
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fold(first: Scalar, end: Scalar, _: Scalar, vectors: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, channel, pixel]``."""
     at, placed, lines = where.at, where.placed, back(where.lines)
@@ -34,7 +34,7 @@ def _fold(first: Scalar, end: Scalar, _: Scalar, vectors: Array, where: Laid, ou
             copy(y, 0, outs, (n * out.shape[1] + c) * out.shape[2], 1, where.plane, out.shape[2], lines)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _unfold(first: Scalar, end: Scalar, _: Scalar, image: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, (channel, kernel element), position]``."""
     channels, positions, at, plane = image.shape[1], out.shape[2], where.at, where.plane
@@ -47,12 +47,12 @@ def _unfold(first: Scalar, end: Scalar, _: Scalar, image: Array, where: Laid, ou
                 copy(x, at[k], outs, goal_at, 1, plane, positions, where.placed)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_fold(crew: Crew, vectors: Array, where: Laid, out: Array) -> None:
     share(crew, len(vectors), bound(_fold, (vectors, where, out)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_unfold(crew: Crew, image: Array, where: Laid, out: Array) -> None:
     share(crew, len(image), bound(_unfold, (image, where, out)))
 

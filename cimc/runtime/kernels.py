@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, wide
 
@@ -45,7 +46,7 @@ def deviation(variance_code: Scalar, squares: Scalar, variance_read: Scalar) -> 
     return np.sqrt(variance_code * squares + variance_read)
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def draw(low: Scalar, high: Scalar, first: Scalar, bits: Array) -> None:
     """Random bits of a key's counters from ``first`` on."""
     wide()
@@ -53,7 +54,7 @@ def draw(low: Scalar, high: Scalar, first: Scalar, bits: Array) -> None:
         bits[j] = rng.hash32(low, high, np.uint32(first + np.uint32(j)))
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def keys(first: Scalar, count: Scalar, positions: Scalar, seed: Scalar, first_image: Scalar, low: Array, high: Array) -> None:
     """Halves of the noise keys of a block's positions."""
     spread_seed = rng.mix64(seed)
@@ -90,14 +91,14 @@ def _converter(whole: bool) -> Any:
 _convert, _convert_rest = _converter(True), _converter(False)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
+@kernel(fastmath={"contract"}, **INNER)
 def _add(weight: Scalar, alpha: Array, values: Array, acc: Array) -> None:
     """The digital side: ``acc += weight * alpha * values``."""
     for j in range(acc.size):
         acc[j] += weight * alpha[j] * values[j]
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def _gather(source: Array, at: Scalar, row_offset: Array, contiguous: Scalar, out: Array) -> None:
     """One row vector of one slice."""
     if contiguous:
@@ -161,7 +162,7 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+@kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
     first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
 ) -> Scalar:

@@ -8,11 +8,11 @@ from math import ceil, inf
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.targets.description import Device, Target
 
@@ -139,7 +139,7 @@ class Places:
         return cls(starts[:-1], (columns + gemm.TALL, int(starts[-1])), row_at, np.ascontiguousarray(column_at))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def put(values: Array, middle: Scalar, per_unit: Scalar, whole: Scalar, row_at: Index, column_at: Index, out: Array) -> None:
     """``(values - middle) * per_unit`` to their places, rounded where they are whole.
 
@@ -158,7 +158,7 @@ def put(values: Array, middle: Scalar, per_unit: Scalar, whole: Scalar, row_at: 
             out[row_at[r] + column_at[c]] = np.rint(value) if whole else value
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def put_some(
     devices: Index, values: Array, columns: int, middle: Scalar, per_unit: Scalar, whole: Scalar, limit: float, row_cuts: Index,
     row_at: Index, column_at: Index, out: Array, slack: float,
@@ -192,7 +192,7 @@ def put_some(
     return True
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def rounds(values: Array, middle: Scalar, per_unit: Scalar, slack: float) -> bool:
     """Whether the grid rounds any of some values (flat) by more than ``slack`` steps; see `put`."""
     for i in range(values.size):

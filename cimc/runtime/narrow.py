@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.gather import LANES, gather, place
+from cimc.runtime.jit import kernel
 from cimc.runtime.kernels import INNER, converted, deviation, keys
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, empty, wide
@@ -22,7 +22,7 @@ from cimc.runtime.simd import VECTOR, empty, wide
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def _draw(low: Array, high: Array, counter: Scalar, bits: Array) -> None:
     """Random bits of one device column. In a loop of their own: a core has room for few long chains of operations at once."""
     wide()
@@ -30,7 +30,7 @@ def _draw(low: Array, high: Array, counter: Scalar, bits: Array) -> None:
         bits[i] = rng.hash32(low[i], high[i], counter)
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
+@kernel(fastmath={"contract"}, **INNER)
 def _convert(
     sums: Array, slope: Scalar, level: Array, sigma: Array, bits: Array, noisy: Scalar, top: Scalar, out: Array
 ) -> Scalar:
@@ -44,7 +44,7 @@ def _convert(
     return saturated
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"}, **INNER)
+@kernel(fastmath={"contract"}, **INNER)
 def _add(factor: Scalar, values: Array, acc: Array) -> None:
     """The digital side: ``acc += factor * values``."""
     wide()
@@ -52,7 +52,7 @@ def _add(factor: Scalar, values: Array, acc: Array) -> None:
         acc[i] += factor * np.float64(values[i])
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def _put(
     acc: Array, first: Scalar, count: Scalar, positions: Scalar, scale: Scalar, offset: Scalar, y: Array, strides: Any
 ) -> None:
@@ -76,7 +76,7 @@ def _put(
         done += width
 
 
-@njit(cache=True, nogil=True, **INNER)
+@kernel(**INNER)
 def _levels(
     moments: Array, lsb_code: Scalar, variance_code: Scalar, variance_read: Scalar, count: Scalar, level: Array, sigma: Array
 ) -> None:
@@ -122,7 +122,7 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
     )
 
 
-@njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+@kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
     first_block: Scalar, end_block: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
 ) -> Scalar:

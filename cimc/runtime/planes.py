@@ -12,10 +12,10 @@ from math import prod
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv, ConvTranspose, Shape
+from cimc.runtime.jit import kernel
 
 Array = NDArray[Any]
 Index = NDArray[np.int64]
@@ -110,13 +110,13 @@ def laid(window: Window) -> Laid:
     return Laid(lines, prod(w.strides) * size, at, int(begins[-1]) + long, placed)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def back(lines: Lines) -> Lines:
     """From the goal to the source."""
     return Lines(lines.goal, lines.source, lines.run, lines.goal_step, lines.source_step)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def copy(
     source: Array, source_at: int, goal: Array, goal_at: int, channels: int, source_pitch: int, goal_pitch: int, lines: Lines
 ) -> None:

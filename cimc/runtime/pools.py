@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.ir.geometry import Conv
 from cimc.runtime.atomic import bound
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
 
 Array = NDArray[Any]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _give(
     first: Scalar, end: Scalar, _: Scalar, dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array,
     begin: Array, dx: Array,
@@ -47,7 +47,7 @@ def _give(
                     goal[winner] += dy[plane, i, j]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _give_pairs(first: Scalar, end: Scalar, _: Scalar, dy: Array, x: Array, y: Array, dx: Array) -> None:
     """As `_give`, of windows of two by two side by side, the pools of most networks: a fifth of the time.
 
@@ -72,14 +72,14 @@ def _give_pairs(first: Scalar, end: Scalar, _: Scalar, dy: Array, x: Array, y: A
                 output += one
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_give(
     crew: Crew, dy: Array, x: Array, y: Array, kernel: Array, strides: Array, dilations: Array, begin: Array, dx: Array
 ) -> None:
     share(crew, len(x), bound(_give, (dy, x, y, kernel, strides, dilations, begin, dx)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_give_pairs(crew: Crew, dy: Array, x: Array, y: Array, dx: Array) -> None:
     share(crew, len(x), bound(_give_pairs, (dy, x, y, dx)))
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.targets.description import Programming
 
@@ -30,7 +30,7 @@ class ProgrammingModel(Protocol):
         """
 
 
-@njit(cache=True, nogil=True, fastmath={"contract"})
+@kernel(fastmath={"contract"})
 def _write_gaussian(goal_us: F32, mean: Scalar, sigma: Scalar, low: Scalar, high: Scalar, first: Scalar) -> None:
     for i in range(goal_us.size):
         error = mean + sigma * rng.normal_of(rng.hash32(low, high, np.uint32(first + np.uint32(i))))

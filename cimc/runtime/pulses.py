@@ -13,17 +13,17 @@ back where its noise is large. Conductances do not leave the window by a pulse; 
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
+from cimc.runtime.jit import kernel
 from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
 from cimc.targets.description import Target
 
 _F1 = np.float32(1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _pulse(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, response: F32,
     endurance: int, up: float, down: float, middle: float, half: float, cycle: float,

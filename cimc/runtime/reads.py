@@ -7,12 +7,12 @@ from threading import get_ident
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.atomic import bound
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR
 from cimc.runtime.team import Crew, crew, share
@@ -35,7 +35,7 @@ class Room(NamedTuple):
     """Padded, with unit columns."""
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _along(
     first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
     room: kernels.Scratch, saturated: Array,
@@ -47,7 +47,7 @@ def _along(
     saturated[thread] += kernels.read(first, end, height, circuit, inputs, outputs, own)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_along(
     crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: kernels.Scratch
 ) -> Scalar:
@@ -56,7 +56,7 @@ def _share_along(
     return saturated.sum()
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _across(
     first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
     room: narrow.Scratch, saturated: Array,
@@ -69,7 +69,7 @@ def _across(
     saturated[thread] += narrow.read(first, end, height, circuit, inputs, outputs, own)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_across(
     crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: narrow.Scratch
 ) -> Scalar:

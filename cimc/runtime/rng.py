@@ -22,6 +22,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cimc.runtime.jit import kernel
 from cimc.runtime.simd import wide
 
 #: A number of a compiled kernel: numpy's or Python's.
@@ -105,14 +106,14 @@ def normal_of(bits: Scalar) -> Scalar:
 _FAST = {"contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST)
+@kernel(fastmath=_FAST)
 def _fill_normals(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
     wide()
     for i in range(out.size):
         out[i] = normal_of(hash32(low, high, np.uint32(first + np.uint32(i))))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _fill_uniforms(low: Scalar, high: Scalar, first: Scalar, out: NDArray[np.float32]) -> None:
     wide()
     for i in range(out.size):

@@ -18,10 +18,10 @@ from time import perf_counter
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import atomic
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.serial import threads
 
@@ -51,7 +51,7 @@ class Crew(NamedTuple):
     """Members that may help."""
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _take(job: Array, thread: Scalar) -> None:
     """Part after part, of its own share first: what one kernel leaves in a core's cache the next one finds there."""
     items, threads = job[_ITEMS], job[_HELPERS] + 1
@@ -67,7 +67,7 @@ def _take(job: Array, thread: Scalar) -> None:
             part = atomic.add(job, _NEXT + _LINE * share, 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def share(crew: Crew, items: Scalar, bound: tuple[Scalar, Scalar]) -> None:
     """Have a kernel do its items, by this thread and the crew; by this thread alone while the team works for another.
 
@@ -92,7 +92,7 @@ def share(crew: Crew, items: Scalar, bound: tuple[Scalar, Scalar]) -> None:
     atomic.store(job, _LOCK, 0)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _watch(job: Array, thread: Scalar, looks: Scalar) -> None:
     """Help with each job that comes, until none has come for a while."""
     idle = 0

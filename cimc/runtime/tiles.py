@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils as untyped_cgutils
 from numba.extending import intrinsic
 from numpy.typing import NDArray
 
+from cimc.runtime.jit import kernel
 from cimc.runtime.simd import VECTOR
 
 Array = NDArray[Any]
@@ -93,7 +94,7 @@ def tile(height: int, columns: int, width: int) -> Any:
 _tile = tile(ROWS, COLUMNS, VECTOR)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def multiply(
     a: Array, rows: Index, a_step: int, b: Array, b_at: int, b_step: int, a_from: Index, b_from: Index, count: int,
     out: Array, out_rows: Index, out_at: int,
@@ -148,7 +149,7 @@ def _square(_typing: Any, source: Any, at: Any, pitch: Any, last: Any, goal: Any
     return types.void(source, i, i, i, goal, i, i), codegen
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def transpose(source: Array, at: int, pitch: int, rows: int, size: int, goal: Array, goal_at: int, goal_pitch: int) -> None:
     """``goal[goal_at + i * goal_pitch + r] = source[at + r * pitch + i]`` for ``i < size``, ``r < rows``.
 

@@ -11,10 +11,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime.atomic import bound
+from cimc.runtime.jit import kernel
 from cimc.runtime.planes import Laid, Window, back, copy, laid
 from cimc.runtime.rng import Scalar
 from cimc.runtime.team import Crew, crew, share
@@ -31,7 +31,7 @@ _MOST = 1 << 22
 _POSITIONS = 256
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _outer(image: Array, flat: Array, first: int, end: int, rows: Index, where: Laid, out: Array) -> None:
     """Partial sum of images ``first`` to ``end`` into ``out``, ``[groups, rows of tiles, columns of panels]``.
 
@@ -64,7 +64,7 @@ def _outer(image: Array, flat: Array, first: int, end: int, rows: Index, where: 
                     multiply(laid, rows, 1, panel, 0, wide, a_from[begin:stop], b_from, run, outs, out_rows, out_at)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _scatter(
     first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, flat: Array, out_rows: Index, where: Laid, out: Array
 ) -> None:
@@ -85,7 +85,7 @@ def _scatter(
             copy(y, 0, outs, (n * groups + g) * channels * out.shape[2], channels, where.plane, out.shape[2], lines)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _correlate(first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Index, image: Array, where: Laid, out: Array) -> None:
     """Images ``first`` to ``end``: ``out[n, row, position]``."""
     groups, wide = len(weights), WIDTH // image.itemsize
@@ -102,7 +102,7 @@ def _correlate(first: Scalar, end: Scalar, _: Scalar, weights: Array, rows: Inde
             copy(y, 0, outs, (n * groups + g) * outputs * out.shape[2], outputs, pitch, out.shape[2], where.placed)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _outer_parts(
     first: Scalar, end: Scalar, _: Scalar, image: Array, flat: Array, rows: Index, where: Laid, totals: Array
 ) -> None:
@@ -111,17 +111,17 @@ def _outer_parts(
         _outer(image, flat, begin, stop, rows, where, totals[n])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_outer(crew: Crew, image: Array, flat: Array, rows: Index, where: Laid, totals: Array) -> None:
     share(crew, len(totals), bound(_outer_parts, (image, flat, rows, where, totals)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_scatter(crew: Crew, weights: Array, rows: Index, flat: Array, out_rows: Index, where: Laid, out: Array) -> None:
     share(crew, len(flat), bound(_scatter, (weights, rows, flat, out_rows, where, out)))
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _share_correlate(crew: Crew, weights: Array, rows: Index, image: Array, where: Laid, out: Array) -> None:
     share(crew, len(image), bound(_correlate, (weights, rows, image, where, out)))
 
@@ -131,7 +131,7 @@ def _tiles(starts: Index) -> Index:
     return np.concatenate([starts, np.repeat(starts[-1:], -starts.size % ROWS)])
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _by_tiles(weights: Array, kernel: Scalar, factors: Array) -> None:
     """Rows ``[channels, kernel]`` as ``[kernel, channels]``, and the factors of a tile of them together.
 

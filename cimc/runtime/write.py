@@ -15,12 +15,12 @@ from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
 from cimc.runtime.cells import may_be_stuck, numbered_keys, responses, stuck_us
 from cimc.runtime.devices import Memristor, device_model
+from cimc.runtime.jit import kernel
 from cimc.targets.description import Target
 from cimc.targets.stated import as_known
 
@@ -83,14 +83,14 @@ def device_seed(chip_seed: int, layer: str) -> int:
     return rng.key("devices", chip_seed, layer)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def device_key(seed: int, device: int, number: int) -> int:
     """64-bit key of one write (or pulse) of one device."""
     key: int = rng.mix64(rng.mix64(seed ^ np.uint64(device)) ^ np.uint64(number))
     return key
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def draw(key: int, counter: int) -> float:
     """Standard normal draw ``counter`` of a device's key."""
     bits = rng.hash32(np.uint32(key & np.uint64(0xFFFFFFFF)), np.uint32(key >> np.uint64(32)), np.uint32(counter))
@@ -98,7 +98,7 @@ def draw(key: int, counter: int) -> float:
     return normal
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _write_gaussian(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, mean: float, sigma: float,
     endurance: int,

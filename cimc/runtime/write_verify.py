@@ -16,17 +16,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
+from cimc.runtime.jit import kernel
 from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
 from cimc.targets.description import Target, WriteVerify
 
 _F0, _F1 = np.float32(0), np.float32(1)
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _train(
     g: float, goal: float, sign: float, steps: F32, stuck: bool, cycle: float, sigma: float, tolerance: float, key: int, used: int
 ) -> tuple[float, float, int, int]:
@@ -43,7 +43,7 @@ def _train(
     return g, read, pulses, used
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _write_verify(
     g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, response: F32, endurance: int,
     set_us: F32, reset_us: F32, cycle: float, sigma: float, tolerance: float, most_trials: int,

@@ -7,15 +7,15 @@ from math import inf, isfinite, sqrt
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.arguments import within
+from cimc.runtime.jit import kernel
 
 F32 = NDArray[np.float32]
 
 
-@njit(cache=True, nogil=True)
+@kernel()
 def _sum_of_squares(g: F32) -> float:
     total = 0.0
     for i in range(g.size):
@@ -23,7 +23,7 @@ def _sum_of_squares(g: F32) -> float:
     return total
 
 
-@njit(cache=True, nogil=True, fastmath={"reassoc"})
+@kernel(fastmath={"reassoc"})
 def _vanishes(g: F32) -> bool:
     """Zero times a finite number is zero, times any other NaN."""
     total = np.float32(0)

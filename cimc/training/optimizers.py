@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError, DataError
+from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.training.registry import chosen, made
 
@@ -35,7 +36,7 @@ def _kept(moment: Scalar) -> Scalar:
     return np.float32(0) if abs(moment) < _LEAST else moment
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@kernel(fastmath=_FAST, error_model="numpy")
 def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nesterov: float, decay: float) -> None:
     for i in range(g.size):
         gradient = g[i] + decay * w[i]
@@ -44,13 +45,13 @@ def _momentum(g: F32, w: F32, v: F32, out: F32, lr: float, momentum: float, nest
         out[i] = -lr * (velocity + nesterov * (gradient + momentum * velocity - velocity))
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@kernel(fastmath=_FAST, error_model="numpy")
 def _sgd(g: F32, w: F32, out: F32, lr: float, decay: float) -> None:
     for i in range(g.size):
         out[i] = -lr * (g[i] + decay * w[i])
 
 
-@njit(cache=True, nogil=True, fastmath=_FAST, error_model="numpy")
+@kernel(fastmath=_FAST, error_model="numpy")
 def _adam(
     g: F32, w: F32, m: F32, v: F32, out: F32, rate: float, beta1: float, rest1: float, beta2: float, rest2: float,
     root: float, epsilon: float, coupled: float, decoupled: float,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import select
@@ -121,7 +120,12 @@ class _Child:
         self._start()
 
     def _start(self) -> None:
-        environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(_kernels()), "CIMC_THREADS": "1"}
+        environment = {
+            **os.environ,
+            "NUMBA_BOUNDSCHECK": "1",
+            "NUMBA_CACHE_DIR": str(ROOT / "build" / "fuzz"),
+            "CIMC_THREADS": "1",
+        }
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         with self._log.open("wb") as log:
             pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
@@ -166,13 +170,3 @@ class _Child:
                 return ""
             found += byte
         return found.decode().strip()
-
-
-def _kernels() -> Path:
-    """Folder of the kernels that check bounds; another one for each state of the sources, as numba sees few changes."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(ROOT, "cimc").rglob("*.py")):
-        text = path.read_bytes()
-        if b"numba" in text:
-            digest.update(text)
-    return ROOT / "build" / "fuzz" / digest.hexdigest()[:16]

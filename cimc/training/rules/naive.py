@@ -13,17 +13,17 @@ Optimizers that keep such sums are refused.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.jit import kernel
 from cimc.runtime.write import Keys, Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 from cimc.training.rules.reading import read_back
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _snap(
     change: F32, weights: F32, written_us: F32, updates: U32, w_max: F32, full: float, shift: float, pair: bool, whole: bool,
     step_us: float, g_min_us: float, touched: I64, devices: I64, goals: F32,
@@ -51,7 +51,7 @@ def _snap(
     return k, n
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _snap_weights(weights: F32, w_max: F32, full: float, shift: float) -> None:
     for g in range(weights.shape[0]):
         for r in range(weights.shape[1]):

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from cimc.runtime.jit import kernel
 from cimc.runtime.write import device_key, draw
 from cimc.training.accumulator import F32, I64, U32, goal_us, steps_of
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def read_back(
     touched: I64, g_us: F32, updates: U32, weights: F32, written_us: F32, w_max: F32, full: float, shift: float, pair: bool,
     whole: bool, step_us: float, g_min_us: float, sigma_us: float, seed: int, note: bool,

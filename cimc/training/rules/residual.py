@@ -13,10 +13,10 @@ from math import ceil
 from typing import Literal
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.jit import kernel
 from cimc.runtime.pulses import PulseWriter, pulse_steps
 from cimc.runtime.write import Keys, Writes, device_key
 from cimc.targets.description import Target
@@ -26,7 +26,7 @@ from cimc.training.rules.reading import read_back
 I32 = NDArray[np.int32]
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _count(
     change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
     seed: int, touched: I64, devices: I64, pulses: I32,

@@ -7,16 +7,16 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from cimc.runtime.jit import kernel
 from cimc.runtime.simd import wide
 from cimc.runtime.write import Keys, Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@kernel(error_model="numpy")
 def _cross(
     change: F32, weights: F32, delta: F32, written_us: F32, updates: U32, w_max: F32, theta: F32,
     full: float, shift: float, pair: bool, whole: bool, step_us: float, g_min_us: float, devices: I64, goals: F32,
