@@ -18,6 +18,7 @@ Value = Any
 
 #: Operators whose work is not told by the size of what they read.
 _PRODUCTS = ("Conv", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN")
+_QUANTISING = ("QuantizeLinear", "QLinear", "Integer")
 #: Bytes that a segment without them reads, up to which a second thread costs more, to wake and to wait for, than it does.
 _SMALL = 1 << 22
 
@@ -68,13 +69,19 @@ class Segment:
         small = self._light and sum(getattr(value, "nbytes", 0) for value in feeds.values()) <= _SMALL
         if small not in self._sessions:
             threads = 1 if small else None
-            made = session(self._model.tobytes(), self._program.initializers(), optimise=True, threads=threads)
+            segment = self._model.tobytes()
+            made = session(segment, self._program.initializers(), optimise=not _quantises(segment), threads=threads)
             self._sessions[small] = made
         return self._sessions[small]
 
     @cached_property
     def _light(self) -> bool:
         return _is_light(self._model.tobytes())
+
+
+def _quantises(segment: bytes) -> bool:
+    """Whether it holds integers of quantised values: rewrites of ONNX Runtime's optimiser would move some of them by one."""
+    return any(word in node.op_type for node in onnx.ModelProto.FromString(segment).graph.node for word in _QUANTISING)
 
 
 def _is_light(segment: bytes) -> bool:

@@ -22,23 +22,35 @@ MOST_STEP = 1 << 16
 def conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``W [M, C/g, *k]`` as ``[g, C/g * prod(k), M/g]``."""
     weight = site.weight(node, 1)
-    if len(weight.shape) < 3:
-        site.refuse(f"its weight has {len(weight.shape)} axes, it must have 3 or more")
+    groups, geometry = windows_of(node, site, weight.shape)
     outputs, channels, *kernel = weight.shape
-    groups = groups_of(node, site, outputs)
-    check_channels(node, site, channels * groups, len(kernel))
-    refuse_depthwise(groups, channels, prod(kernel), site)
     split = weight.reshape([groups, outputs // groups, channels, *kernel])
     if split is None:
         raise StaysDigital(f"its weight cannot be cut to {groups} groups where it lies")
     axes = range(2, 3 + len(kernel))
-    geometry = Conv(**window(node, kernel, site))
-    if geometry.auto_pad.startswith("SAME") and max(geometry.dilations) > 1:
-        raise StaysDigital(f"auto_pad {geometry.auto_pad} with dilations {list(geometry.dilations)}")
     view = split.view([0], axes, [1])
     return with_bias(
         node, site, outputs, len(kernel), lambda x, bias: site.vmm(x, split, view, geometry, bias=bias, channel_rows=prod(kernel))
     )
+
+
+def windows_of(node: ir.Node, site: Site, weight: Sequence[int]) -> tuple[int, Conv]:
+    """Groups and geometry of a convolution, real or quantised, with a weight of the shape ``weight``.
+
+    Raises:
+        ModelError: Attributes, input and weight do not fit each other.
+        StaysDigital: A crossbar does not hold it.
+    """
+    if len(weight) < 3:
+        site.refuse(f"its weight has {len(weight)} axes, it must have 3 or more")
+    outputs, channels, *kernel = weight
+    groups = groups_of(node, site, outputs)
+    check_channels(node, site, channels * groups, len(kernel))
+    refuse_depthwise(groups, channels, prod(kernel), site)
+    geometry = Conv(**window(node, kernel, site))
+    if geometry.auto_pad.startswith("SAME") and max(geometry.dilations) > 1:
+        raise StaysDigital(f"auto_pad {geometry.auto_pad} with dilations {list(geometry.dilations)}")
+    return groups, geometry
 
 
 def groups_of(node: ir.Node, site: Site, channels: int) -> int:

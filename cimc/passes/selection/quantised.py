@@ -18,6 +18,7 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.passes.selection.conv import windows_of
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.site import Site, StaysDigital
 
@@ -30,6 +31,7 @@ def qlinear_conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, B)``, scale and zero of w one an output channel or one."""
     x, x_zero, y_zero = _activation(node, 0), node.inputs[2], node.inputs[7]
     x_scale, w, w_scale, w_zero, y_scale = (_constant(node, i) for i in (1, 3, 4, 5, 6))
+    windows_of(node, site, w.shape)  # what stays digital stays as it was written
     _need_plain(len(w), w_scale, w_zero)
     weight = site.constant(_integers(w, w_zero, (-1, *[1] * (w.ndim - 1))), "weight")
     if _given(node, 8):
@@ -63,6 +65,7 @@ def qlinear_matmul(node: ir.Node, site: Site) -> Sequence[ir.Value]:
 def conv_integer(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, w, x_zero, w_zero)``, an int32 product."""
     x, w = _activation(node, 0), _constant(node, 1)
+    windows_of(node, site, w.shape)
     w_zero = _constant(node, 3) if _given(node, 3) else np.zeros((), w.dtype)
     _need_plain(1, w_zero)
     integers = _integers(w, w_zero, (-1, *[1] * (w.ndim - 1)))
