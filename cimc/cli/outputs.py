@@ -9,7 +9,7 @@ from cimc.errors import ModelError
 from cimc.files import check_outputs
 
 #: Files of one part; a model may have its weights in others.
-_WHOLE = (".cim", ".cimg", ".npz", ".pem", ".yaml", ".yml", ".safetensors")
+_WHOLE = (".cim", ".cimg", ".npz", ".pem", ".safetensors")
 
 
 def guard(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -> None:
@@ -17,8 +17,17 @@ def guard(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -
     written = [path for path in outputs if path is not None]
     read = [Path(path) for path in inputs if path is not None]
     if any(path.exists() for path in written):  # only what exists can be an input
-        read += [data for path in read if path.is_file() and path.suffix not in _WHOLE for data in _external(path)]
+        read += [more for path in read if path.is_file() for more in _parts(path)]
     check_outputs(written, read)
+
+
+def _parts(path: Path) -> list[Path]:
+    """The other files that an input is read from: what a target extends, the external data of a model."""
+    if path.suffix in (".yaml", ".yml"):
+        from cimc.targets.load import files_of
+
+        return files_of(path)
+    return [] if path.suffix in _WHOLE else _external(path)
 
 
 def _external(model: Path) -> list[Path]:

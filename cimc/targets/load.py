@@ -60,6 +60,22 @@ def available_targets() -> dict[str, str]:
     return names
 
 
+def files_of(path: Path) -> list[Path]:
+    """A target's YAML file and the files that it extends, up to the first that cannot be read: loading the target says why."""
+    found: list[Path] = []
+    while path.resolve() not in found:
+        try:
+            document, _ = read_yaml(path)
+        except TargetError:
+            break
+        found.append(path.resolve())
+        base = document.get("extends")
+        if not (isinstance(base, str) and _is_path(base)):
+            break
+        path = path.parent / Path(base).expanduser()
+    return found
+
+
 def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
     """Figures of a reference, those of what it extends below its own."""
     if isinstance(ref, Target):

@@ -111,3 +111,14 @@ def test_a_checkpoint_folder_that_cannot_be_is_told_before_the_work(place: Path)
     for option in ("--checkpoint", "--tensorboard"):
         done = cimc("train", "small.onnx", "--data", "data.npz", "--epochs", 1, "-o", "t.cim", option, "data.npz/run")
         assert (done.code, "no folder" in done.err) == (1, True)
+
+
+def test_what_a_target_extends_is_an_input(place: Path) -> None:
+    (place / "a").mkdir()
+    (place / "a" / "base.yaml").write_text("extends: ideal\n")
+    (place / "own.yaml").write_text("extends: a/base.yaml\n")
+    for command in ("compile small.onnx --target own.yaml -o", "export small.cim --chip own.yaml -o"):
+        for output in ("a/base.yaml", "own.yaml"):
+            done = cimc(*command.split(), output)
+            assert (done.code, "is an input" in done.err) == (2, True), done.err
+    assert (place / "a" / "base.yaml").read_text() == "extends: ideal\n"
