@@ -153,24 +153,26 @@ def scratch() -> Iterator[Path]:
     """A folder in the system's temporary folder, for the while.
 
     Raises:
-        RunError: It cannot be made.
+        RunError: It cannot be made or filled.
     """
+    folder: Path | None = None
     try:
         place = Path(tempfile.gettempdir())
         clear_stale(place)
         folder = place / f".cimc.{secrets.token_hex(8)}.tmp"
         folder.mkdir(0o700)
-    except OSError as error:
-        raise RunError(f"no temporary folder can be made: {_reason(error)}", fix="set TMPDIR to a folder with room") from error
-    try:
         handle = os.open(folder, os.O_RDONLY)
         try:
             try_lock(handle)
             yield folder
         finally:
             os.close(handle)
+    except OSError as error:
+        what = f"no temporary folder can be made or filled: {_reason(error)}"
+        raise RunError(what, fix="set TMPDIR to a folder with room") from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def clear_stale(folder: Path, older_than_s: float = STALE_S) -> None:

@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Commands
+from cimc.cli.commands import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
 from cimc.cli.evaluate import evaluate
 from cimc.cli.export import export
 from cimc.cli.image import app as image_app
 from cimc.cli.inspect import inspect
+from cimc.cli.process import run as run_process
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
 from cimc.cli.train import train
@@ -23,7 +24,7 @@ app = typer.Typer(
     name="cimc",
     cls=Commands,
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
@@ -52,5 +53,8 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `cimc` command. Exit codes: 0 done, 1 the work failed, 2 bad input or usage."""
-    app()
+    """Entry point of the `cimc` command.
+
+    Exit codes: 0 done, 1 the work failed or its output was lost, 2 bad input or usage, 128 + N stopped by signal N.
+    """
+    run_process(lambda: app(prog_name="cimc"))

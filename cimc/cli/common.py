@@ -1,9 +1,8 @@
-"""What the commands share: errors for people, one JSON object or a table, progress."""
+"""What the commands share: notes, one JSON object or a table, progress."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cimc.errors import CimcError
 
@@ -25,29 +23,6 @@ Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled mode
 #: Texts up to these lengths stay on one line of a table: names in its first column, and texts in the others.
 _WHOLE_NAME = 32
 _WHOLE_TEXT = 12
-
-
-class Commands(TyperGroup):
-    """The commands of cimc; what goes wrong in one becomes a message and an exit code, not a traceback."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            result = super().invoke(ctx)
-            sys.stdout.flush()
-            return result
-        except CimcError as error:
-            note(f"error: {error}")
-            code = error.exit_code
-        except KeyboardInterrupt:
-            note("interrupted")
-            code = 130
-        except MemoryError:
-            note("error: out of memory\n  try: fewer images at a time, or a smaller model")
-            code = 1
-        except BrokenPipeError:  # the reader has gone; the flush at exit must not complain
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            code = 1
-        raise typer.Exit(code)
 
 
 def note(text: str) -> None:

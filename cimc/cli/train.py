@@ -9,7 +9,7 @@ import typer
 
 from cimc.cli.common import Json, note, print_json, tie_option
 from cimc.cli.outputs import guard
-from cimc.cli.training import Bar, Data, parse_options, tell, tell_plan
+from cimc.cli.training import Bar, Data, going_on, parse_options, tell, tell_plan
 from cimc.errors import CimcError
 from cimc.files import check_folder
 
@@ -117,6 +117,12 @@ def train(
             check_folder(folder)
     if checkpoint_steps is not None and checkpoint is None:
         raise CimcError("there is no folder for checkpoints", where="--checkpoint-steps", fix="give --checkpoint DIR")
+    if resume and checkpoint is None:
+        raise CimcError("there is no folder to resume from", where="--resume", fix="give --checkpoint DIR")
+    if checkpoint is not None and not (resume or plan or emit):
+        from cimc.training.checkpoint import check_no_run
+
+        check_no_run(checkpoint)
     arrays = None if data is None else Data(data)
     program = _program(model, target, settings, arrays, tie)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
@@ -163,7 +169,7 @@ def train(
         ignore_index=ignore_index,
     )
     tell_plan(trainer.plan(), err=True)
-    with Bar() as bar:
+    with going_on(checkpoint), Bar() as bar:
         history = trainer.fit(
             x, y, epochs=epochs, steps_per_epoch=steps_per_epoch, validation=validation, checkpoint=checkpoint,
             checkpoint_steps=checkpoint_steps, resume=resume, callbacks=[*watchers, bar.callback],

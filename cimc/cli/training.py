@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from cimc.cli.common import figure, note, print_table
+from cimc.cli.process import Stopped
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
@@ -151,6 +154,19 @@ class Bar:
 
     def __exit__(self, *_: object) -> None:
         self.progress.stop()
+
+
+@contextmanager
+def going_on(checkpoint: Path | None) -> Iterator[None]:
+    """A run that is stopped says how to go on."""
+    try:
+        yield
+    except Stopped as stop:
+        if checkpoint is None:
+            stop.fix = "with --checkpoint DIR the state of a run is kept, and --resume goes on from it"
+        elif (checkpoint / "checkpoint.safetensors").exists():
+            stop.fix = f"add --resume to the same command: it goes on from the checkpoint in {checkpoint}"
+        raise
 
 
 def tell_plan(plan: Sequence[dict[str, Any]], err: bool = False) -> None:

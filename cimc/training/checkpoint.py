@@ -56,22 +56,29 @@ class Folder:
         self.path = Path(path)
         self.file = self.path / _NAME
         self.metrics = self.path / "metrics.jsonl"
-        self._made = not self.path.exists()
+        self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self.lock = RunLock(self.path)
         except OSError as error:
+            self._remove_empty()
             raise RunError(
                 f"cannot write: {error.strerror}", where=str(self.path), fix="choose a folder that you may write to"
             ) from error
-        self.lock = RunLock(self.path)
+        except BaseException:
+            self._remove_empty()
+            raise
         clear_stale(self.path, older_than_s=0)  # of a run that was killed while it wrote; now the folder is ours
 
     def close(self) -> None:
-        """Let others have the folder. One that was made for this run and is still empty goes."""
+        """Let others have the folder. Folders that were made for this run and are still empty go."""
         self.lock.release()
-        if self._made:
-            with suppress(OSError):
-                self.path.rmdir()
+        self._remove_empty()
+
+    def _remove_empty(self) -> None:
+        with suppress(OSError):
+            for place in self._made:  # the innermost first
+                place.rmdir()
 
     def find(self, resume: bool) -> Checkpoint | None:
         """The checkpoint to go on from; None: there is none.
@@ -80,15 +87,9 @@ class Folder:
             CimcError: There is one, and it is not to be resumed.
             ArtifactError: It is damaged, or of another version.
         """
-        if not self.file.exists():
-            return None
         if not resume:
-            raise CimcError(
-                "the folder holds the checkpoint of a run",
-                where=str(self.path),
-                fix="--resume to go on with it, or another folder",
-            )
-        return self.load()
+            check_no_run(self.path)
+        return self.load() if has_run(self.path) else None
 
     def load(self) -> Checkpoint:
         """The last checkpoint.
@@ -140,6 +141,23 @@ class Folder:
             "arrays_sha256": {name: tensor_sha256(array) for name, array in arrays.items()},
         }
         write_safetensors(arrays, {"cimc": json.dumps(manifest)}, self.file)
+
+
+def has_run(folder: Path) -> bool:
+    """Whether a folder holds the checkpoint of a run."""
+    return (folder / _NAME).exists()
+
+
+def check_no_run(folder: Path) -> None:
+    """Refuse to begin a run in the folder of another.
+
+    Raises:
+        CimcError: The folder holds a checkpoint.
+    """
+    if has_run(folder):
+        raise CimcError(
+            "the folder holds the checkpoint of a run", where=str(folder), fix="--resume to go on with it, or another folder"
+        )
 
 
 def same_settings(found: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:

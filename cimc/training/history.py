@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -117,10 +119,13 @@ class Metrics(Callback):
             RunError: The file cannot be written.
         """
         path = destination(self.path)
+        size = path.stat().st_size if path.exists() else None
         try:
             with path.open("a") as file:
                 file.write(_line(row))
         except OSError as error:
+            with suppress(OSError):  # no half line, no empty file
+                path.unlink() if size is None else os.truncate(path, size)
             raise RunError(f"cannot write: {error}", where=str(self.path), fix="choose a folder that has room") from error
 
     def _lines(self) -> list[Row]:

@@ -59,8 +59,12 @@ class RunLock:
                 raise _in_use(self.path, holder)
             if not self._is_there(handle):
                 return None
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(_own()).encode() + b"\n", 0)
+            try:
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, json.dumps(_own()).encode() + b"\n", 0)
+            except BaseException:  # the disk is full, the user stops the run
+                self.path.unlink()
+                raise
             kept = True
             return handle
         finally:

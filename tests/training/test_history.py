@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -56,7 +57,7 @@ def test_a_full_disk_stops_with_the_folder_named(tmp_path: Path) -> None:
     def full(_: bytes) -> int:
         raise OSError(28, "No space left on device")
 
-    board._writer.write = full
+    board._writer = SimpleNamespace(write=full)
     with pytest.raises(RunError, match="No space left") as error:
         board.on_epoch(None, ROW)
     assert str(tmp_path) in str(error.value)
