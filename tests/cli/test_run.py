@@ -125,7 +125,8 @@ def test_what_is_no_compiled_model_is_refused(command: list[str], tmp_path: Path
         done = cimc(command[0], path, *command[1:], "--json")
         assert done.code == 2
         assert path.name in done.err
-        assert done.out == ""
+        assert path.name in done.json["error"]["where"]
+        assert done.json["error"]["exit_code"] == 2
 
 
 def test_data_that_do_not_suit_leave_no_output(made: Path, tmp_path: Path) -> None:
