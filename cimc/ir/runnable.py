@@ -27,6 +27,8 @@ def verify_runnable(program: Program) -> None:
             _fail(f"layer {layer.name}", f"no tensor weight_max/{layer.name}")
     made = {value.name for value in program.inputs}
     for step in program.steps:
+        if program.loss is not None:
+            continue  # a training step, which `Chip` refuses to run; its parameters are values
         if not isinstance(step, DigitalStep | VmmStep):
             _fail(f"step {step.name}", f"a step of kind {step.kind} is one of a training")
         if constants := set(step_inputs(step)) - made:  # `verify` knows that they are initializers
@@ -60,6 +62,8 @@ def verify_models(program: Program) -> None:
         _fail("graph", "the program has no graph")
     graph = parse(program.tensors["graph"], "graph")
     check_self_contained(graph, initializers, "graph")
+    if "recipes" in program.tensors:
+        check_self_contained(parse(program.tensors["recipes"], "recipes"), initializers, "recipes")
     try:
         ir.from_proto(graph)
     except Exception as error:  # onnx_ir has no one error for a graph that names what is not there

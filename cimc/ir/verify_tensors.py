@@ -66,7 +66,9 @@ _STATE = {
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
 _CHIP_STATE = {"seed": (1, 1 << 63), "draws": (3, 1 << 48)}
 _DTYPES = frozenset(kind.numpy().name for kind in ir.DataType if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING))
-_WORDS = ("initializer", "segment", "graph", "blocks", "weight_max", "scale", "offset", "state")
+_WORDS = ("initializer", "segment", "graph", "recipes", "blocks", "weight_max", "scale", "offset", "state")
+#: Tensors without an owner behind a slash.
+_WHOLE = ("graph", "recipes")
 
 
 def verify_tensors(program: Program) -> None:
@@ -84,10 +86,10 @@ def verify_tensors(program: Program) -> None:
     }  # fmt: skip
     for name, tensor in program.tensors.items():
         word, _, owner = name.partition("/")
-        if word not in _WORDS or (word != "graph") != bool(owner) or owner not in owners.get(word, {owner}):
+        if word not in _WORDS or (word not in _WHOLE) != bool(owner) or owner not in owners.get(word, {owner}):
             _fail(name, "it belongs to nothing in the program")
         match word:
-            case "segment" | "graph":
+            case "segment" | "graph" | "recipes":
                 _need(name, tensor, ("uint8",), (tensor.size,))
             case "weight_max":
                 layer = layers[owner]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import array, checked, named, within
-from cimc.errors import DataError
+from cimc.errors import CimcError, DataError
 from cimc.ir.program import InputCoding, Program, ValueSpec, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.runtime.cells import cells_of
@@ -42,13 +42,15 @@ class Chip:
         refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
     Raises:
-        CimcError: The program cannot be fabricated, or the seed is no non-negative integer below 2**63.
+        CimcError: The program cannot be fabricated or is a training step, or the seed is no non-negative integer below 2**63.
     """
 
     @checked()
     def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False) -> None:
         if seed is not None:
             within("seed", seed, 0, 2**63, open_high=True, whole=True)
+        if program.loss is not None:
+            raise CimcError("the program is a training step, which a trainer runs", fix="give the program that was trained")
         self.program = program
         own = program.tensors.get("state/seed")
         self.seed = int(own[0]) if own is not None else seed or 0
