@@ -158,7 +158,7 @@ def _wanted(hint: Any) -> str:
         return " or ".join(repr(one) for one in inner)
     kind = origin or hint
     if kind is Mapping:
-        return "a dict by name"
+        return f"a dict by name, each value {_wanted(inner[1])}" if inner and inner[1] is not Any else "a dict by name"
     if kind in (Sequence, tuple):
         return f"a list, each element {_wanted(inner[0])}" if inner else "a list"
     if kind is np.ndarray:

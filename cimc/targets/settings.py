@@ -25,6 +25,10 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
         where = f"--set {path}={value}"
         check_path(path, where)
         typed = _typed(path, value, where) if isinstance(value, str) else value
+        if not isinstance(typed, str | bool | int | float | list | tuple | Mapping | None):
+            raise TargetError(
+                f"a {type(typed).__name__} is no figure", where=f"setting {path}", fix="give a number, a word or null"
+            )
         whole = path in optional_sections() and isinstance(typed, Mapping) and typed
         for inner, given in _pairs(typed, f"{path}.") if whole else [(path, typed)]:
             check_path(inner, where)

@@ -272,7 +272,7 @@ def test_copies_of_a_two_phase_layer_share_positions_not_phases() -> None:
     [
         ({"conv1": 577}, "577 copies of layer conv1, which has 576 positions an image: 1 would never fire"),
         ({"conv1": -1}, "-1 copies"),
-        ({"conv1": True}, "whole number from 1"),
+        ({"conv1": True}, "whole"),
         ({"dense": 10**9}, r"1000000000 copies of layer dense are 30,720 GB of devices"),
     ],
 )
