@@ -14,7 +14,7 @@ from typing import Any
 
 from train import run
 
-from cimc.data import write_file
+from cimc.files import write_file
 
 #: Name of a setting -> what `train.run` takes.
 SETTINGS: dict[str, dict[str, Any]] = {

@@ -19,7 +19,7 @@ from statistics import median
 from typing import Any
 
 import cimc
-from cimc.data import write_file
+from cimc.files import write_file
 from cimc.image.image import Image
 from cimc.targets.load import load_target
 

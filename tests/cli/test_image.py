@@ -66,7 +66,7 @@ def test_an_image_of_a_trained_chip_says_how_it_was_trained(made: Path, tmp_path
     expected |= {"update": "residual", "schedule": "cosine", "loss": "softmax_cross_entropy", "clip_norm": None}
     assert training.items() >= expected.items()
     assert training["window"] == training["target_figures"]["update.window_he"]
-    assert "40, 1, 6, 6" in training["data"]
+    assert "40 images" in training["data"]
     assert "residual" in cimc("inspect", tmp_path / "t.cim").out
     assert cimc("inspect", made / "small.cim", "--json").json["provenance"]["training"] is None
 

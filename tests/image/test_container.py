@@ -71,7 +71,7 @@ def test_another_version_is_named(data: bytes) -> None:
 
 def test_a_file_of_another_kind_is_named(tmp_path: Any) -> None:
     cimc.compile(network(), exact()).save(tmp_path / "m.cim")
-    with pytest.raises(ArtifactError, match="not an inference-chip image"):
+    with pytest.raises(ArtifactError, match="not a chip image"):
         cimc.load_image(tmp_path / "m.cim")
     with pytest.raises(ArtifactError, match="cannot read"):
         cimc.load_image(tmp_path / "none.cimg")

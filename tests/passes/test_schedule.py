@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import networkx as nx
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,7 +26,7 @@ def _program(edges: dict[str, tuple[str, ...]]) -> Program:
         else:
             (read,) = reads
             steps.append(LAYER.vmm_steps[0].model_copy(update={"name": name, "input": read, "output": name}))
-    segments = {f"segment__{name}": b"" for name in edges if name.startswith("d")}
+    segments = {f"segment__{name}": np.zeros(0, np.uint8) for name in edges if name.startswith("d")}
     outputs = (ValueSpec(name=list(edges)[-1], dtype="float32", shape=None),)
     return changed(LAYER, **segments).model_copy(update={"steps": tuple(steps), "outputs": outputs})
 

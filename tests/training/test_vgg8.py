@@ -49,4 +49,5 @@ def test_it_learns_two_classes_of_small_images(example: ModuleType) -> None:
     history = trainer.fit(x[:192], y[:192], epochs=8)
     # By chance half of the 64 images: 53 are five deviations above.
     assert trainer.evaluate(x[192:], y[192:])["accuracy"] > 53 / 64
-    assert history.last["updates_per_weight"] < 0.01 * history.last["step"]
+    # A floating-point training changes every weight at every step.
+    assert history.last["updates_per_weight"] < 0.02 * history.last["step"]
