@@ -24,13 +24,13 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
     for path, value in pairs:
         where = f"--set {path}={value}"
         check_path(path, where)
-        typed = _typed(path, value, where) if isinstance(value, str) else value
+        typed: Any = _typed(path, value, where) if isinstance(value, str) else value
         if not isinstance(typed, str | bool | int | float | list | tuple | Mapping | None):
             raise TargetError(
                 f"a {type(typed).__name__} is no figure", where=f"setting {path}", fix="give a number, a word or null"
             )
-        whole = path in optional_sections() and isinstance(typed, Mapping) and typed
-        for inner, given in _pairs(typed, f"{path}.") if whole else [(path, typed)]:
+        section: Mapping[str, Any] = typed if path in optional_sections() and isinstance(typed, Mapping) else {}
+        for inner, given in _pairs(section, f"{path}.") if section else [(path, typed)]:
             check_path(inner, where)
             figures = laid_over(figures, {inner: Figure(given, SET_BY_USER, where)})
     return figures
