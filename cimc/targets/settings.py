@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from cimc.errors import TargetError
 from cimc.targets.description import field_table, optional_sections
 from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_path, laid_over
@@ -25,10 +27,8 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
         where = f"--set {path}={value}"
         check_path(path, where)
         typed: Any = _typed(path, value, where) if isinstance(value, str) else value
-        if not isinstance(typed, str | bool | int | float | list | tuple | Mapping | None):
-            raise TargetError(
-                f"a {type(typed).__name__} is no figure", where=f"setting {path}", fix="give a number, a word or null"
-            )
+        if isinstance(typed, np.ndarray | np.generic):
+            typed = typed.tolist()
         section: Mapping[str, Any] = typed if path in optional_sections() and isinstance(typed, Mapping) else {}
         for inner, given in _pairs(section, f"{path}.") if section else [(path, typed)]:
             check_path(inner, where)
