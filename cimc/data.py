@@ -7,8 +7,11 @@ which then takes their place. ``x`` without a channel axis gets one if the model
 
 from __future__ import annotations
 
+import os
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -24,6 +27,10 @@ from cimc.ir.program import Preprocessing, ValueSpec
 
 Part = Literal["train", "test"]
 
+_AGAIN = "write it again with numpy.savez"
+#: Bytes that deflate makes of one at most; a member of more is none.
+_GROWTH = 1032
+
 
 def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """Arrays of an npz file; only those of ``names`` that it holds, if given.
@@ -37,17 +44,33 @@ def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, 
     expect(path, "data", DataError)
     if not zipfile.is_zipfile(path):
         raise DataError("not an npz file", where=where, fix="write it with numpy.savez")
-    arrays = {}
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for info in archive.infolist():
-                name = info.filename.removesuffix(".npy")
-                if names is None or name in names:
-                    with archive.open(info) as member:
-                        arrays[name] = _read_array(member, info.file_size, f"{where}, array {name}")
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise DataError(f"damaged, or not made by numpy: {error}", where=where, fix="write it again with numpy.savez") from error
+    arrays: dict[str, NDArray[Any]] = {}
+    with _readable(where), zipfile.ZipFile(path) as archive:
+        size = os.path.getsize(path)
+        for info in archive.infolist():
+            name = info.filename.removesuffix(".npy")
+            if names is not None and name not in names:
+                continue
+            member = f"{where}, array {name}"
+            if name in arrays:
+                raise DataError("the file holds two arrays of this name", where=member, fix=_AGAIN)
+            if info.file_size > _GROWTH * min(info.compress_size, size) + 1024:
+                raise DataError(f"{info.file_size} bytes cannot come from {info.compress_size}", where=member, fix=_AGAIN)
+            with _readable(member), archive.open(info) as file:
+                arrays[name] = _read_array(file, info.file_size, member)
     return arrays
+
+
+@contextmanager
+def _readable(where: str) -> Iterator[None]:
+    """Turn what zipfile, zlib and numpy raise for a damaged file into a DataError; they share no base class."""
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        what = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"damaged, or not made by numpy: {what}", where=where, fix=_AGAIN) from error
 
 
 def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
@@ -55,11 +78,11 @@ def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
     shape, _, dtype = npy.read_array_header_1_0(member) if version == (1, 0) else npy.read_array_header_2_0(member)
     if dtype.hasobject:
         raise DataError("holds Python objects, which are never unpickled", where=where, fix="save plain numbers or strings")
-    if member.tell() + dtype.itemsize * int(np.prod([int(n) for n in shape], dtype=object)) != size:
-        raise DataError(f"its header says {dtype} {list(shape)}, which is not the {size} bytes stored", where=where)
+    if min(shape, default=0) < 0 or member.tell() + dtype.itemsize * prod(int(n) for n in shape) != size:
+        what = f"its header says {dtype} {list(shape)}, which is not the {size} bytes stored"
+        raise DataError(what, where=where, fix=_AGAIN)
     member.seek(0)
-    array: NDArray[Any] = npy.read_array(member, allow_pickle=False)
-    return array
+    return array(npy.read_array(member, allow_pickle=False), where)
 
 
 def load_arrays(

@@ -200,3 +200,58 @@ def test_preprocessing_is_by_channel_and_checked() -> None:
     assert preprocess(x, None) is x
     with pytest.raises(DataError, match="3 values for 2 channels"):
         preprocess(x, Preprocessing(mean=(1.0, 2.0, 3.0)))
+
+
+DAMAGE = {
+    "dimensions beyond numpy's": {"shape": (1,) * 65},
+    "terabytes": {"shape": (1 << 40,)},
+    "a negative size": {"shape": (-1,)},
+    "objects": {"descr": "|O"},
+    "records": {"descr": [("a", "<f4")], "shape": (6,)},
+    "no shape": {"shape": None},
+    "no dtype": {"descr": "<f9"},
+}
+
+
+@pytest.mark.parametrize("what", DAMAGE)
+@pytest.mark.parametrize("compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_member_with_a_false_header_is_named(what: str, compression: int, tmp_path: Path) -> None:
+    header = {"descr": "<f4", "fortran_order": False, "shape": (6,)} | DAMAGE[what]
+    text = repr(header).encode()
+    path = tmp_path / "d.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("x.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + bytes(24))
+    with pytest.raises(DataError) as caught:
+        read_npz(path)
+    assert caught.value.where == f"{path}, array x"
+    assert caught.value.fix
+
+
+def test_a_compressed_member_whose_bits_are_damaged_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, x=np.random.default_rng(0).normal(size=500))
+    sound = path.read_bytes()
+    for at in range(60, len(sound) - 300, 97):
+        path.write_bytes(sound[:at] + bytes([sound[at] ^ 0x55]) + sound[at + 1 :])
+        with pytest.raises(DataError, match="damaged"):
+            read_npz(path)
+
+
+def test_a_member_that_claims_to_grow_beyond_what_deflate_can_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez_compressed(path, x=np.zeros(1000))
+    data = bytearray(path.read_bytes())
+    entry = data.rindex(b"PK\x01\x02")
+    data[entry + 24 : entry + 28] = (0xF0000000).to_bytes(4, "little")  # the size in the archive's directory
+    path.write_bytes(bytes(data))
+    with pytest.raises(DataError, match="4026531840 bytes cannot come from"):
+        read_npz(path)
+
+
+def test_two_members_of_one_name_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    np.savez(path, x=np.zeros(2))
+    with zipfile.ZipFile(path, "a") as archive, zipfile.ZipFile(path) as same, pytest.warns(UserWarning, match="Duplicate"):
+        archive.writestr("x.npy", same.read("x.npy"))
+    with pytest.raises(DataError, match="two arrays of this name"):
+        read_npz(path)

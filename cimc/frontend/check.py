@@ -40,23 +40,28 @@ def refusing(where: str, who: str, fix: str, model: ir.Model | None = None) -> I
         raise ModelError(f"{who}: {line}", where=f"{where}, node {node}" if node else where, fix=fix) from None
 
 
-def complaint(model: onnx.ModelProto, stripped: Collection[str], where: str) -> ModelError | None:
-    """What `onnx.checker` has against a model; initializers whose bytes are not in it stand as inputs meanwhile.
+def shell(model: onnx.ModelProto, stripped: Collection[str]) -> onnx.ModelProto:
+    """A copy in which initializers whose bytes are not in the model stand as inputs."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    kept = [t for t in model.graph.initializer if t.name not in stripped]
+    known = {value.name for value in model.graph.input}
+    del copy.graph.initializer[:]
+    copy.graph.initializer.extend(kept)
+    for tensor in model.graph.initializer:
+        if tensor.name in stripped and tensor.name not in known:
+            copy.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return copy
+
+
+def complaint(model: onnx.ModelProto, where: str) -> ModelError | None:
+    """What `onnx.checker` has against a model.
 
     The checker is stricter than ONNX Runtime: what it says counts only if the model does not run.
     """
-    shell = onnx.ModelProto()
-    shell.CopyFrom(model)
-    kept = [t for t in model.graph.initializer if t.name not in stripped]
-    known = {value.name for value in model.graph.input}
-    del shell.graph.initializer[:]
-    shell.graph.initializer.extend(kept)
-    for tensor in model.graph.initializer:
-        if tensor.name in stripped and tensor.name not in known:
-            shell.graph.input.append(onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     try:
         with refusing(where, "onnx.checker refuses it", "correct the model until onnx.checker.check_model accepts it"):
-            onnx.checker.check_model(shell)
+            onnx.checker.check_model(model)
     except ModelError as error:
         return error
     return None

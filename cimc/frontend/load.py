@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 
 from cimc.errors import ModelError
 from cimc.frontend import check, normal, sparse, tensors, wire
+from cimc.frontend.functions import check_functions
 from cimc.frontend.names import unique_node_names
+from cimc.frontend.sizes import check_sizes
 from cimc.ir import onnx_io
 from cimc.ir.kinds import expect
 
@@ -173,6 +175,11 @@ def _parse(small: bytes, where: str) -> onnx.ModelProto:
         proto: onnx.ModelProto = onnx.ModelProto.FromString(small)
     if not proto.HasField("graph") or not proto.ir_version:
         raise ModelError("not an ONNX model: it has no graph or no version", where=where, fix=_EXPORT)
+    if not proto.graph.output:
+        raise ModelError("the model has no outputs", where=where, fix="name what it is to compute as outputs of its graph")
+    outputs = Counter(value.name for value in proto.graph.output)
+    if twice := [name for name, count in outputs.items() if count > 1]:
+        raise ModelError(f"{twice[0]!r} is an output twice", where=where, fix="name each output once")
     return proto
 
 
@@ -215,7 +222,10 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
                 tensors.check_size(tensor, None, where)
         sparse.make_dense(proto.graph, where)
         normal.normalise(proto, where)
-    complaint = check.complaint(proto, arrays.keys(), where)
+        check_functions(proto, where)
+    shell = check.shell(proto, arrays.keys())
+    check_sizes(shell, where)
+    complaint = check.complaint(shell, where)
     try:
         return _runnable(proto, arrays, where)
     except ModelError as error:

@@ -198,7 +198,8 @@ class Executor:
 def first_row_of(step: VmmStep | VmmBackwardStep, x: NDArray[Any], images: int, first_image: int) -> int:
     """Number of the first row: a batch that was flattened into rows (tokens, patches) has several of them an image."""
     geometry = step.geometry
-    rows = x.shape[geometry.input_perm[0]] if geometry.kind == "dense" and geometry.kept else len(x)
+    axis = geometry.input_perm[0] if geometry.kind == "dense" and geometry.kept else 0
+    rows = x.shape[axis] if axis < x.ndim else 1  # another rank than the layer's is refused where the input is unfolded
     return first_image * (rows // images if images and rows % images == 0 else 1)
 
 

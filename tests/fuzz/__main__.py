@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tests.fuzz.driver import fuzz
 
-FUZZERS = ("cim", "checkpoint", "cimg", "faults")
+FUZZERS = ("cim", "checkpoint", "cimg", "faults", "npz", "onnx_file")
 
 
 def main() -> int:
