@@ -35,7 +35,7 @@ def entries_of(node: ir.Node, known: Mapping[ir.Value, Entries]) -> Entries | No
     rule = _RULES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if rule is None or not node.inputs or node.inputs[0] is None:
         return None
-    if node.op_type in ("Shape", "Size"):
+    if node.op_type == "Shape":
         return rule(node, [])
     operands = [_entries(value, known) for value in node.inputs if value is not None]
     found = [operand for operand in operands if operand is not None]
@@ -61,9 +61,6 @@ def _shape(node: ir.Node, _: list[Entries]) -> Entries | None:
     if shape is None:
         return None
     dims = [d if isinstance(d, int) else None for d in shape]
-    if node.op_type == "Size":
-        product = None if None in dims else int(np.prod([d for d in dims if d is not None], dtype=object))
-        return np.array(product, object)
     return _array(dims[node.attributes.get_int("start", 0) : node.attributes.get_int("end", None)])
 
 
@@ -120,7 +117,6 @@ def _elementwise(function: Callable[[int, int], int | None]) -> Callable[[ir.Nod
 
 _RULES: dict[str, Callable[[ir.Node, list[Entries]], Entries | None]] = {
     "Shape": _shape,
-    "Size": _shape,
     "Identity": _same,
     "Cast": _cast,
     "Reshape": _reshape,
