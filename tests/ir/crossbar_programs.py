@@ -52,6 +52,18 @@ class Matrix:
 LENET = (Matrix("conv1", 25, 4, 25, 24 * 24), Matrix("conv2", 100, 12, 25, 8 * 8), Matrix("dense", 192, 10, 1, 1))
 
 
+def conv(name: str, channels: int, outputs: int, side: int, kernel: int = 3) -> Matrix:
+    """A square convolution with ``side * side`` positions."""
+    return Matrix(name, channels * kernel**2, outputs, kernel**2, side**2)
+
+
+#: VGG-8 of the same paper: 3x3 convolutions on 32x32 pixels, pooled after each pair, and two dense layers.
+VGG8 = (
+    conv("c1", 3, 32, 32), conv("c2", 32, 32, 32), conv("c3", 32, 64, 16), conv("c4", 64, 64, 16),
+    conv("c5", 64, 128, 8), conv("c6", 128, 128, 8), Matrix("d1", 2048, 128), Matrix("d2", 128, 10),
+)  # fmt: skip
+
+
 def chain(target: Target, matrices: Sequence[Matrix]) -> Program:
     """``x0 -> layer -> x1 -> layer -> ...``; the weight of each layer is stored transposed, as Gemm with transB has it."""
     layers, steps, tensors = [], [], {}

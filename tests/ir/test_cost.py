@@ -17,7 +17,7 @@ from cimc.passes.map import Map
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
-from tests.ir.crossbar_programs import BULK, DENSE, LENET, Matrix, chain, copy_counts, matrices, targets, through
+from tests.ir.crossbar_programs import BULK, DENSE, LENET, VGG8, Matrix, chain, conv, copy_counts, matrices, targets, through
 
 LENET_PROGRAM = through(chain(BULK, LENET))
 PACKED = through(chain(DENSE, LENET))
@@ -203,24 +203,14 @@ def test_auto_is_the_best_within_its_budget(layers: tuple[Matrix, ...], extra: i
 # Table 2 of Wu et al., arXiv 2305.14547 --------------------------------------------------------------------------------
 
 
-def _conv(name: str, channels: int, outputs: int, side: int, kernel: int = 3) -> Matrix:
-    return Matrix(name, channels * kernel**2, outputs, kernel**2, side**2)
-
-
-VGG8 = (
-    _conv("c1", 3, 32, 32), _conv("c2", 32, 32, 32), _conv("c3", 32, 64, 16), _conv("c4", 64, 64, 16),
-    _conv("c5", 64, 128, 8), _conv("c6", 128, 128, 8), Matrix("d1", 2048, 128), Matrix("d2", 128, 10),
-)  # fmt: skip
-
-
 def _resnet18() -> tuple[Matrix, ...]:
     """3x3 stem of 64, four stages of two blocks, 1x1 projections where the shape changes, dense 10, on 3x32x32."""
-    layers, channels, side = [_conv("stem", 3, 64, 32)], 64, 32
+    layers, channels, side = [conv("stem", 3, 64, 32)], 64, 32
     for stage, width in enumerate((64, 128, 256, 512)):
         side //= 2 if stage else 1
         for block in range(2):
-            layers += [_conv(f"{stage}{block}a", channels, width, side), _conv(f"{stage}{block}b", width, width, side)]
-            layers += [_conv(f"{stage}{block}p", channels, width, side, 1)] if channels != width else []
+            layers += [conv(f"{stage}{block}a", channels, width, side), conv(f"{stage}{block}b", width, width, side)]
+            layers += [conv(f"{stage}{block}p", channels, width, side, 1)] if channels != width else []
             channels = width
     return (*layers, Matrix("fc", 512, 10))
 

@@ -18,7 +18,7 @@ from cimc.passes.place import Place
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
-from tests.ir.crossbar_programs import BULK, DENSE, LENET, Matrix, chain, copy_counts, matrices, targets, through
+from tests.ir.crossbar_programs import BULK, DENSE, LENET, VGG8, Matrix, chain, copy_counts, matrices, targets, through
 
 PLACED = (Tile, Map, Place)
 
@@ -103,17 +103,6 @@ def test_placing_again_changes_nothing() -> None:
     twice = through(once, [Place], copies={"conv2": 3})
     for name, table in once.tensors.items():
         np.testing.assert_array_equal(twice.tensors[name], table)
-
-
-def _conv(name: str, channels: int, outputs: int, side: int, kernel: int = 3) -> Matrix:
-    return Matrix(name, channels * kernel**2, outputs, kernel**2, side**2)
-
-
-#: VGG-8 of Wu et al., arXiv 2305.14547: 3x3 convolutions on 32x32 pixels, pooled after each pair, and two dense layers.
-VGG8 = (
-    _conv("c1", 3, 32, 32), _conv("c2", 32, 32, 32), _conv("c3", 32, 64, 16), _conv("c4", 64, 64, 16),
-    _conv("c5", 64, 128, 8), _conv("c6", 128, 128, 8), Matrix("d1", 2048, 128), Matrix("d2", 128, 10),
-)  # fmt: skip
 
 
 def _loads(program: Program) -> Counter[tuple[int, int]]:
