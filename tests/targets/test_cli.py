@@ -64,8 +64,11 @@ def test_a_wrong_file_ends_the_command_with_2_and_a_message(tmp_path):
     path.write_text("array: {rows: -1}\n")
     result = runner.invoke(cimc_app, ["targets", "validate", str(path), "--json"])
     assert result.exit_code == 2
-    assert result.stdout == ""
-    assert "array.rows must be at least 1, not -1" in result.stderr
+    error = json.loads(result.stdout)["error"]
+    assert error["exit_code"] == 2
+    assert str(path) in error["where"]
+    for told in (error["what"], result.stderr):
+        assert "array.rows must be at least 1, not -1" in told
     assert "Traceback" not in result.output
 
 
