@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import onnx
 import onnx_ir as ir
+from numpy.typing import NDArray
 
 from cimc.errors import CimcError, ModelError
+from cimc.frontend import normal
 from cimc.ir import onnx_io
 
 #: How onnx.checker and ONNX Runtime name the node that they complain about.
@@ -65,6 +68,44 @@ def complaint(model: onnx.ModelProto, where: str) -> ModelError | None:
     except ModelError as error:
         return error
     return None
+
+
+def taken(model: onnx.ModelProto, arrays: Mapping[str, NDArray[Any]]) -> bool:
+    """Whether ONNX Runtime takes a model as it was given, before its normal form could hide a fault; it is changed."""
+    for tensor in model.graph.initializer:
+        if tensor.name in arrays:
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=tensor.name)
+    try:
+        onnx_io.session(model.SerializeToString(), arrays)
+    except Exception:  # ONNX Runtime has a class of its own for every status code
+        return False
+    return True
+
+
+def given(model: onnx.ModelProto, where: str) -> None:
+    """Refuse nodes that leave out an input that is not optional: some kernels of ONNX Runtime do not look before they read.
+
+    Raises:
+        ModelError: It names the node.
+    """
+    version = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    for node in normal.all_nodes(model):
+        if "" in node.input and node.domain in ("", "ai.onnx"):
+            optional = _optional(node.op_type, version)
+            for k, name in enumerate(node.input):
+                if not name and optional and not optional[min(k, len(optional) - 1)]:
+                    what = f"its input {k} is left out, and it is not optional"
+                    raise ModelError(what, where=f"{where}, node {node.name or node.op_type}", fix="export the model again")
+
+
+def _optional(op_type: str, version: int) -> list[bool]:
+    """Whether each input of a standard operator may be left out; empty where nothing is known of it."""
+    try:
+        inputs = onnx.defs.get_schema(op_type, version).inputs
+    except Exception:  # there is no such operator, or version: ONNX Runtime says so
+        return []
+    return [value.option == onnx.defs.OpSchema.FormalParameterOption.Optional for value in inputs]
 
 
 def runnable(model: ir.Model, where: str) -> None:

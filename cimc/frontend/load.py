@@ -221,11 +221,16 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
             if tensor.name not in arrays or tensor.HasField("raw_data"):
                 tensors.check_size(tensor, None, where)
         sparse.make_dense(proto.graph, where)
+        check.given(proto, where)
+        given = onnx.ModelProto()
+        given.CopyFrom(proto)
         normal.normalise(proto, where)
         check_functions(proto, where)
     shell = check.shell(proto, arrays.keys())
     check_sizes(shell, where)
     complaint = check.complaint(shell, where)
+    if complaint is not None and not check.taken(given, arrays):
+        raise complaint
     try:
         return _runnable(proto, arrays, where)
     except ModelError as error:

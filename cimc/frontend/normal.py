@@ -25,8 +25,14 @@ def normalise(model: onnx.ModelProto, where: str) -> None:
     for entry in (*model.opset_import, *(entry for function in model.functions for entry in function.opset_import)):
         entry.domain = _domain(entry.domain)
     _one_opset_each(model)
+    stated = {value.name: value for value in model.graph.input}
+    for value in model.graph.output:
+        if not value.HasField("type") and value.name in stated:
+            value.type.CopyFrom(stated[value.name].type)
     if not model.graph.name:
         model.graph.name = "graph"
+    for node in model.graph.node:
+        node.domain = _domain(node.domain)  # not in bodies: there ONNX Runtime does not know this name
     for graph in (model.graph, *model.functions):
         _nodes(graph, where)
 
@@ -46,7 +52,6 @@ def _one_opset_each(model: onnx.ModelProto) -> None:
 def _nodes(graph: Any, where: str) -> None:
     """The nodes of a graph or function, and of their subgraphs."""
     for node in graph.node:
-        node.domain = _domain(node.domain)
         for subgraph in subgraphs(node):
             _nodes(subgraph, where)
     _sort(graph, where)
@@ -83,6 +88,15 @@ def _sort(graph: Any, where: str) -> None:
     nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in order]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def all_nodes(model: onnx.ModelProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a model: those of functions and of bodies too."""
+    todo = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += [inner for graph in subgraphs(node) for inner in graph.node]
 
 
 def subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -67,6 +67,7 @@ class _Lowering:
     def run(self) -> None:
         graph = self.state.model.graph
         defaults = {str(v.name): v.const_value.numpy() for v in graph.inputs if v.const_value is not None}
+        defaults |= {str(v.name): v.const_value.numpy() for v in graph.outputs if v.const_value is not None}
         self.tensors.update({f"initializer/{name}": array for name, array in defaults.items()})
         vmms = {node: self._affine(node) for node in graph if is_vmm(node)}
         merged = {inner for affine in vmms.values() for inner in affine.merged}
@@ -197,6 +198,13 @@ def _dtype_name(value: ir.Value) -> str:
     return "string" if value.dtype == ir.DataType.STRING else value.dtype.numpy().name
 
 
+def _size(dim: int | ir.SymbolicDim) -> int | str | None:
+    """A stated size; shape inference makes negative ones of windows that do not fit, which the run then refuses."""
+    if isinstance(dim, int):
+        return dim if dim >= 0 else None
+    return dim.value
+
+
 def value_spec(value: ir.Value) -> ValueSpec:
     """What a graph input takes or a graph output gives."""
     kinds = {ir.SequenceType: "sequence", ir.OptionalType: "optional", ir.SparseTensorType: "sparse"}
@@ -205,7 +213,7 @@ def value_spec(value: ir.Value) -> ValueSpec:
     return ValueSpec(
         name=str(value.name),
         dtype=_dtype_name(value),
-        shape=None if shape is None else tuple(d if isinstance(d, int) else d.value for d in shape),
+        shape=None if shape is None else tuple(_size(d) for d in shape),
         type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor"),
         has_default=value.is_graph_input() and value.const_value is not None,
         range=None if allowed is None else cast("tuple[float, float]", tuple(float(end) for end in allowed.split(","))),

@@ -1,16 +1,33 @@
-"""NaN and Inf in a weight: no conductance stands for them."""
+"""What no conductance stands for: NaN and Inf in a weight, and doubles beyond float32."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnx_ir as ir
 
 from cimc.errors import ModelError
 from cimc.passes.selection.placement import OWNER
-from cimc.passes.selection.site import Product
+
+if TYPE_CHECKING:
+    from cimc.passes.selection.site import Product
 
 _CHUNK = 1 << 20
+
+
+def beyond_float32(weight: ir.Value) -> float | None:
+    """The first finite entry of a weight of doubles that float32 cannot hold; None: there is none."""
+    if weight.const_value is None or weight.const_value.dtype != ir.DataType.DOUBLE:
+        return None
+    flat = weight.const_value.numpy().reshape(-1)
+    for start in range(0, flat.size, _CHUNK):
+        chunk = flat[start : start + _CHUNK]
+        found = np.flatnonzero(np.isfinite(chunk) & (np.abs(chunk) > np.finfo(np.float32).max))
+        if found.size:
+            return float(chunk[found[0]])
+    return None
 
 
 def check_finite(products: Iterable[Product]) -> None:

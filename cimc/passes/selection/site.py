@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.passes.selection.finite import beyond_float32
 from cimc.passes.selection.nodes import fresh, typed_attributes
 from cimc.passes.selection.operand import Operand, is_constant, resolve
 from cimc.passes.selection.packing import group_packing
@@ -117,7 +118,8 @@ class Site:
         """The node's constant operand.
 
         Raises:
-            StaysDigital: It is no constant, not real, or empty.
+            StaysDigital: It is no constant, not real, or empty; or on an ideal chip beyond float32, where others refuse it.
+            ModelError: It holds numbers beyond float32.
         """
         value = node.inputs[slot]
         operand = resolve(value)
@@ -125,6 +127,11 @@ class Site:
             raise StaysDigital(_why_no_weight(value))
         if not all(operand.factors):
             raise StaysDigital(f"its weight '{value.name}' is empty")
+        if (largest := beyond_float32(operand.initializer)) is not None:
+            what = f"its weight '{value.name}' holds {largest:g}, outside the range of float32, in which conductances are told"
+            if self.target.is_ideal:
+                raise StaysDigital(what)
+            self.refuse(what)
         return operand
 
     def constant_side(self, node: ir.Node) -> tuple[int, Operand]:
@@ -197,7 +204,13 @@ class Site:
         suffix: str = "",
         layer: str = "",
     ) -> ir.Value:
-        """A product on crossbars, named as the user's node."""
+        """A product on crossbars, named as the user's node.
+
+        Raises:
+            StaysDigital: The activation is a constant too.
+        """
+        if is_constant(x):
+            raise StaysDigital(f"both its operands are constant: '{x.name}' too")
         packing = group_packing(view, self.target)
         attributes: dict[str, Any] = {
             "geometry": geometry.model_dump_json(),
