@@ -231,3 +231,43 @@ def test_einsum_of_sizes_that_differ(equation: str, shape: tuple[int, ...]) -> N
     """The sizes agree as products, not one by one."""
     w = real(3, 4, 5) if equation.count("i") > 2 or "j" in equation else real(4, 5)
     agree(model("Einsum", x := real(*shape), {"w": w}, ["x", "w"], equation=equation), x)
+
+
+def _doubles(scale: float) -> tuple[onnx.ModelProto, Any]:
+    x = RNG.uniform(0, 1, (2, 4))
+    return model("MatMul", x, {"w": RNG.normal(size=(4, 3)) * scale}, ["x", "w"]), x
+
+
+def test_doubles_beyond_float32_run_digitally_on_an_ideal_chip_and_are_refused_by_others() -> None:
+    proto, x = _doubles(1e300)
+    agree(proto, x)
+    assert cimc.compile(proto, target="ideal").placement()[0]["where"] == "digital"
+    with pytest.raises(cimc.ModelError, match="outside the range of float32"):
+        cimc.compile(proto, target="bulk-rram", calibration={"x": x})
+    proto, x = _doubles(1.0)
+    assert cimc.compile(proto, target="ideal").placement()[0]["where"] == "analog"
+
+
+def test_a_product_of_two_constants_that_is_an_output() -> None:
+    proto = model("MatMul", x := real(2, 4), {"v": real(3, 4), "w": real(4, 3)}, ["v", "w"])
+    agree(proto, x)
+
+
+def test_a_small_initializer_that_is_an_output() -> None:
+    proto = model("MatMul", x := real(2, 4), {"w": real(4, 3)}, ["x", "w"])
+    proto.graph.output.append(helper.make_tensor_value_info("w", onnx.TensorProto.FLOAT, [4, 3]))
+    agree(proto, x)
+
+
+def test_an_input_that_is_left_out_is_refused_before_a_kernel_reads_it() -> None:
+    """ONNX Runtime itself reads it without a look."""
+    proto = model("Einsum", real(2, 4), {"w": real(4, 3)}, ["x", ""], equation="ij,jk->ik")
+    with pytest.raises(cimc.ModelError, match="input 1 is left out"):
+        cimc.compile(proto, target="ideal")
+
+
+@pytest.mark.parametrize("at", [1, 3])
+def test_an_attribute_stated_twice_is_refused(at: int) -> None:
+    proto = model("Conv", x := real(1, 2, 4), {"w": real(3, 2, 3)}, ["x", "w"], strides=[1])
+    proto.graph.node[0].attribute.append(helper.make_attribute("strides", [at]))
+    agree(proto, x)
