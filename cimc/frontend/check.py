@@ -70,19 +70,6 @@ def complaint(model: onnx.ModelProto, where: str) -> ModelError | None:
     return None
 
 
-def taken(model: onnx.ModelProto, arrays: Mapping[str, NDArray[Any]]) -> bool:
-    """Whether ONNX Runtime takes a model as it was given, before its normal form could hide a fault; it is changed."""
-    for tensor in model.graph.initializer:
-        if tensor.name in arrays:
-            tensor.data_location = onnx.TensorProto.EXTERNAL
-            tensor.external_data.add(key="location", value=tensor.name)
-    try:
-        onnx_io.session(model.SerializeToString(), arrays)
-    except Exception:  # ONNX Runtime has a class of its own for every status code
-        return False
-    return True
-
-
 def given(model: onnx.ModelProto, where: str) -> None:
     """Refuse nodes that leave out an input that is not optional: some kernels of ONNX Runtime do not look before they read.
 
@@ -108,16 +95,47 @@ def _optional(op_type: str, version: int) -> list[bool]:
     return [value.option == onnx.defs.OpSchema.FormalParameterOption.Optional for value in inputs]
 
 
-def runnable(model: ir.Model, where: str) -> None:
-    """Have ONNX Runtime build a session, without optimisation and without copying weights; it tells types of outputs.
+_NOT_RUN = "replace the operator, or export at an opset and element types that ONNX Runtime's CPU provider has"
+
+
+def runnable(given: onnx.ModelProto, arrays: Mapping[str, NDArray[Any]], where: str, model: ir.Model) -> None:
+    """Have ONNX Runtime build a session of a model as it was given, without optimisation and without copying weights.
+
+    Args:
+        given: The model, which is changed; the bytes of ``arrays`` are not in it.
+        arrays: Its large initializers by name.
+        where: The file, for the message.
+        model: The same model, in which the node that ONNX Runtime complains about is looked for.
+
+    Raises:
+        ModelError: ONNX Runtime's reason, in one line.
+    """
+    names: set[str] = set()
+    for node in normal.all_nodes(given):
+        if node.name in names:
+            node.name = ""  # two of one name are no fault here: every node gets a name of its own
+        names.add(node.name)
+    for tensor in given.graph.initializer:
+        if tensor.name not in arrays:
+            continue
+        if onnx_io.is_plain(ir.DataType(tensor.data_type)):
+            tensor.data_location = onnx.TensorProto.EXTERNAL
+            tensor.external_data.add(key="location", value=tensor.name)
+        else:
+            tensor.raw_data = arrays[tensor.name].tobytes()
+    with refusing(where, "ONNX Runtime refuses it", _NOT_RUN, model):
+        onnx_io.session(given.SerializeToString(), arrays)
+
+
+def runnable_again(model: ir.Model, where: str) -> None:
+    """The same of the model in its normal form; ONNX Runtime tells types of outputs that it does not state.
 
     Raises:
         ModelError: ONNX Runtime's reason, in one line.
     """
     with refusing(where, "it cannot be written again", "export it with another exporter or opset"):
         small, tensors = onnx_io.split(model)
-    fix = "replace the operator, or export at an opset and element types that ONNX Runtime's CPU provider has"
-    with refusing(where, "ONNX Runtime refuses it", fix, model):
+    with refusing(where, "ONNX Runtime refuses it", _NOT_RUN, model):
         made = onnx_io.session(small, tensors)
     told = {output.name: onnx_io.told_type(output.type) for output in made.get_outputs()}
     for value in model.graph.outputs:

@@ -229,16 +229,14 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
     shell = check.shell(proto, arrays.keys())
     check_sizes(shell, where)
     complaint = check.complaint(shell, where)
-    if complaint is not None and not check.taken(given, arrays):
-        raise complaint
     try:
-        return _runnable(proto, arrays, where)
+        return _runnable(proto, given, arrays, where)
     except ModelError as error:
         raise complaint or error from None
 
 
-def _runnable(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], where: str) -> ir.Model:
-    """The model, its functions inlined, if ONNX Runtime takes it."""
+def _runnable(proto: onnx.ModelProto, given: onnx.ModelProto, arrays: dict[str, NDArray[Any]], where: str) -> ir.Model:
+    """The model, its functions inlined, if ONNX Runtime takes both it and what was given, whose faults its form could hide."""
     with check.refusing(where, "its functions cannot be inlined", "inline them with onnx.inliner before"):
         proto = _inlined(proto, where)
     with check.refusing(where, "not a sound ONNX model", _EXPORT):
@@ -249,7 +247,8 @@ def _runnable(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], where: st
             value = model.graph.initializers[name]
             value.const_value = ir.Tensor(array, name=name)
         unique_node_names(model.graph)
-    check.runnable(model, where)
+    check.runnable(given, arrays, where, model)
+    check.runnable_again(model, where)
     return model
 
 

@@ -47,7 +47,7 @@ def split(model: ir.Model, *, keep_below: int = 256) -> tuple[bytes, dict[str, N
         tensor = value.const_value
         if tensor is None:
             continue
-        if not _is_plain(tensor.dtype) or tensor.nbytes < keep_below:
+        if not is_plain(tensor.dtype) or tensor.nbytes < keep_below:
             if isinstance(tensor, ir.ExternalTensor):
                 stands_for[value] = ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=name)
             continue
@@ -174,7 +174,8 @@ def _write(file: BinaryIO, array: NDArray[Any]) -> int:
     return offset
 
 
-def _is_plain(dtype: ir.DataType) -> bool:
+def is_plain(dtype: ir.DataType) -> bool:
+    """Whether an array of this element type may be kept aside."""
     return dtype != ir.DataType.STRING and dtype.bitwidth >= 8 and dtype.numpy().kind in _PLAIN
 
 

@@ -155,6 +155,18 @@ def test_cycle_through_a_subgraph() -> None:
     refused(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), "cycle", "branch -> late")
 
 
+def test_a_fault_that_the_normal_form_would_mend() -> None:
+    proto = models.text(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[n] x, bool c) => (float[n] y) '
+        "{ y = If (c) <then_branch = t () => (float[n] p) { p = Neg (x) }, else_branch = e () => (float[n] q) { q = Abs (x) }> }"
+    )
+    load(proto)
+    proto.graph.node[0].attribute[0].g.output[0].type.tensor_type.elem_type = 0
+    with pytest.raises(Exception, match="data type 0"):
+        models.run(proto, {"x": np.ones(2, np.float32), "c": np.array(True)})
+    refused(proto)
+
+
 NODE = '<ir_version: 8, opset_import: ["" : {opset}{more}]> g (float[n, 8] x) => (float[n, 8] y) {{ y = {call} }}'
 
 
