@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
-from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
 from cimc.passes.training.losses import Classes
+from cimc.passes.training.upgrade import UNCHECKED, check_upgrade, upgraded
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
@@ -56,23 +56,13 @@ def training_program(
     from cimc.passes.base import Compilation
     from cimc.passes.differentiate import Differentiate
     from cimc.passes.lower import Lower
-    from cimc.passes.parameters import uses
-    from cimc.passes.recipes import Recipes, inlined
+    from cimc.passes.recipes import Recipes
     from cimc.passes.schedule import Schedule
-    from cimc.passes.selection.operand import FLOATS
-    from cimc.passes.training.upgrade import upgraded
 
     register_schemas()
     placements = {row.name: row for row in program.placements}
-    recipes = Recipes.of(program)
-    held = {layer.weight.tensor for layer in program.layers}
-    graph = join(program.tensors["graph"].tobytes(), program.initializers()).graph
-    computed = [
-        v.name
-        for v in graph.initializers.values()
-        if v.name in recipes.made - held and v.dtype in FLOATS and any(use.trains for use in uses(v))
-    ]
-    state = Compilation(upgraded(program, inlined(program, computed)), program.target, placements=placements, recipes=recipes)
+    model, notes = upgraded(program)
+    state = Compilation(model, program.target, placements=placements, recipes=Recipes.of(program), notes=notes)
     differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes())
     for step in (differentiate, Lower()):
         step.requires(state)
@@ -183,6 +173,7 @@ class Step:
         if program.loss is None:
             raise CimcError("the program has no loss, so it is none of training", fix="make one with training_program")
         self.program, self._loss = program, program.loss
+        self._unchecked = UNCHECKED in program.provenance.notes
         self._executor = Executor(program, self._chip.crossbars, self._chip.noise_seed)
 
     @property
@@ -221,7 +212,9 @@ class Step:
 
         Raises:
             DataError: Inputs or labels do not suit the model.
+            ModelError: The model could not be brought to the training opset.
         """
+        self._check(inputs)
         learning = Learning(self.weights, self.parameters)
         with self.alone():
             outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning, stream=TRAINING)
@@ -233,10 +226,18 @@ class Step:
 
         Raises:
             DataError: Inputs or labels do not suit the model.
+            ModelError: The model could not be brought to the training opset.
         """
+        self._check(inputs)
         with self.alone():
             learning, stream = Learning(self.weights, self.parameters), self._chip.draws.calibration()
             self._executor.show(self._feeds(inputs, labels), self._chip.calibrator(), stream, learning)
+
+    def _check(self, inputs: Mapping[str, Any]) -> None:
+        """Compare the conversion to the training opset on the first data, where nothing could before."""
+        if self._unchecked:
+            check_upgrade(self._chip.program, inputs)
+            self._unchecked = False
 
     def _feeds(self, inputs: Mapping[str, Any], labels: Array | None) -> dict[str, Any]:
         named = {} if labels is None or self.program.labels is None else {self.program.labels: labels}

@@ -11,8 +11,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
+from cimc.ir.dialect import register_schemas
 from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, Program
+from cimc.passes.base import Compilation
+from cimc.passes.lower import Lower
+from cimc.passes.recipes import Recipes
+from cimc.passes.schedule import Schedule
+from cimc.passes.training.form import to_inference_form
 from cimc.training.accumulator import LayerState
 from cimc.training.step import to_initializer
 
@@ -28,18 +34,28 @@ def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], lay
         changed: By initializer name, in its own shape and dtype.
         layers: Other versions of the program's layers.
     """
-    from cimc.ir.dialect import register_schemas
-    from cimc.passes.base import Compilation
-    from cimc.passes.lower import Lower
-    from cimc.passes.recipes import Recipes
-    from cimc.passes.schedule import Schedule
-
-    register_schemas()
     model = join(program.tensors["graph"].tobytes(), program.initializers())
     recipes = Recipes.of(program)
     for name, array in {**changed, **recipes.follow(changed)}.items():
         if name in model.graph.initializers:
             model.graph.initializers[name].const_value = ir.Tensor(np.ascontiguousarray(array), name=name)
+    lowered = _lowered(program, model, recipes)
+    return program.model_copy(update={"layers": layers, "steps": lowered.steps, "tensors": lowered.tensors})
+
+
+def in_inference_form(program: Program) -> tuple[Program, list[str]]:
+    """The program of a model that was exported for training, in inference form, with a note; any other as it is."""
+    model = join(program.tensors["graph"].tobytes(), program.initializers())
+    if not (notes := to_inference_form(model)):
+        return program, []
+    lowered = _lowered(program, model, Recipes.of(program))
+    names = ("steps", "tensors", "placements")
+    return program.model_copy(update={name: getattr(lowered, name) for name in names}), notes
+
+
+def _lowered(program: Program, model: ir.Model, recipes: Recipes) -> Program:
+    """A graph with the layers of the program, lowered to steps; counted positions and the tensors of layers stay."""
+    register_schemas()
     placements = {row.name: row for row in program.placements}
     state = Compilation(model, program.target, placements=placements, recipes=recipes)
     Lower().call(state)
@@ -48,7 +64,7 @@ def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], lay
     counted = {step.name: step.model_dump(include={"positions", "positions_basis"}) for step in program.vmm_steps}
     steps = tuple(step.model_copy(update=counted.get(step.name, {})) for step in lowered.steps)
     kept = {name: tensor for name, tensor in program.tensors.items() if name.startswith(_KEPT)}
-    return program.model_copy(update={"layers": layers, "steps": steps, "tensors": {**lowered.tensors, **kept}})
+    return lowered.model_copy(update={"steps": steps, "tensors": {**lowered.tensors, **kept}})
 
 
 def into_model(model: onnx.ModelProto, changed: Mapping[str, NDArray[Any]]) -> list[str]:

@@ -33,6 +33,7 @@ from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
 from cimc.training.step import Step, plan_of, training_program
+from cimc.training.trained import in_inference_form
 from cimc.training.training import Training, size_of
 
 Update = Literal["threshold", "residual", "naive"]
@@ -122,7 +123,9 @@ class Trainer:
         within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
-        program = chip.program
+        program, switched = in_inference_form(chip.program)
+        if switched:
+            chip.adopt(program)
         rule_options = {} if threshold is None else {"threshold_share": threshold}
         rule = rules.create(program.target, update, **rule_options)
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
@@ -132,7 +135,7 @@ class Trainer:
         def shaped(lying: Classes) -> tuple[Program, list[str]]:
             options: dict[str, Any] = {"trainable": trainable, "frozen": freeze, "backward": backward, "ste": ste}
             made = training_program(program, loss=loss, classes=lying, **options)
-            return made, list(made.provenance.notes[len(program.provenance.notes) :])
+            return made, [*switched, *made.provenance.notes[len(program.provenance.notes) :]]
 
         self._shaped = shaped
         training, self.notes = shaped(classes)

@@ -1,4 +1,4 @@
-"""From inference form to training form: batch statistics, active dropout, biases that train."""
+"""Training form (batch statistics, active dropout, biases that train) and inference form of a graph."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Dense
 from cimc.ir.vmm import geometry_of, is_vmm
 
+_OWN = ("", "ai.onnx")
 #: Whether what a node reads there is to stay as it is.
 Frozen = Callable[[ir.Node, int], bool]
 
@@ -35,7 +36,7 @@ def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Valu
     statistics: dict[str, ir.Value] = {}
     normalisations, kept, dropouts = 0, 0, 0
     for node in list(model.graph):
-        if node.domain not in ("", "ai.onnx", DOMAIN):
+        if node.domain not in (*_OWN, DOMAIN):
             continue
         if node.op_type == "BatchNormalization":
             switched = _normalise_by_batch(node, frozen, statistics)
@@ -55,12 +56,50 @@ def to_training_form(model: ir.Model, frozen: Frozen) -> tuple[dict[str, ir.Valu
     return statistics, notes
 
 
+def to_inference_form(model: ir.Model) -> list[str]:
+    """Switch off, in place, what a model that was exported for training has switched on.
+
+    A Dropout whose ``training_mode`` is a constant passes its input on; a BatchNormalization that holds running statistics, and
+    gives new ones to nobody, uses them.
+
+    Returns:
+        What was switched, as a note; empty if nothing was.
+    """
+    dropouts, normalisations = 0, 0
+    for node in model.graph:
+        if node.domain not in _OWN:
+            continue
+        if node.op_type == "Dropout" and len(node.inputs) > 2 and node.inputs[2] is not None:
+            mode = ir.convenience.get_const_tensor(node.inputs[2])
+            if mode is not None and not node.inputs[2].is_graph_input():
+                dropouts += bool(mode.numpy())
+                switch = node.inputs[2]
+                node.resize_inputs(2)
+                if not switch.uses() and not switch.is_graph_output():
+                    model.graph.initializers.pop(str(switch.name), None)
+        elif node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", False):
+            held = all(v is not None and v.const_value is not None and not v.is_graph_input() for v in node.inputs[3:5])
+            if held and not any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
+                normalisations += 1
+                node.attributes["training_mode"] = ir.AttrInt64("training_mode", 0)
+                node.resize_outputs(1)
+    switched = [_count(n, word) for n, word in ((normalisations, "BatchNormalization"), (dropouts, "Dropout")) if n]
+    if not switched:
+        return []
+    return [
+        f"the model was exported for training: {' and '.join(switched)} switched to inference for evaluation and the trained chip"
+    ]
+
+
 def _count(number: int, word: str) -> str:
     return f"{number} {word}{'s' if number > 1 else ''}"
 
 
 def _normalise_by_batch(node: ir.Node, frozen: Frozen, statistics: dict[str, ir.Value]) -> bool:
     running = [value for value in node.inputs[3:5] if value is not None]
+    if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
+        what = "its new running statistics are used, which training keeps to itself"
+        raise ModelError(what, where=f"node '{node.name}' (BatchNormalization)", fix="export the model without that use")
     if any(value.const_value is None or value.is_graph_input() for value in running):
         return False
     if any(frozen(node, slot) for slot in range(1, 5)) or any(value.is_graph_input() for value in node.inputs[1:3] if value):

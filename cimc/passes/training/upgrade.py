@@ -1,7 +1,8 @@
-"""The inference graph at the opset of training graphs, checked to compute what it did."""
+"""The inference graph at the opset of training graphs, compared with what it was on the same inputs and seeds."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,14 +11,16 @@ import onnx.inliner
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.errors import ModelError
+from cimc.errors import DataError, ModelError
 from cimc.ir.expand import expand
 from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
 from cimc.passes.gradients.expand import spell_out_defaults
 from cimc.passes.gradients.survey import OPSET
-from cimc.passes.recipes import RECIPE
-from cimc.passes.samples import synthetic
+from cimc.passes.parameters import uses
+from cimc.passes.recipes import RECIPE, Recipes, inlined
+from cimc.passes.samples import Source, synthetic
+from cimc.passes.selection.operand import FLOATS
 
 #: The first IR version that the opset needs.
 _IR_VERSION = 11
@@ -25,34 +28,75 @@ _IR_VERSION = 11
 _RESIZE = 11
 #: Images of the comparison.
 _IMAGES = 2
-_RANDOM = ("Dropout", "Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+#: Operators whose outputs are random whatever their seed, as ONNX Runtime lacks them at the training opset.
+_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+
+#: Told of a conversion that no synthetic input could check.
+UNCHECKED = f"the conversion to opset {OPSET} is compared on the first training data: the model runs on no synthetic input"
 
 
-def upgraded(program: Program, small: onnx.ModelProto | None = None) -> ir.Model:
+def upgraded(program: Program) -> tuple[ir.Model, list[str]]:
     """The program's graph, ``Vmm`` nodes as they are, at opset `survey.OPSET`.
 
-    Operators of other domains have no version there and stay. ONNX's converter only sees the small form of the model: large
-    initializers stand in as inputs meanwhile.
+    Constants that are computed from parameters are computed in the graph, by their recipes. Operators of other domains have no
+    version there and stay. ONNX's converter only sees the small form of the model: large initializers stand in as inputs.
 
     Args:
         program: Compiled for inference.
-        small: Another form of its graph, large initializers external; None: the graph as it is.
+
+    Returns:
+        The model, and notes: `UNCHECKED`, if it remains to be compared on data; see `check_upgrade`.
 
     Raises:
         ModelError: ONNX cannot convert it, or what comes out has other inputs or outputs, is refused by ONNX Runtime, or
             computes something else.
     """
-    if small is None:
-        small = onnx.ModelProto.FromString(program.tensors["graph"].tobytes())
+    before, after = _both(program)
+    if after is before:
+        return after, []
+    source = synthetic(before, program.target.input.range)
+    expected = _first_run(before, source)
+    if expected is None:
+        return after, [UNCHECKED]
+    _same_results(before, after, *expected)
+    return after, []
+
+
+def check_upgrade(program: Program, inputs: Mapping[str, NDArray[Any]]) -> None:
+    """Compare the graph before and after the conversion on these inputs.
+
+    Raises:
+        ModelError: They differ.
+        DataError: ONNX Runtime does not run the model on the inputs.
+    """
+    before, after = _both(program)
+    try:
+        expected = _run(before, inputs)
+    except Exception as error:  # ONNX Runtime has a class for every status
+        shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
+        raise DataError(f"the model does not run on it ({shapes}): {_reason(error)}", where="data") from error
+    _same_results(before, after, inputs, expected)
+
+
+def _both(program: Program) -> tuple[ir.Model, ir.Model]:
+    """The graph at its own opset, and at that of training; the same object where they are one."""
+    small = inlined(program, _computed(program))
     before = join(small.SerializeToString(), program.initializers())
     opset = before.opset_imports.get("", OPSET)
     if opset == OPSET:
-        return before
+        return before, before
     after = join(_converted(small, opset), program.initializers())
     _annotate(before, after)
     _same_interface(before, after)
-    _same_results(before, after, program, opset)
-    return after
+    return before, after
+
+
+def _computed(program: Program) -> list[str]:
+    """Initializers that train through the recipe that makes them."""
+    made = Recipes.of(program).made - {layer.weight.tensor for layer in program.layers}
+    graph = join(program.tensors["graph"].tobytes(), program.initializers()).graph
+    values = (v for v in graph.initializers.values() if v.name in made and v.dtype in FLOATS)
+    return [str(v.name) for v in values if any(use.trains for use in uses(v))]
 
 
 def _refused(why: str, opset: int) -> ModelError:
@@ -143,26 +187,43 @@ def _same_interface(before: ir.Model, after: ir.Model) -> None:
             raise _refused(f"the conversion changed its {word}", before.opset_imports.get("", 0))
 
 
-def _same_results(before: ir.Model, after: ir.Model, program: Program, opset: int) -> None:
-    """Both run on the same synthetic images. What is random is not compared."""
-    source = synthetic(before, program.target.input.range)
-    feeds = source.feeds(np.arange(min(_IMAGES, source.images) if source.step is None else source.step))
-    expected = _run(before, feeds)
+def _first_run(model: ir.Model, source: Source) -> tuple[dict[str, NDArray[Any]], list[Any]] | None:
+    """The first synthetic input that the model runs on, with its outputs; None: there is none."""
+    while True:
+        feeds = source.feeds(np.arange(min(_IMAGES, source.images) if source.step is None else source.step))
+        try:
+            return feeds, _run(model, feeds)
+        except Exception:  # ONNX Runtime has a class for every status
+            if not source.guess_again():
+                return None
+
+
+def _same_results(before: ir.Model, after: ir.Model, feeds: Mapping[str, NDArray[Any]], expected: list[Any]) -> None:
+    opset = before.opset_imports.get("", 0)
     try:
         found = _run(after, feeds)
-    except Exception as error:  # ONNX Runtime has a class for every status
-        raise _refused(f"ONNX Runtime refuses the conversion: {str(error).splitlines()[0]}", opset) from error
-    if any(node.op_type in _RANDOM[1:] for node in before.graph):
+    except Exception as error:  # as above
+        raise _refused(f"ONNX Runtime refuses the conversion: {_reason(error)}", opset) from error
+    if any(node.op_type in _RANDOM for node in before.graph):
         return
     for value, old, new in zip(after.graph.outputs, expected, found, strict=True):
         if not _close(old, new):
             raise _refused(f"its output {value.name} is another after conversion", opset)
 
 
-def _run(model: ir.Model, feeds: dict[str, NDArray[Any]]) -> list[Any]:
-    small, tensors = split(expand(model))
+def _run(model: ir.Model, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
+    """The outputs; Dropout draws from the same seed each time."""
+    seeded = expand(model)
+    for node in ir.traversal.RecursiveGraphIterator(seeded.graph):
+        if node.op_type == "Dropout" and len(node.inputs) > 2:  # before it had training_mode it drew nothing
+            node.attributes["seed"] = ir.AttrInt64("seed", 1)
+    small, tensors = split(seeded)
     outputs: list[Any] = session(small, tensors).run(None, feeds)
     return outputs
+
+
+def _reason(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _close(old: Any, new: Any) -> bool:
