@@ -90,6 +90,11 @@ class Arrays:
         """As many images with their labels, or all: the first of the random order."""
         return self.taken(self._pass(0)[:count])
 
+    def odd(self) -> Batch | None:
+        """A batch of one image that an epoch has; None if it has none."""
+        last = self.images % self.batch == 1 and not (self.per_epoch or self.feed.fixed_batch)
+        return self.taken(slice(0, 1)) if last or self.batch == 1 else None
+
     def calibration(self, count: int) -> Batch | None:
         """What ranges are chosen on, at most ``count`` images; None where the model fixes its batch: the present one serves."""
         return None if self.feed.fixed_batch else self.some(count)
@@ -188,6 +193,17 @@ class Stream:
             done += 1
             if done == start:
                 self._as_before()
+
+    def odd(self) -> Batch | None:
+        """As of `Arrays`, where all batches are known: they are looked at for it.
+
+        Raises:
+            DataError: One does not suit the model.
+        """
+        if not isinstance(self.batches, list | tuple):
+            return None
+        ready = (self._ready(item, 0, number) for number, item in enumerate(self.batches))
+        return next((batch for batch in ready if len(next(iter(batch[0].values()))) == 1), None)
 
     def calibration(self, count: int) -> Batch | None:
         """None: of a stream the present batch serves."""

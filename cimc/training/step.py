@@ -18,6 +18,7 @@ from cimc.passes.training.upgrade import UNCHECKED, check_upgrade, upgraded
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
+from cimc.training.statistics import check_statistics
 
 if TYPE_CHECKING:
     from cimc.runtime.chip import Chip
@@ -214,7 +215,7 @@ class Step:
             DataError: Inputs or labels do not suit the model.
             ModelError: The model could not be brought to the training opset.
         """
-        self._check(inputs)
+        self.check(inputs)
         learning = Learning(self.weights, self.parameters)
         with self.alone():
             outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning, stream=TRAINING)
@@ -228,13 +229,22 @@ class Step:
             DataError: Inputs or labels do not suit the model.
             ModelError: The model could not be brought to the training opset.
         """
-        self._check(inputs)
+        self.check(inputs)
         with self.alone():
             learning, stream = Learning(self.weights, self.parameters), self._chip.draws.calibration()
             self._executor.show(self._feeds(inputs, labels), self._chip.calibrator(), stream, learning)
 
-    def _check(self, inputs: Mapping[str, Any]) -> None:
-        """Compare the conversion to the training opset on the first data, where nothing could before."""
+    def check(self, inputs: Mapping[str, Any]) -> None:
+        """See that a batch has statistics, and of the first one that the conversion to the training opset is right.
+
+        Args:
+            inputs: As `run`.
+
+        Raises:
+            DataError: A BatchNormalization would see one value a channel.
+            ModelError: The model could not be brought to the training opset.
+        """
+        check_statistics(self._chip.program, self.program, inputs)
         if self._unchecked:
             check_upgrade(self._chip.program, inputs)
             self._unchecked = False

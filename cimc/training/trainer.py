@@ -265,6 +265,8 @@ class Trainer:
             if not (isinstance(validation, tuple | list) and len(validation) == 2):
                 raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
             tests = arrays_of(self._feed, *validation, "validation")
+        if (odd := source.odd()) is not None:
+            self._training.step.check(odd[0])
         self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
