@@ -28,6 +28,7 @@ from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.plan import Plan
 from cimc.runtime.planes import Window
+from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.stats import Stats
 from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.targets.description import Target
@@ -189,10 +190,8 @@ class Crossbar:
             fix = "calibrate, or --set adc.range_ua=..."
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
-        plans = [
-            Plan.of(devices, self._coding, self.row_cuts, self.column_cuts, self.target, range_ua, positions)
-            for devices in self.held
-        ]
+        layer = self._coding, self.row_cuts, self.column_cuts, self.target, range_ua
+        plans = [Plan.of(ReadSpec.from_target(devices, *layer), positions) for devices in self.held]
         self._plan = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
         self._set_shift()
         return self._plan

@@ -38,22 +38,33 @@ class Grid:
     noisy, the grid is that of the levels if all conductances lie on it, else as fine as float32.
     """
 
-    middle_us: float
-    step_us: float
+    g_min_us: float
+    g_max_us: float
+    """Ends of the window that the steps are counted over."""
+    steps: int
+    """Over the window."""
     slack: float = inf
     """Steps by which a conductance may be rounded; not inf where no noise would hide it: then what float32 rounds."""
+
+    @property
+    def step_us(self) -> float:
+        return (self.g_max_us - self.g_min_us) / self.steps
+
+    @property
+    def middle_us(self) -> float:
+        return self.g_min_us + self.step_us * (self.steps // 2)
+
+    @property
+    def finest(self) -> Grid:
+        """The finest grid over the same window, where no device is noisy and conductances may lie anywhere."""
+        return Grid(self.g_min_us, self.g_max_us, _FINEST)
 
     @classmethod
     def levels(cls, device: Device) -> Grid:
         """About `GRID_STEPS` steps; all levels of the device and both ends of its window lie on it."""
         levels = (device.levels or 2) - 1
-        grid = cls._of(device, levels * max(1, round(GRID_STEPS / levels)))
+        grid = cls(device.g_min_us, device.g_max_us, levels * max(1, round(GRID_STEPS / levels)))
         return grid if _deviations(device) else replace(grid, slack=1e-3 + device.g_max_us / grid.step_us * 2.0**-22)
-
-    @classmethod
-    def finest(cls, device: Device) -> Grid:
-        """The finest grid, where no device is noisy and conductances may lie anywhere."""
-        return cls._of(device, _FINEST)
 
     @classmethod
     def of(cls, device: Device) -> Grid:
@@ -62,12 +73,7 @@ class Grid:
         if not deviations or coarse.step_us <= _SERVES * min(deviations):
             return coarse
         window = device.g_max_us - device.g_min_us
-        return cls._of(device, min(_FINEST, ceil(window / (_STEP * min(deviations)))))
-
-    @classmethod
-    def _of(cls, device: Device, steps: int) -> Grid:
-        step = (device.g_max_us - device.g_min_us) / steps
-        return cls(device.g_min_us + step * (steps // 2), step)
+        return replace(coarse, steps=min(_FINEST, ceil(window / (_STEP * min(deviations)))), slack=inf)
 
 
 def _deviations(device: Device) -> list[float]:

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import level_step_us
 from cimc.runtime import gemm, reads
 from cimc.runtime.circuit import Circuit, Inputs, Outputs
-from cimc.runtime.coding import Coding
-from cimc.runtime.fabricate import Devices, tile_of_column
+from cimc.runtime.fabricate import tile_of_column
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some, rounds
+from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
-from cimc.targets.description import Target
 
 F64 = NDArray[np.float64]
 Array = NDArray[Any]
@@ -80,52 +78,37 @@ class Plan:
     """Grid steps by which a conductance may be rounded; inf: any."""
 
     @classmethod
-    def of(
-        cls, devices: Devices, coding: Coding, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target,
-        adc_range_ua: float | None, positions: int,
-    ) -> Plan:  # fmt: skip
-        """The plan of programmed devices.
+    def of(cls, spec: ReadSpec, positions: int) -> Plan:
+        """The plan of a read.
 
         Args:
-            devices: Programmed.
-            coding: Of the inputs.
-            row_cuts: Row slices.
-            column_cuts: Column tiles.
-            target: The chip.
-            adc_range_ua: None with an ADC: an LSB is one level step.
+            spec: What it does.
             positions: Of an image, likely; results do not depend on it, speed does.
         """
-        device, adc, c = target.device, target.adc, devices.coefficients
-        whole, grid = coding.bits is not None, Grid.of(device)
-        if whole and grid.slack < inf and _off(grid, devices):
-            grid = Grid.finest(device)
-        volt_step = device.read_voltage_v * level_step_us(target)
-        top = 0 if adc.bits is None else 2**adc.bits - 1
-        one_step = volt_step / coding.full if adc.bits is None else volt_step
-        lsb = one_step if adc.bits is None or adc_range_ua is None else adc_range_ua / top
-        volt = device.read_voltage_v / coding.full / lsb
-        cuts = np.array(row_cuts)
+        coding, c, grid = spec.coding, spec.coefficients, spec.grid
+        whole = coding.bits is not None
+        if whole and grid.slack < inf and _off(grid, spec):
+            grid = grid.finest
+        cuts = np.array(spec.row_cuts)
         scale = Scale(np.float32(grid.middle_us), np.float32(1 / grid.step_us if whole else 1), whole)
-        dtype, limit = _dtype(devices, scale, cuts, coding.largest) if whole else (np.dtype(np.float32), inf)
-        constants = [grid.middle_us * volt, (grid.step_us if whole else 1.0) * volt]
-        constants += [(device.read_sigma_us * volt) ** 2, adc.sigma_lsb**2 * (top > 0), top]
-        device_columns = c.alpha.shape[2] * c.alpha.shape[3] + devices.unit_g_us.shape[2]
+        dtype, limit = _dtype(spec, scale, cuts, coding.largest) if whole else (np.dtype(np.float32), inf)
+        constants = [grid.middle_us * spec.volt, (grid.step_us if whole else 1.0) * spec.volt]
+        constants += [(spec.read_sigma_us * spec.volt) ** 2, spec.sigma_lsb**2, spec.top_code]
+        device_columns = c.alpha.shape[2] * c.alpha.shape[3] + spec.unit_g_us.shape[2]
         narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
         # Codes are bytes there, and the sum of their squares is an int32.
-        fits = coding.largest < 256 and int(np.diff(row_cuts).max()) * coding.largest**2 < 2**_EXACT_INT
+        fits = coding.largest < 256 and int(np.diff(cuts).max()) * coding.largest**2 < 2**_EXACT_INT
         across = bool(narrow_enough and dtype == np.int16 and fits)
-        unit = np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
-        factor = c.weight_step / coding.gain * (lsb * coding.full / volt_step)
-        blocks = column_blocks(column_cuts, target.planes, unit.shape[2] > 0)
+        blocks = column_blocks(spec.column_cuts, c.alpha.shape[2], spec.unit.shape[2] > 0)
         places = Places.across(cuts, device_columns) if across else Places.panels(cuts, blocks, c.alpha.shape[2], dtype)
         plan = cls(
             Circuit(
-                np.zeros((len(devices.g_us), *places.shape), dtype), places.starts, cuts, blocks, c.alpha, unit,
-                tile_of_column(column_cuts), coding.weights, np.array(constants),
+                np.zeros((len(spec.g_us), *places.shape), dtype), places.starts, cuts, blocks, c.alpha, spec.unit,
+                tile_of_column(spec.column_cuts), coding.weights, np.array(constants),
             ),
-            places, factor, scale, limit, grid.slack if whole else inf,
+            places, spec.factor, scale, limit, grid.slack if whole else inf,
         )  # fmt: skip
-        plan._pack(devices.g_us, devices.unit_g_us)
+        plan._pack(spec.g_us, spec.unit_g_us)
         return plan
 
     @classmethod
@@ -221,20 +204,20 @@ class Plan:
         return way(self.circuit, inputs, Outputs(factor, constant, y, strides), total, number, self._room)
 
 
-def _off(grid: Grid, devices: Devices) -> bool:
+def _off(grid: Grid, spec: ReadSpec) -> bool:
     """Whether a conductance lies off the grid."""
     numbers = np.float32(grid.middle_us), np.float32(1 / grid.step_us), grid.slack
-    return any(rounds(np.ascontiguousarray(g_us).reshape(-1), *numbers) for g_us in (devices.g_us, devices.unit_g_us))
+    return any(rounds(np.ascontiguousarray(g_us).reshape(-1), *numbers) for g_us in (spec.g_us, spec.unit_g_us))
 
 
-def _dtype(devices: Devices, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:
+def _dtype(spec: ReadSpec, scale: Scale, row_cuts: Index, largest_code: int) -> tuple[np.dtype[Any], float]:
     """The dtype of grid steps that keeps every product exact; and up to which size of a step it surely does."""
     tallest = int(np.diff(row_cuts).max())
     whole, part = (2.0**power / (tallest * largest_code) for power in (_EXACT_INT, _EXACT_FLOAT))
-    step = max(scale.largest(devices.g_us), scale.largest(devices.unit_g_us))
+    step = max(scale.largest(spec.g_us), scale.largest(spec.unit_g_us))
     total = step * tallest
     if step >= (whole if gemm.has_avx2() else part):
-        total = max(scale.largest_sum(devices.g_us, row_cuts), scale.largest_sum(devices.unit_g_us, row_cuts))
+        total = max(scale.largest_sum(spec.g_us, row_cuts), scale.largest_sum(spec.unit_g_us, row_cuts))
     if max(step, largest_code) < 2**15 and total * largest_code < 2**_EXACT_INT and gemm.has_avx2():
         return np.dtype(np.int16), min(2.0**15, whole)
     return (np.dtype(np.float32), part) if total * largest_code < 2**_EXACT_FLOAT else (np.dtype(np.float64), inf)

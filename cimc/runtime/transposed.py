@@ -35,6 +35,7 @@ from cimc.runtime.coding import TWO_PHASE, Coding, room
 from cimc.runtime.copies import SharedPlan
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.plan import Plan
+from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding
 from cimc.runtime.vectors import input_gradient, output_vectors
 from cimc.targets.description import Target
@@ -176,7 +177,8 @@ def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | No
     crossbar.turned_stale = False
     if crossbar.turned is None:
         turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.held]
-        plans = [Plan.of(devices, coding, cuts, (0, crossbar.rows), read, range_ua, positions) for devices in turned]
+        lines = coding, cuts, (0, crossbar.rows), read, range_ua
+        plans = [Plan.of(ReadSpec.from_target(devices, *lines), positions) for devices in turned]
         crossbar.turned = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
     return crossbar.turned
 
