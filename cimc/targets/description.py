@@ -44,6 +44,32 @@ class Transposed(Section):
     )
 
 
+class Wires(Section):
+    """Resistance of an array's lines, which lowers the currents of a read (IR drop). A word line has an ideal voltage source
+    behind ``driver_ohm``, a bit line a virtual ground behind ``sense_ohm``. A transposed read goes through the same resistances
+    the other way. null: lines without resistance.
+    """
+
+    row_segment_ohm: float = Field(
+        0.0, ge=0, le=1e6, description="Resistance of a word line from one cell to the next, and from an end to the first cell."
+    )
+    column_segment_ohm: float = Field(
+        0.0, ge=0, le=1e6, description="Resistance of a bit line from one cell to the next, and from an end to the first cell."
+    )
+    driver_ohm: float = Field(0.0, ge=0, le=1e9, description="Resistance of a word line's driver, at each driven end.")
+    sense_ohm: float = Field(0.0, ge=0, le=1e9, description="Resistance of a bit line's sense circuit, at each sensed end.")
+    driven_from: Literal["left", "right", "both"] = Field(
+        "left", description="Where word lines are driven: at bit line 0 (left), at the last bit line (right), or at both ends."
+    )
+    sensed_from: Literal["bottom", "top", "both"] = Field(
+        "bottom", description="Where bit lines are sensed: at the last word line (bottom), at word line 0 (top), or at both ends."
+    )
+    solver: Literal["fast", "exact"] = Field(
+        "fast",
+        description="fast: an approximation, whose error `cimc targets show` gives; exact: some hundred times slower.",
+    )
+
+
 class Array(Section):
     """The crossbar arrays, one a tile."""
 
@@ -473,6 +499,7 @@ _UNITS = {
     "v": "V",
     "nj": "nJ",
     "ns": "ns",
+    "ohm": "Ω",
     "lsb": "LSB",
     "bits": "bit",
     "sigma": "RMS",
