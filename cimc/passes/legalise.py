@@ -4,8 +4,9 @@
 - A model of IR version 3, where initializers had to be inputs too, becomes one of version 4; no caller could replace
   them before either.
 - Constant nodes become initializers.
-- Quantised products with constant weights become real ones, see `cimc.passes.selection.quantised`. Their weights may be
-  computed, so constants are folded first in a model that has such nodes.
+- Quantised products with constant weights become real ones, and those of ONNX Runtime's own operators products of the standard:
+  see `quantised`, `fused` and `fused_quantised` in `cimc.passes.selection`. Their weights may be computed, so constants are
+  folded first in a model that has such nodes.
 
 Example::
 
@@ -25,7 +26,7 @@ from cimc.ir.program import Placement
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
 from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, record
-from cimc.passes.selection.quantised import REWRITES
+from cimc.passes.selection.rewrites import rewrite_of
 from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.site import Site, StaysDigital
 
@@ -63,9 +64,9 @@ class Legalise(Pass):
             model.ir_version = 4
             changed = True
         changed |= lift_constants(state)
-        if any(node.op_type in REWRITES and node.domain in ("", "ai.onnx") for node in model.graph):
+        if any(map(rewrite_of, model.graph)):
             changed |= fold_constants(state)
-            changed |= _rewrite_quantised(state)
+            changed |= _rewrite(state)
         return changed
 
     def ensures(self, state: Compilation) -> None:
@@ -86,12 +87,12 @@ class Legalise(Pass):
             seen.add(name)
 
 
-def _rewrite_quantised(state: Compilation) -> bool:
+def _rewrite(state: Compilation) -> bool:
     graph = state.model.graph
-    infer_shapes(state.model, (v for n in graph if n.op_type in REWRITES for v in n.inputs))
+    infer_shapes(state.model, (v for n in graph if rewrite_of(n) for v in n.inputs))
     site, changed = Site(state.model, state.target), False
     for node in list(graph):
-        rewrite = REWRITES.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        rewrite = rewrite_of(node)
         if rewrite is None:
             continue
         site.begin(node.name or "", node.op_type)

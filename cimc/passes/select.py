@@ -21,6 +21,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.finite import check_finite
+from cimc.passes.selection.fused import why_foreign
 from cimc.passes.selection.observe import observe
 from cimc.passes.selection.operand import VIEW_OPS, resolve
 from cimc.passes.selection.placement import OWNER, body_placements, name_nodes, record
@@ -106,7 +107,8 @@ def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
     found = rules().get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if found is None:
         if user is None or not user.why:
-            record(state, node, "digital", "control flow" if bodies(node) else "no product with a constant weight")
+            why = "control flow" if bodies(node) else why_foreign(node) or "no product with a constant weight"
+            record(state, node, "digital", why)
         return []
     site.begin(node.name or "", user.op_type if user else node.op_type)
     try:

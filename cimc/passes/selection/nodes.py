@@ -28,3 +28,8 @@ def typed_attributes(values: Mapping[str, Any]) -> list[ir.Attr]:
         if not sequence or value:
             found.append(lists[type(value[0])](name, value) if sequence else makers[type(value)](name, value))
     return found
+
+
+def input_at(node: ir.Node, slot: int) -> ir.Value | None:
+    """An input of a node; None: it is not given."""
+    return node.inputs[slot] if len(node.inputs) > slot else None

@@ -11,7 +11,7 @@ requantised ones always, as there a sum that large is rounded to 8 bits anyway.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.passes.selection.conv import windows_of
+from cimc.passes.selection.nodes import input_at
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.site import Site, StaysDigital
 
@@ -29,91 +30,74 @@ Array = NDArray[Any]
 
 def qlinear_conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, x_scale, x_zero, w, w_scale, w_zero, y_scale, y_zero, B)``, scale and zero of w one an output channel or one."""
-    x, x_zero, y_zero = _activation(node, 0), node.inputs[2], node.inputs[7]
-    x_scale, w, w_scale, w_zero, y_scale = (_constant(node, i) for i in (1, 3, 4, 5, 6))
+    x, x_zero, y_zero = activation_of(node, 0), node.inputs[2], node.inputs[7]
+    x_scale, w, w_scale, w_zero, y_scale = (constant_of(node, i) for i in (1, 3, 4, 5, 6))
     windows_of(node, site, w.shape)  # what stays digital stays as it was written
-    _need_plain(len(w), w_scale, w_zero)
-    weight = site.constant(_integers(w, w_zero, (-1, *[1] * (w.ndim - 1))), "weight")
-    if _given(node, 8):
+    need_plain(len(w), w_scale, w_zero)
+    weight = site.constant(integers_of(w, w_zero, (-1, *[1] * (w.ndim - 1))), "weight")
+    if input_at(node, 8) is not None:
         site.need_shape(node.inputs[8], (len(w),), "bias")
-    bias = [site.constant(_constant(node, 8).astype(np.float32), "bias")] if _given(node, 8) else []
-    factor = (_one(x_scale) * w_scale.astype(np.float32) / _one(y_scale)).astype(np.float32)
-    (product,) = site.op("Conv", [_real(x, x_zero, site), weight, *bias], "", _attributes(node))
+    bias = [site.constant(constant_of(node, 8).astype(np.float32), "bias")] if input_at(node, 8) is not None else []
+    factor = (single(x_scale) * w_scale.astype(np.float32) / single(y_scale)).astype(np.float32)
+    (product,) = site.op("Conv", [dequantised(x, x_zero, site), weight, *bias], "", _attributes(node))
     if factor.size > 1:
         factor = factor.reshape(-1, *[1] * (w.ndim - 2))
-    return _requantise(product, factor, y_zero, site)
+    return requantised(product, factor, y_zero, site)
 
 
 def qlinear_matmul(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(a, a_scale, a_zero, b, b_scale, b_zero, y_scale, y_zero)``, those of a one a row or one, of b one a column or one."""
     slot = 1 if is_constant(node.inputs[3]) else 0
-    a_scale, b_scale, y_scale = (_constant(node, i).astype(np.float32) for i in (1, 4, 6))
-    x, w = _activation(node, 3 * (1 - slot)), _constant(node, 3 * slot)
-    x_zero, w_zero = node.inputs[3 * (1 - slot) + 2], _constant(node, 3 * slot + 2)
+    a_scale, b_scale, y_scale = (constant_of(node, i).astype(np.float32) for i in (1, 4, 6))
+    x, w = activation_of(node, 3 * (1 - slot)), constant_of(node, 3 * slot)
+    x_zero, w_zero = node.inputs[3 * (1 - slot) + 2], constant_of(node, 3 * slot + 2)
     lines = w.shape[-1] if slot else w.shape[-2] if w.ndim > 1 else 1
-    _need_plain(lines, w_zero, (a_scale, b_scale)[slot])
+    need_plain(lines, w_zero, (a_scale, b_scale)[slot])
     if a_scale.ndim > 1 or b_scale.ndim > 1 or (slot and a_scale.size > 1):
         raise StaysDigital("its scales are one for each row of a batch")
-    weight = site.constant(_integers(w, w_zero, _spread(slot)), "weight")
-    real = _real(x, x_zero, site)
+    weight = site.constant(integers_of(w, w_zero, _spread(slot)), "weight")
+    real = dequantised(x, x_zero, site)
     (product,) = site.op("MatMul", [real, weight] if slot else [weight, real], "")
     if a_scale.ndim == 1 and a_scale.size > 1:
         a_scale = a_scale.reshape(-1, 1)
-    return _requantise(product, (a_scale * b_scale / _one(y_scale)).astype(np.float32), node.inputs[7], site)
+    return requantised(product, (a_scale * b_scale / single(y_scale)).astype(np.float32), node.inputs[7], site)
 
 
 def conv_integer(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, w, x_zero, w_zero)``, an int32 product."""
-    x, w = _activation(node, 0), _constant(node, 1)
+    x, w = activation_of(node, 0), constant_of(node, 1)
     windows_of(node, site, w.shape)
-    w_zero = _constant(node, 3) if _given(node, 3) else np.zeros((), w.dtype)
-    _need_plain(1, w_zero)
-    integers = _integers(w, w_zero, (-1, *[1] * (w.ndim - 1)))
+    w_zero = constant_of(node, 3) if input_at(node, 3) is not None else np.zeros((), w.dtype)
+    need_plain(1, w_zero)
+    integers = integers_of(w, w_zero, (-1, *[1] * (w.ndim - 1)))
     _need_exact(np.abs(integers).sum(axis=tuple(range(1, w.ndim))))
     weight = site.constant(integers, "weight")
-    (product,) = site.op("Conv", [_real(x, _optional(node, 2), site), weight], "", _attributes(node))
+    (product,) = site.op("Conv", [dequantised(x, input_at(node, 2), site), weight], "", _attributes(node))
     return _to_int32(product, site)
 
 
 def matmul_integer(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(a, b, a_zero, b_zero)``, an int32 product."""
     slot = 1 if is_constant(node.inputs[1]) else 0
-    x, w = _activation(node, 1 - slot), _constant(node, slot)
-    w_zero = _constant(node, 2 + slot) if _given(node, 2 + slot) else np.zeros((), w.dtype)
-    _need_plain(w.shape[-1] if slot else w.shape[-2] if w.ndim > 1 else 1, w_zero)
-    integers = _integers(w, w_zero, _spread(slot))
+    x, w = activation_of(node, 1 - slot), constant_of(node, slot)
+    w_zero = constant_of(node, 2 + slot) if input_at(node, 2 + slot) is not None else np.zeros((), w.dtype)
+    need_plain(w.shape[-1] if slot else w.shape[-2] if w.ndim > 1 else 1, w_zero)
+    integers = integers_of(w, w_zero, _spread(slot))
     _need_exact(np.abs(integers).sum(axis=-1 if slot == 0 or w.ndim == 1 else -2))
     weight = site.constant(integers, "weight")
-    real = _real(x, _optional(node, 2 + 1 - slot), site)
+    real = dequantised(x, input_at(node, 2 + 1 - slot), site)
     (product,) = site.op("MatMul", [real, weight] if slot else [weight, real], "")
     return _to_int32(product, site)
 
 
-#: What `legalise` rewrites, by operator.
-REWRITES: dict[str, Callable[[ir.Node, Site], Sequence[ir.Value]]] = {
-    "QLinearConv": qlinear_conv,
-    "QLinearMatMul": qlinear_matmul,
-    "ConvInteger": conv_integer,
-    "MatMulInteger": matmul_integer,
-}
-
-
-def _given(node: ir.Node, index: int) -> bool:
-    return len(node.inputs) > index and node.inputs[index] is not None
-
-
-def _optional(node: ir.Node, index: int) -> ir.Value | None:
-    return node.inputs[index] if len(node.inputs) > index else None
-
-
-def _constant(node: ir.Node, index: int) -> Array:
+def constant_of(node: ir.Node, index: int) -> Array:
     value = node.inputs[index]
     if value is None or not is_constant(value) or value.const_value is None:
         raise StaysDigital(f"no product with a constant weight: '{value.name if value else ''}' is known only at run time")
     return value.const_value.numpy()
 
 
-def _activation(node: ir.Node, index: int) -> ir.Value:
+def activation_of(node: ir.Node, index: int) -> ir.Value:
     value = node.inputs[index]
     if value is None:
         raise StaysDigital("it has no input")
@@ -122,7 +106,7 @@ def _activation(node: ir.Node, index: int) -> ir.Value:
     return value
 
 
-def _need_plain(count: int, *arrays: Array) -> None:
+def need_plain(count: int, *arrays: Array) -> None:
     """Scales and zero points are one number, or a vector of ``count``; ONNX Runtime judges any other form.
 
     Raises:
@@ -133,7 +117,7 @@ def _need_plain(count: int, *arrays: Array) -> None:
             raise StaysDigital(f"its scale or zero point of shape {list(values.shape)} is neither one number nor {count}")
 
 
-def _one(scale: Array) -> np.float32:
+def single(scale: Array) -> np.float32:
     if scale.shape not in ((), (1,)):
         raise StaysDigital("the scale of its input or output is no single number")
     return np.float32(scale.reshape(-1)[0])
@@ -144,7 +128,7 @@ def _spread(slot: int) -> tuple[int, ...]:
     return (-1,) if slot else (-1, 1)
 
 
-def _integers(w: Array, zero: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def integers_of(w: Array, zero: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
     offset = zero.astype(np.int32)
     if offset.ndim == 1 and offset.size > 1:
         offset = offset.reshape(shape)
@@ -157,7 +141,7 @@ def _attributes(node: ir.Node) -> dict[str, Any]:
     return {name: attribute.value for name, attribute in node.attributes.items()}
 
 
-def _real(x: ir.Value, zero: ir.Value | None, site: Site) -> ir.Value:
+def dequantised(x: ir.Value, zero: ir.Value | None, site: Site) -> ir.Value:
     """The activation's integers, less the zero point, as float32."""
     if zero is not None and (zero.shape is None or any(d != 1 for d in zero.shape)):
         raise StaysDigital(f"the zero point '{zero.name}' of its input is no single number")
@@ -170,7 +154,7 @@ def _real(x: ir.Value, zero: ir.Value | None, site: Site) -> ir.Value:
     return real
 
 
-def _requantise(product: ir.Value, factor: NDArray[np.float32], y_zero: ir.Value | None, site: Site) -> Sequence[ir.Value]:
+def requantised(product: ir.Value, factor: NDArray[np.float32], y_zero: ir.Value | None, site: Site) -> Sequence[ir.Value]:
     (scaled,) = site.op("Mul", [product, site.constant(factor, "scale")], "scale")
     one = site.constant(np.array(1.0, np.float32), "unit")
     (y,) = site.op("QuantizeLinear", [scaled, one, y_zero], "quantize")
