@@ -9,10 +9,9 @@ from typing import Any
 
 import onnx
 import onnx_ir as ir
-from numpy.typing import NDArray
 
 from cimc.arguments import checked
-from cimc.data import load_arrays
+from cimc.data import load_arrays, needed_inputs
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
 from cimc.ir.copies import sensible_copies
@@ -55,7 +54,8 @@ PIPELINE: tuple[type[Pass], ...] = (
 PASS_NAMES = tuple(step.name for step in PIPELINE)
 
 Model = str | Path | bytes | onnx.ModelProto | ir.Model
-Calibration = str | Path | Mapping[str, NDArray[Any]]
+#: A data file, or arrays by input name; lists of arrays for sequences.
+Calibration = str | Path | Mapping[str, Any]
 #: Sees each pass when it is done: its name, seconds, whether it changed anything, the state.
 OnPass = Callable[[str, float, bool, Compilation], None]
 
@@ -120,9 +120,9 @@ def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: 
     return compile_model(model, target, **options).need_program()
 
 
-def _from_file(loaded: Loaded, path: str | Path, how: Preprocessing | None) -> dict[str, NDArray[Any]]:
+def _from_file(loaded: Loaded, path: str | Path, how: Preprocessing | None) -> dict[str, Any]:
     """Calibration data from a file, preprocessed as `evaluate` does with its data."""
-    return load_arrays(path, [value_spec(value) for value in loaded.model.graph.inputs], how=how)
+    return load_arrays(path, needed_inputs([value_spec(value) for value in loaded.model.graph.inputs]), how=how)
 
 
 def _assumed(how: Preprocessing | None) -> tuple[float, float]:

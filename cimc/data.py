@@ -1,8 +1,9 @@
 """Data files: npz in, checked against what the model takes; npz out.
 
 A data file holds ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; for a model of several inputs, an array
-for each input by its name. uint8 images are scaled to 0...1 where the model takes floats, unless its preprocessing has a scale,
-which then takes their place. ``x`` without a channel axis gets one if the model wants it.
+for each input by its name, for a sequence arrays called ``NAME.0``, ``NAME.1``, …, as `save_npz` writes one. uint8 images are
+scaled to 0...1 where the model takes floats, unless its preprocessing has a scale, which then takes their place. ``x`` without a
+channel axis gets one if the model wants it.
 """
 
 from __future__ import annotations
@@ -87,12 +88,12 @@ def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
 
 def load_arrays(
     path: str | Path, inputs: Sequence[ValueSpec | str], part: Part = "train", how: Preprocessing | None = None
-) -> dict[str, NDArray[Any]]:
-    """The model's inputs from a data file.
+) -> dict[str, Any]:
+    """The model's inputs from a data file: arrays; lists of arrays for sequences; those that it holds of the optional ones.
 
     Args:
         path: An npz file.
-        inputs: What the model takes; a bare name leaves dtype and shape unchecked.
+        inputs: What the model takes; a bare name leaves dtype and shape unchecked. One with a default may lack.
         part: Which half of a file with ``x_train`` and ``x_test`` to take, where it has no ``x``.
         how: Preprocessing, of a model of one input.
 
@@ -100,16 +101,38 @@ def load_arrays(
         DataError: The file is not usable, lacks an input, or an array has the wrong dtype or shape, is empty or holds NaN.
     """
     specs = [ValueSpec(name=i, dtype="", shape=None) if isinstance(i, str) else i for i in inputs]
-    wanted = [spec.name for spec in specs]
-    arrays = read_npz(path, [*wanted, "x", f"x_{part}"])
-    if not all(name in arrays for name in wanted):
-        found = next((key for key in ("x", f"x_{part}") if key in arrays), None)
-        if len(specs) != 1 or found is None:
-            missing = ", ".join(name for name in wanted if name not in arrays)
-            raise DataError(f"no array for input {missing}", where=str(path), fix=_keys(wanted, part))
-        arrays = {wanted[0]: arrays[found]}
-    how = how if len(specs) == 1 else None
-    return {spec.name: prepared(arrays[spec.name], spec, f"{path}, input {spec.name}", how) for spec in specs}
+    lists = any(spec.type in ("sequence", "optional") for spec in specs)
+    held = read_npz(path, None if lists else [*(spec.name for spec in specs), "x", f"x_{part}"])
+    found = {spec.name: value for spec in specs if (value := _held(spec, held)) is not None}
+    missing = [spec for spec in specs if spec.name not in found and not spec.has_default and spec.type != "optional"]
+    needed = needed_inputs(specs)
+    alone = next((key for key in ("x", f"x_{part}") if key in held), None)
+    if missing and len(needed) == 1 and alone is not None:
+        found[missing[0].name] = held[alone]
+    elif missing:
+        fix = _keys([spec.name for spec in needed], part)
+        raise DataError(f"no array for input {', '.join(spec.name for spec in missing)}", where=str(path), fix=fix)
+    how = how if len(needed) == 1 else None
+    return {spec.name: _ready(found[spec.name], spec, str(path), how) for spec in specs if spec.name in found}
+
+
+def needed_inputs(specs: Sequence[ValueSpec]) -> list[ValueSpec]:
+    """Inputs that have no default."""
+    return [spec for spec in specs if not spec.has_default]
+
+
+def _held(spec: ValueSpec, held: Mapping[str, NDArray[Any]]) -> Any:
+    """What a file holds for an input: an array, or a list of those called ``NAME.0``, ``NAME.1``, …; None: nothing."""
+    if spec.type in ("sequence", "optional") and spec.name not in held:
+        count = next(n for n in range(len(held) + 1) if f"{spec.name}.{n}" not in held)
+        return [held[f"{spec.name}.{n}"] for n in range(count)] or None
+    return held.get(spec.name)
+
+
+def _ready(value: Any, spec: ValueSpec, path: str, how: Preprocessing | None) -> Any:
+    if isinstance(value, list):
+        return [as_input(element, spec, f"{path}, input {spec.name}.{n}") for n, element in enumerate(value)]
+    return prepared(value, spec, f"{path}, input {spec.name}", None if spec.has_default else how)
 
 
 def load_labelled(

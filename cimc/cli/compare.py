@@ -22,10 +22,11 @@ def compare(
     from cimc.ir.artifact import load
     from cimc.report.compare import compare_layers
     from cimc.runtime.chip import Chip
+    from cimc.runtime.executor import image_count
 
     program = load(program_file)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
-    announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))
+    announce(program, image_count(program.inputs, inputs))
     rows = [row.to_dict() for row in compare_layers(Chip(program, seed), model, inputs)]
     if json:
         print_json({"seed": seed, "layers": rows})

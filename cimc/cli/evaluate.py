@@ -23,14 +23,15 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images."""
-    from cimc.data import load_labelled
+    from cimc.data import load_labelled, needed_inputs
     from cimc.ir.artifact import load
     from cimc.report import evaluate as report
 
     program = load(program_file)
-    if len(program.inputs) != 1:
-        raise DataError(f"{len(program.inputs)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
-    spec = program.inputs[0]
+    needed = needed_inputs(program.inputs)
+    if len(needed) != 1:
+        raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
+    spec = needed[0]
     x, y = load_labelled(data, spec, how=program.preprocessing)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]

@@ -255,9 +255,13 @@ def _die(
     quiet: bool,
 ) -> Die:
     """The image in a die, written while a bar shows how far it is."""
-    from cimc.data import load_arrays
+    from cimc.data import load_arrays, needed_inputs
 
-    data = None if calibration is None else load_arrays(calibration, image.compiled.inputs, how=image.compiled.preprocessing)
+    data = (
+        None
+        if calibration is None
+        else load_arrays(calibration, needed_inputs(image.compiled.inputs), how=image.compiled.preprocessing)
+    )
     with progress("devices", image.devices, quiet) as advance:
         return image.program(
             seed,

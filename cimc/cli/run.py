@@ -27,11 +27,12 @@ def run(
     from cimc.ir.artifact import load
     from cimc.runtime.chip import Chip
     from cimc.runtime.clipping import clipping_notes
+    from cimc.runtime.executor import image_count
 
     guard([output], [program_file, inputs_file, check])
     program = load(program_file)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
-    announce(program, max((len(x) for x in inputs.values() if x.ndim), default=1))
+    announce(program, image_count(program.inputs, inputs))
     chip = Chip(program, seed, deterministic=deterministic)
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)

@@ -246,12 +246,12 @@ def _program(model: Path, target: str | None, settings: list[str] | None, data: 
                 )
         return load(model)
     from cimc import compiler
+    from cimc.data import needed_inputs
     from cimc.frontend.load import load as load_model
     from cimc.passes.lower import value_spec
 
-    specs = [value_spec(value) for value in load_model(model).model.graph.inputs]
-    inputs = [spec for spec in specs if not spec.has_default]
-    calibration = None if data is None or len(inputs) != len(specs) or not inputs else data.calibration(inputs)
+    inputs = needed_inputs([value_spec(value) for value in load_model(model).model.graph.inputs])
+    calibration = None if data is None or not inputs else data.calibration(inputs)
     state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings, tie=tie_option(tie))
     for text in state.notes:
         note(f"note: {text}")

@@ -43,7 +43,9 @@ class Data:
         Raises:
             DataError: An array is missing, or does not suit the model.
         """
-        specs = _inputs(program)
+        from cimc.data import needed_inputs
+
+        specs = needed_inputs(program.inputs)
         found = self._part("train", specs, program.preprocessing)
         if found is None:
             names = ", ".join(spec.name for spec in specs)
@@ -53,7 +55,9 @@ class Data:
 
     def test(self, program: Program) -> tuple[Any, Any] | None:
         """The same of the test part; None: there is none."""
-        specs = _inputs(program)
+        from cimc.data import needed_inputs
+
+        specs = needed_inputs(program.inputs)
         alone = len(specs) == 1 and "x_test" in self.arrays
         given = alone or all(f"{spec.name}_test" in self.arrays for spec in specs)
         return self._part("test", specs, program.preprocessing) if given else None
@@ -76,10 +80,6 @@ class Data:
         from cimc.data import as_input
 
         return as_input(array, spec, f"{self.path}, {key}", how)
-
-
-def _inputs(program: Program) -> list[ValueSpec]:
-    return [spec for spec in program.inputs if not spec.has_default]
 
 
 def parse_options(option: str, values: Sequence[str]) -> dict[str, Any]:

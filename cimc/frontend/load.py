@@ -240,7 +240,7 @@ def _runnable(proto: onnx.ModelProto, given: onnx.ModelProto, arrays: dict[str, 
     with check.refusing(where, "its functions cannot be inlined", "inline them with onnx.inliner before"):
         proto = _inlined(proto, where)
     with check.refusing(where, "not a sound ONNX model", _EXPORT):
-        _forget_map_types(proto.graph)
+        _forget_map_types(proto.graph, where)
         _forget_negative_sizes(proto.graph)
         model: ir.Model = ir.from_proto(proto)
         for name, array in arrays.items():
@@ -284,14 +284,25 @@ def _bring_in_external(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], 
             tensor.ClearField("data_location")
 
 
-def _forget_map_types(graph: onnx.GraphProto) -> None:
-    """Drop stated types that onnx_ir cannot hold; ONNX Runtime infers them again."""
+def _forget_map_types(graph: onnx.GraphProto, where: str) -> None:
+    """Drop stated types that onnx_ir cannot hold; ONNX Runtime infers them again.
+
+    Raises:
+        ModelError: An input is a map.
+    """
+    for value in graph.input:
+        if _holds_map(value.type):
+            fix = "give the model from behind it (ai.onnx.ml's DictVectorizer, CastMap), which takes a tensor"
+            raise ModelError(f"its input '{value.name}' is a map, which cimc does not take", where=where, fix=fix)
     for value in (*graph.output, *graph.value_info):
-        kind = value.type
-        while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
-            kind = getattr(kind, kind.WhichOneof("value")).elem_type
-        if kind.HasField("map_type"):
+        if _holds_map(value.type):
             value.ClearField("type")
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
+        kind = getattr(kind, kind.WhichOneof("value")).elem_type
+    return kind.HasField("map_type")
 
 
 def _forget_negative_sizes(graph: onnx.GraphProto) -> None:

@@ -25,7 +25,7 @@ class Compilation:
     model: ir.Model
     target: Target
     program: Program | None = None
-    calibration: Mapping[str, NDArray[Any]] | None = None
+    calibration: Mapping[str, Any] | None = None
     """Model inputs, images along the first axis; None: a synthetic input."""
     assumed_range: tuple[float, float] = (0.0, 1.0)
     """Where real inputs are taken to lie, where neither the target nor calibration data tell."""

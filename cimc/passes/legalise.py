@@ -4,6 +4,8 @@
 - A model of IR version 3, where initializers had to be inputs too, becomes one of version 4; no caller could replace
   them before either.
 - Constant nodes become initializers.
+- An initializer of strings, or others that are no plain numbers, becomes the output of an Identity where it is an output; where
+  it is an input too, it is no input any more.
 - Quantised products with constant weights become real ones, and those of ONNX Runtime's own operators products of the standard:
   see `quantised`, `fused` and `fused_quantised` in `cimc.passes.selection`. Their weights may be computed, so constants are
   folded first in a model that has such nodes.
@@ -21,7 +23,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import onnx_ir as ir
+
 from cimc.errors import ModelError, VerifyError
+from cimc.ir.onnx_io import is_plain
 from cimc.ir.program import Placement
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
@@ -63,6 +68,7 @@ class Legalise(Pass):
                 model.graph.inputs.remove(value)
             model.ir_version = 4
             changed = True
+        changed |= _text_is_no_array(state)
         changed |= lift_constants(state)
         if any(map(rewrite_of, model.graph)):
             changed |= fold_constants(state)
@@ -85,6 +91,28 @@ class Legalise(Pass):
             if node.metadata_props.get(OWNER, name) not in state.placements:
                 raise VerifyError("the node has no place", where=f"after legalise, node '{name}'")
             seen.add(name)
+
+
+def _text_is_no_array(state: Compilation) -> bool:
+    """Steps and files hold arrays of numbers: text goes from the model to ONNX Runtime alone."""
+    graph, changed = state.model.graph, False
+    for value in list(graph.initializers.values()):
+        if value.dtype is None or is_plain(value.dtype):
+            continue
+        if value.is_graph_input():
+            graph.inputs.remove(value)
+            state.notes.append(f"input {value.name} of type {value.dtype} always has its default: a caller cannot replace it")
+            changed = True
+        if value.is_graph_output():
+            node = ir.Node("", "Identity", [value], name=f"{value.name}/output")
+            (output,) = node.outputs
+            output.type, output.shape, name = value.type, value.shape, value.name
+            graph.outputs[graph.outputs.index(value)] = output
+            value.name = f"{name}/constant"
+            output.name = name
+            graph.append(node)
+            changed = True
+    return changed
 
 
 def _rewrite(state: Compilation) -> bool:

@@ -214,7 +214,8 @@ def value_spec(value: ir.Value) -> ValueSpec:
         name=str(value.name),
         dtype=_dtype_name(value),
         shape=None if shape is None else tuple(_size(d) for d in shape),
-        type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor"),
+        # onnx_ir has no maps: the loader tells the types of all other outputs.
+        type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor" if value.type else "map"),
         has_default=value.is_graph_input() and value.const_value is not None,
         range=None if allowed is None else cast("tuple[float, float]", tuple(float(end) for end in allowed.split(","))),
     )

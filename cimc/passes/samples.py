@@ -22,6 +22,8 @@ IMAGES = 32
 #: Guesses at what the model leaves open: an unknown dimension, and height and width of what looks like an image. The first
 #: that the model runs on is taken; text recognisers want a certain height, speech models some hundred samples.
 GUESSES = ((16, (224, 224)), (512, (48, 320)), (128, (32, 320)), (1024, (64, 256)), (256, (640, 640)))
+#: Arrays of a synthetic list.
+LENGTH = 2
 _OPTION = "--calibration DATA.npz"
 
 
@@ -36,7 +38,7 @@ class Source:
     images: int
     step: int | None
     axes: dict[str, int | None]
-    arrays: Mapping[str, Array] | None = None
+    arrays: Mapping[str, Any] | None = None
     inputs: list[ir.Value] = field(default_factory=list)
     range: tuple[float, float] = (0.0, 1.0)
     guess: int = 0
@@ -49,7 +51,7 @@ class Source:
             for value in self.inputs
             for a, (dim, size) in enumerate(zip(value.shape or (), _sizes(value, self.guess), strict=False))
             if not isinstance(dim, int) and a != self.axes[str(value.name)]
-        ]
+        ] + [f"input {value.name}: taken as a list of {LENGTH} arrays" for value in self.inputs if _is_sequence(value.type)]
 
     def guess_again(self) -> bool:
         """Take other sizes for what the model leaves open; False where nothing is open, or no guess is left."""
@@ -65,24 +67,25 @@ class Source:
         word = "pictures of random blocks" if shapes else "uniform"
         return f"synthetic input: {word}, {self.range[0]:g} to {self.range[1]:g}"
 
-    def feeds(self, chosen: Array) -> dict[str, Array]:
+    def feeds(self, chosen: Array) -> dict[str, Any]:
         """Arrays by input name, for one run on the images of these numbers."""
         if self.arrays is not None:
             pairs = ((name, self.arrays[name], axis) for name, axis in self.axes.items())
             return {name: array if axis is None else array.take(chosen, axis) for name, array, axis in pairs}
         return {str(value.name): self._synthetic(value, chosen) for value in self.inputs}
 
-    def _synthetic(self, value: ir.Value, chosen: Array) -> Array:
+    def _synthetic(self, value: ir.Value, chosen: Array) -> Any:
         name, axis = str(value.name), self.axes[str(value.name)]
         shape = list(_sizes(value, self.guess))
         if axis is None:
-            return draw(value, tuple(shape), self.range, keyed("synthetic", name))
+            made = draw(value, tuple(shape), self.range, keyed("synthetic", name))
+            return [made] * LENGTH if _is_sequence(value.type) else made
         shape[axis] = 1
         parts = [draw(value, tuple(shape), self.range, keyed("synthetic", name, int(image))) for image in chosen]
         return np.concatenate(parts, axis)
 
 
-def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
+def given(model: ir.Model, arrays: Mapping[str, Any]) -> Source:
     """The user's data.
 
     Raises:
@@ -94,7 +97,7 @@ def given(model: ir.Model, arrays: Mapping[str, Array]) -> Source:
     ]
     if wrong:
         raise DataError("; ".join(wrong), where="calibration data", fix=f"the model's inputs are {', '.join(inputs)}")
-    fitting = {name: _fit(inputs[name], array(arrays[name], f"calibration data {name}")) for name in inputs}
+    fitting = {name: _fitting(inputs[name], arrays[name]) for name in inputs}
     axes, static = image_axes(list(inputs.values()))
     counts = {name: fitting[name].shape[axis] for name, axis in axes.items() if axis is not None}
     images = max(counts.values(), default=1)
@@ -122,12 +125,12 @@ def synthetic(model: ir.Model, span: tuple[float, float] | None) -> Source:
     """Random pictures for what looks like some, uniform numbers for other real inputs, keyed by input name and image.
 
     Raises:
-        DataError: An input is not a tensor.
+        DataError: An input is a sparse tensor.
     """
     inputs = model_inputs(model)
     for value in inputs:
-        if not isinstance(value.type, ir.TensorType | type(None)):
-            raise DataError("a synthetic input is made for tensors only", where=f"input {value.name}", fix="--target ideal")
+        if isinstance(value.type, ir.SparseTensorType):
+            raise DataError("no synthetic input is made for sparse tensors", where=f"input {value.name}", fix="--target ideal")
     axes, static = image_axes(inputs)
     steps = set(static.values())
     step = next(iter(steps)) if len(steps) == 1 else None
@@ -161,7 +164,9 @@ def image_axes(inputs: list[ir.Value]) -> tuple[dict[str, int | None], dict[str,
     static: dict[str, int] = {}
     for value in inputs:
         name, shape = str(value.name), value.shape
-        if shape is None:
+        if isinstance(value.type, ir.SequenceType | ir.OptionalType):
+            axes[name] = None
+        elif shape is None:
             axes[name] = 0
         elif symbol is not None and symbol in list(shape):
             axes[name] = list(shape).index(symbol)
@@ -181,6 +186,11 @@ def _sizes(value: ir.Value, guess: int) -> tuple[int, ...]:
     unknown, side = GUESSES[guess]
     guesses = [unknown, 3, *side] if image else [unknown] * len(shape)
     return tuple(dim if isinstance(dim, int) else size for dim, size in zip(shape, guesses, strict=True))
+
+
+def _is_sequence(kind: ir.TypeProtocol | None) -> bool:
+    """A list of tensors, or an optional one."""
+    return isinstance(kind, ir.SequenceType) or (isinstance(kind, ir.OptionalType) and _is_sequence(kind.elem_type))
 
 
 def _is_picture(value: ir.Value) -> bool:
@@ -217,6 +227,18 @@ def table_entries(value: ir.Value) -> int | None:
             axis = node.attributes.get_int("axis", 0)
             sizes += [d for d in (table.shape[axis],) if isinstance(d, int)]
     return min(sizes, default=None)
+
+
+def _fitting(value: ir.Value, given: Any) -> Any:
+    """What is given for an input, checked: an array; a list of arrays for a sequence; None, too, for an optional one."""
+    where = f"calibration data {value.name}"
+    if isinstance(value.type, ir.SequenceType | ir.OptionalType) and isinstance(given, list | tuple):
+        return [_fit(value, array(element, f"{where}, element {n}")) for n, element in enumerate(given)]
+    if isinstance(value.type, ir.SequenceType):
+        raise DataError(f"is {type(given).__name__}, the model wants a list of arrays", where=where)
+    if given is None and isinstance(value.type, ir.OptionalType):
+        return None
+    return _fit(value, array(given, where))
 
 
 def _fit(value: ir.Value, array: Array) -> Array:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_ir import from_proto
 
 from cimc.compiler import Model
-from cimc.data import preprocess
+from cimc.data import needed_inputs, preprocess
 from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.onnx_io import session, split
@@ -61,9 +61,10 @@ def evaluate(
     Raises:
         DataError: The images do not suit the model, or a label is no class of it.
     """
-    if len(program.inputs) != 1:
-        raise DataError(f"the model has {len(program.inputs)} inputs, accuracy is defined for one", fix="use `cimc run`")
-    name = program.inputs[0].name
+    needed = needed_inputs(program.inputs)
+    if len(needed) != 1:
+        raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `cimc run`")
+    name = needed[0].name
     chip = Chip(program, seed)
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model
     runner = session(*split(model), optimise=True)

@@ -31,13 +31,15 @@ class Segment:
         self._model = program.tensors[f"segment/{step.name}"]
         self._inputs, self._outputs = step.inputs, list(step.outputs)
         self._sessions: dict[bool, Any] = {}
+        self._joins: list[bool] | None = None
 
     def run(self, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
         """The step's outputs, in its order.
 
         Args:
             values: Of all of the step's inputs.
-            images: If given, the segment runs image by image along the first axis of every input that has this many.
+            images: If given, the segment runs image by image along the first axis of every input that has this many. Outputs
+                that are not the images' along their first axis (a scalar, a list) are those of a run of the whole batch.
 
         Raises:
             RunError: ONNX Runtime refused the segment or failed in it.
@@ -51,7 +53,13 @@ class Segment:
             self._run({name: value[i : i + 1] if name in batched else value for name, value in feeds.items()})
             for i in range(images)
         ]
-        return [np.concatenate(column) for column in zip(*parts, strict=True)]
+        columns = [list(column) for column in zip(*parts, strict=True)]
+        if self._joins is None:
+            self._joins = [_joins(column, value) for column, value in zip(columns, self._run(feeds), strict=True)]
+        if all(self._joins):
+            return [np.concatenate(column) for column in columns]
+        whole = self._run(feeds)
+        return [np.concatenate(c) if joins else value for c, value, joins in zip(columns, whole, self._joins, strict=True)]
 
     def _run(self, feeds: Mapping[str, Value]) -> list[Value]:
         try:
@@ -77,6 +85,13 @@ class Segment:
     @cached_property
     def _light(self) -> bool:
         return _is_light(self._model.tobytes())
+
+
+def _joins(parts: list[Value], whole: Value) -> bool:
+    """Whether an output of single images, joined along the first axis, has the shape of the whole batch's."""
+    if not isinstance(whole, np.ndarray) or not whole.ndim or any(part.ndim != whole.ndim for part in parts):
+        return False
+    return sum(map(len, parts)) == len(whole) and all(part.shape[1:] == whole.shape[1:] for part in parts)
 
 
 def _quantises(segment: bytes) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -263,9 +263,9 @@ def _checked(spec: ValueSpec, value: Value, values: bool) -> Value:
     if spec.type == "sequence":
         if not isinstance(value, list | tuple):
             raise DataError(f"is a {type(value).__name__}, the model wants a list of arrays", where=f"input {spec.name}")
-        return [as_array(element, f"input {spec.name}, element {n}") for n, element in enumerate(value)]
-    if spec.type == "optional" and value is not None and not isinstance(value, list | tuple):
-        return as_array(value, f"input {spec.name}")
+        return _elements(spec, value, values)
+    if spec.type == "optional" and value is not None:
+        return _elements(spec, value, values) if isinstance(value, list | tuple) else _elements(spec, [value], values)[0]
     if spec.type != "tensor":
         return value
     if not spec.dtype:
@@ -282,13 +282,27 @@ def _checked(spec: ValueSpec, value: Value, values: bool) -> Value:
         if not fits:
             shape = ", ".join("?" if d is None else str(d) for d in spec.shape)
             raise DataError(f"shape {array.shape}, the model wants [{shape}]", where=f"input {spec.name}")
-    if values and spec.range is not None and array.size:
-        low, high = float(array.min()), float(array.max())
-        slack = 1e-6 * (spec.range[1] - spec.range[0])  # of a decimal number; far below a code
-        if not (spec.range[0] - slack <= low and high <= spec.range[1] + slack):
-            raise DataError(
-                f"data from {low:g} to {high:g}, but the chip was calibrated for {spec.range[0]:g} to {spec.range[1]:g}",
-                where=f"input {spec.name}",
-                fix=f"compile with --set input.range={low:.9g},{high:.9g} or with --calibration DATA.npz",
-            )
+    if values:
+        _check_range(spec, array, f"input {spec.name}")
     return array
+
+
+def _elements(spec: ValueSpec, given: Sequence[Any], values: bool) -> list[NDArray[Any]]:
+    """The arrays of a list."""
+    arrays = [as_array(element, f"input {spec.name}, element {n}") for n, element in enumerate(given)]
+    for n, array in enumerate(arrays if values else ()):
+        _check_range(spec, array, f"input {spec.name}, element {n}")
+    return arrays
+
+
+def _check_range(spec: ValueSpec, array: NDArray[Any], where: str) -> None:
+    if spec.range is None or not array.size or array.dtype.kind not in "fiu":
+        return
+    low, high = float(array.min()), float(array.max())
+    slack = 1e-6 * (spec.range[1] - spec.range[0])  # of a decimal number; far below a code
+    if not (spec.range[0] - slack <= low and high <= spec.range[1] + slack):
+        raise DataError(
+            f"data from {low:g} to {high:g}, but the chip was calibrated for {spec.range[0]:g} to {spec.range[1]:g}",
+            where=where,
+            fix=f"compile with --set input.range={low:.9g},{high:.9g} or with --calibration DATA.npz",
+        )

@@ -71,6 +71,8 @@ def _tensor(value: ir.Value, outside: Container[str]) -> ir.TensorProtocol:
 
 def _typed(value: ir.Value) -> onnx.ValueInfoProto:
     """Name and type; dimensions only where the model's user declared them, as inferred ones may be too narrow."""
+    if value.type is None and value.is_graph_output():
+        return onnx.ValueInfoProto(name=value.name)  # a map, see value_spec
     if value.type is None:
         raise ModelError(
             f"the type of value {value.name}, which goes from one segment to another, is not known",

@@ -1,0 +1,79 @@
+"""Inputs that need no array, and inputs that are lists, on every command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from tests.cli.conftest import cimc
+
+W = np.random.default_rng(0).standard_normal((6, 5)).astype(np.float32)
+B = np.random.default_rng(1).standard_normal(5).astype(np.float32)
+X = np.random.default_rng(2).uniform(0, 1, (8, 6)).astype(np.float32)
+
+
+def initializers_as_inputs(ir_version: int) -> onnx.ModelProto:
+    """A Gemm as exporters write it with ``keep_initializers_as_inputs``, and all did at version 3."""
+    shapes = {"x": ["n", 6], "w": [6, 5], "b": [5]}
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"], "fc")],
+        "g",
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 5])],
+        [numpy_helper.from_array(W, "w"), numpy_helper.from_array(B, "b")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9)], ir_version=ir_version)
+
+
+@pytest.mark.parametrize("ir_version", [3, 8])
+def test_an_initializer_that_is_an_input_needs_no_array(ir_version: int, tmp_path: Path) -> None:
+    model, program, data, y = (tmp_path / name for name in ("m.onnx", "m.cim", "d.npz", "y.npz"))
+    onnx.save(initializers_as_inputs(ir_version), model)
+    np.savez(data, x=X, y=np.arange(8) % 5)
+    for command in (
+        ("compile", model, "--target", "bulk-rram-256", "--calibration", data, "-o", program),
+        ("run", program, "--input", data, "-o", y, "--check", model),
+        ("compare", program, model, "--input", data),
+        ("evaluate", program, "--data", data, "--model", model),
+        ("export", program, "-o", tmp_path / "m.cimg"),
+        ("image", "run", tmp_path / "m.cimg", "--input", data, "-o", tmp_path / "z.npz", "--calibration", data),
+    ):
+        done = cimc(*command)
+        assert done.code == 0, (command[0], done.err)
+    assert np.load(y)["y"].shape == (8, 5)
+
+
+def test_an_array_in_the_file_replaces_the_default(tmp_path: Path) -> None:
+    onnx.save(initializers_as_inputs(8), tmp_path / "m.onnx")
+    feeds = {"x": X, "w": -W}
+    np.savez(tmp_path / "d.npz", **feeds)
+    assert cimc("compile", tmp_path / "m.onnx", "--target", "ideal", "-o", tmp_path / "m.cim").code == 0
+    assert cimc("run", tmp_path / "m.cim", "--input", tmp_path / "d.npz", "-o", tmp_path / "y.npz").code == 0
+    wanted = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, feeds)[0]
+    np.testing.assert_allclose(np.load(tmp_path / "y.npz")["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_lists_go_in_and_out_as_numbered_arrays(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (seq(float[n, 6]) s) => (seq(float[n, 5]) y)
+        { z = ConcatFromSequence <axis = 0> (s)  p = MatMul (z, w)  y = SplitToSequence <axis = 1> (p) }"""
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.append(numpy_helper.from_array(W, "w"))
+    onnx.save(made, tmp_path / "m.onnx")
+    np.savez(tmp_path / "d.npz", **{"s.0": X, "s.1": X[:2]})
+    assert cimc("compile", tmp_path / "m.onnx", "--target", "ideal", "-o", tmp_path / "m.cim").code == 0
+    done = cimc("run", tmp_path / "m.cim", "--input", tmp_path / "d.npz", "-o", tmp_path / "y.npz")
+    assert done.code == 0, done.err
+    wanted = ort.InferenceSession(str(tmp_path / "m.onnx")).run(None, {"s": [X, X[:2]]})[0]
+    got = np.load(tmp_path / "y.npz")
+    assert len(got.files) == len(wanted) == 5
+    for n, array in enumerate(wanted):
+        np.testing.assert_allclose(got[f"y.{n}"], array, rtol=1e-5, atol=1e-5)
+    np.savez(tmp_path / "e.npz", s=X)
+    done = cimc("run", tmp_path / "m.cim", "--input", tmp_path / "e.npz", "-o", tmp_path / "y.npz")
+    assert done.code == 2
+    assert "a list of arrays" in done.err
