@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -164,6 +164,7 @@ def test_bad_files_are_refused(tmp_path: Path, make: Any, said: str) -> None:
         hnp.array_shapes(min_dims=0, max_dims=3, min_side=0),
     )
 )
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_arrays_come_back_as_they_were(tmp_path_factory: pytest.TempPathFactory, array: Any) -> None:
     path = tmp_path_factory.mktemp("npz") / "y.npz"
     save_npz(path, {"a/b": array, "file": array})
