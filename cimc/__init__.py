@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cimc.ir.program import Program
     from cimc.runtime.chip import Chip
     from cimc.targets.description import Target
+    from cimc.targets.kinds import register, register_device
     from cimc.training.trainer import Trainer
 
 #: Name -> module that holds it; a name that is a module itself has its own.
@@ -34,6 +35,8 @@ _LAZY = {
     "fault_map": "cimc.image.mapped",
     "load": "cimc.ir.artifact",
     "load_image": "cimc.image.reader",
+    "register": "cimc.targets.kinds",
+    "register_device": "cimc.targets.kinds",
 }
 _MODULES = ("backend", "datasets")
 
@@ -58,6 +61,8 @@ __all__ = [
     "fault_map",
     "load",
     "load_image",
+    "register",
+    "register_device",
 ]
 
 

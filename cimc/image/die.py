@@ -25,11 +25,11 @@ from cimc.image.image import Image
 from cimc.image.selftest import check, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
-from cimc.runtime.cells import Cells, born_on, cells_of
+from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.fabricate import Devices
-from cimc.runtime.write import Keys, Writes, device_seed, writer
-from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.write import Writes, device_seed, writer
+from cimc.runtime.write_verify import VerifyWriter, missing_figures
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 
@@ -217,9 +217,7 @@ def _method(target: Target, wanted: Programming, error_free: bool) -> str:
         return "none"
     if wanted != "auto":
         return wanted
-    v = target.device.write_verify
-    described = (v.start_v, v.stop_v, v.step_v, v.set_us, v.reset_us, v.tolerance_us, v.trials)
-    return "gaussian" if None in described else "write_verify"
+    return "gaussian" if missing_figures(target) else "write_verify"
 
 
 def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:

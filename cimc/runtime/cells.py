@@ -7,6 +7,7 @@ without a place has cells of its own, by its name.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -19,15 +20,19 @@ from cimc.errors import ArtifactError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, ROW, SLICE, TILE, block_shape, placed_table
 from cimc.ir.program import BLOCK_FIELDS, Layer, Program
 from cimc.runtime import rng
-from cimc.runtime.jit import kernel
+from cimc.runtime.devices import device_model
+from cimc.runtime.devices.draws import bits, normals
+from cimc.runtime.devices.memristor import RESPONSE
 from cimc.targets.description import Device, Target
 
 F32 = NDArray[np.float32]
+#: Gives the keys of cells, shaped as their conductances.
+Keys = Callable[[], NDArray[np.uint64]]
 I64 = NDArray[np.int64]
 U64 = NDArray[np.uint64]
 
-#: Draws of a cell, by the counter of its key.
-_FAULT, _BORN, _RESPONSE = (np.uint32(n) for n in range(3))
+#: Draw of a cell for its fault, by the counter of its key; the device model has those from 1 on.
+_FAULT = 0
 #: Bit line of the unit column in an array without limit.
 _BEHIND_ALL = 2**32 - 1
 
@@ -183,25 +188,6 @@ def _keys(array: int, rows: NDArray[Any], columns: NDArray[Any]) -> U64:
 # What a cell brings ---------------------------------------------------------------------------------------------------
 
 
-@kernel()
-def _bits(keys: U64, counter: Any, out: NDArray[np.uint32]) -> None:
-    for i in range(keys.size):
-        out[i] = rng.hash32(np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32)), counter)
-
-
-@kernel()
-def _normals(keys: U64, counter: Any, out: F32) -> None:
-    for i in range(keys.size):
-        low, high = np.uint32(keys[i] & np.uint64(0xFFFFFFFF)), np.uint32(keys[i] >> np.uint64(32))
-        out[i] = rng.normal_of(rng.hash32(low, high, counter))
-
-
-def _drawn(keys: U64, counter: np.uint32) -> NDArray[np.uint32]:
-    out = np.empty(keys.size, np.uint32)
-    _bits(np.ascontiguousarray(keys).reshape(-1), counter, out)
-    return out.reshape(keys.shape)
-
-
 def may_be_stuck(device: Device) -> bool:
     """Whether any cell of such devices is stuck."""
     return bool(device.stuck_low_rate or device.stuck_high_rate)
@@ -211,9 +197,9 @@ def stuck_us(device: Device, keys: U64) -> F32:
     """Conductance (µS, shaped as ``keys``) at which each cell is stuck from birth; NaN where it is not."""
     low_below = round(device.stuck_low_rate * 2**32)
     high_below = low_below + round(device.stuck_high_rate * 2**32)
-    bits = _drawn(keys, _FAULT).astype(np.int64)
+    drawn = bits(keys, _FAULT).astype(np.int64)
     ends = [np.float32(device.g_min_us), np.float32(device.g_max_us)]
-    return np.select([bits < low_below, bits < high_below], ends, np.float32(np.nan)).astype(np.float32)
+    return np.select([drawn < low_below, drawn < high_below], ends, np.float32(np.nan)).astype(np.float32)
 
 
 def stick(device: Device, g_us: F32, keys: U64) -> None:
@@ -223,10 +209,8 @@ def stick(device: Device, g_us: F32, keys: U64) -> None:
 
 
 def born_on(device: Device, keys: U64) -> F32:
-    """Conductances (µS, shaped as ``keys``) of cells never written: uniform over ``device.born_us``, g_min where it is null."""
-    low, high = device.born_us or (device.g_min_us, device.g_min_us)
-    share = (_drawn(keys, _BORN) >> np.uint32(8)).astype(np.float32) * np.float32(2.0**-24)
-    g_us: F32 = share * np.float32(high - low) + np.float32(low)
+    """Conductances (µS, shaped as ``keys``) of cells never written, as the device model says; stuck ones are stuck already."""
+    g_us = device_model(device).birth(keys)
     if may_be_stuck(device):
         stick(device, g_us, keys)
     return g_us
@@ -234,6 +218,4 @@ def born_on(device: Device, keys: U64) -> F32:
 
 def responses(keys: U64) -> F32:
     """Standard normal draw of each cell for the strength of its answer to pulses, flat."""
-    out = np.empty(keys.size, np.float32)
-    _normals(np.ascontiguousarray(keys).reshape(-1), _RESPONSE, out)
-    return out
+    return normals(keys, RESPONSE).reshape(-1)

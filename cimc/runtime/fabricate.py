@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
-from cimc.runtime.cells import Cells, may_be_stuck, stick
-from cimc.runtime.devices import device_model
+from cimc.runtime.cells import Cells, Keys, may_be_stuck, stick
+from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model
+from cimc.runtime.devices.model import Arrays
+from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.serial import parallel
@@ -34,6 +37,10 @@ class Devices:
     unit_g_us: F32
     """``[groups, rows, column tiles]``, µS; no columns where the target has no unit column."""
     coefficients: Coefficients
+    arrays: Arrays = field(default_factory=dict)
+    """What the device model keeps beside ``g_us``, each of its shape."""
+    unit_arrays: Arrays = field(default_factory=dict)
+    """The same of the unit columns."""
 
     def weights(self, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target) -> F32:
         """What the devices hold in weight units, ``[groups, rows, columns]``: what a product without noise multiplies by."""
@@ -59,6 +66,7 @@ def fabricate(
     target: Target,
     seed: int,
     cells: Cells,
+    time_s: float = 0.0,
 ) -> Devices:
     """Encode a layer and write it.
 
@@ -70,14 +78,16 @@ def fabricate(
         target: The chip.
         seed: Key of the chip and the layer: of the errors of writing.
         cells: That are written; some may be stuck.
+        time_s: When.
 
     Raises:
         TargetError: The cells of a weight cannot hold its bits, or no such device is known.
     """
     groups, rows, columns = matrix.shape
     slices, planes = len(row_cuts) - 1, target.planes
-    device, faulty = device_model(target.device), may_be_stuck(target.device)
-    g_us = np.empty((groups, rows, planes, columns), np.float32)
+    model = device_model(target.device)
+    g_us = np.zeros((groups, rows, planes, columns), np.float32)
+    arrays = model.arrays(g_us, time_s)
     alpha = np.empty((groups, slices, planes, columns))
     unit = np.empty((groups, slices, columns)) if target.array.unit_column else None
     step = np.empty((groups, columns))
@@ -86,8 +96,10 @@ def fabricate(
     if _plain_pair(target):
         # No row decides on a coefficient: encode none to get them, and write goals without copies in between.
         c = encode(matrix[:, :0], weight_max, (0,) * len(row_cuts), target).coefficients
-        parallel(lambda n: _write_pairs(chunks[n], matrix, largest, row_cuts, target, seed, cells, g_us), len(chunks))
-        return Devices(g_us, np.empty((groups, rows, 0), np.float32), c)
+        part = partial(_write_pairs, matrix, largest, row_cuts, target, seed, cells, g_us, arrays, time_s)
+        parallel(lambda n: part(chunks[n]), len(chunks))
+        none = np.empty((groups, rows, 0), np.float32)
+        return Devices(g_us, none, c, arrays, model.arrays(none, time_s))
 
     def chunk(number: int) -> None:
         some, s0, s1 = chunks[number]
@@ -100,18 +112,52 @@ def fabricate(
             unit[some, s0:s1] = encoded.coefficients.unit
         step[some] = encoded.coefficients.weight_step.reshape(-1, columns)
         for g, goals in zip(range(some.start, some.stop), encoded.g_us, strict=True):
-            device.program(goals.reshape(-1), seed, (g * rows + r0) * planes * columns)
-            if faulty:
-                stick(target.device, goals, cells.keys(g, s0, s1)[0])
+            keys = partial(_keys_of, cells, g, s0, s1)
             g_us[g, r0:r1] = goals
+            own = {name: array[g, r0:r1] for name, array in arrays.items()}
+            _write(model, g_us[g, r0:r1], own, seed, (g * rows + r0) * planes * columns, keys, target, time_s)
 
     parallel(chunk, len(chunks))
     tiles = len(column_cuts) - 1 if target.array.unit_column else 0
     unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
-    device.program(unit_g_us.reshape(-1), rng.key(seed, "unit"), 0)
-    if faulty:
-        stick(target.device, unit_g_us, cells.unit_keys())
-    return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
+    unit_arrays = model.arrays(unit_g_us, time_s)
+    _write(model, unit_g_us, unit_arrays, rng.key(seed, "unit"), 0, cells.unit_keys, target, time_s)
+    return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)), arrays, unit_arrays)
+
+
+def _write(
+    model: DeviceModel, g_us: F32, arrays: Arrays, seed: int, first: int, keys: Keys, target: Target, time_s: float
+) -> None:
+    """Write devices that were never written to the goals that ``g_us`` holds (contiguous), in place.
+
+    Args:
+        model: The device model.
+        g_us: Goals, then conductances.
+        arrays: What the model keeps beside them, views of the same shape.
+        seed: Key of the chip and the layer.
+        first: Number of the first of these devices in its layer.
+        keys: Gives the keys of the cells, shaped as ``g_us``.
+        target: The chip.
+        time_s: When.
+    """
+    flat, write = g_us.reshape(-1), rng.key(seed, "write")
+    if type(model) is Memristor and isinstance(model.programming, GaussianProgramming):
+        if "goal_us" in arrays:
+            arrays["goal_us"][...] = g_us
+        model.programming.write_all(flat, write, first)  # whatever else is kept is that of `arrays`
+    else:
+        goals, where = flat.copy(), np.arange(flat.size)
+        state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
+        flat[:] = model.birth(state.cells)
+        model.write(state, where, goals, time_s, device_keys(write, first + where, np.zeros(flat.size, np.uint32)))
+    if may_be_stuck(target.device):
+        stick(target.device, g_us, keys())
+
+
+def _keys_of(cells: Cells, group: int, begin: int, end: int) -> NDArray[np.uint64]:
+    """Keys of the cells of some row slices of a group."""
+    keys: NDArray[np.uint64] = cells.keys(group, begin, end)[0]
+    return keys
 
 
 def _plain_pair(target: Target) -> bool:
@@ -134,7 +180,6 @@ def _pair_goals(
 
 
 def _write_pairs(
-    chunk: tuple[slice, int, int],
     matrix: Array,
     weight_max: Array,
     row_cuts: tuple[int, ...],
@@ -142,11 +187,14 @@ def _write_pairs(
     seed: int,
     cells: Cells,
     g_us: F32,
+    arrays: Arrays,
+    time_s: float,
+    chunk: tuple[slice, int, int],
 ) -> None:
     """Goals of one chunk into ``g_us``, then what the devices make of them."""
     groups, s0, s1 = chunk
     r0, r1, columns = row_cuts[s0], row_cuts[s1], matrix.shape[2]
-    device, d = device_model(target.device), target.device
+    model, d = device_model(target.device), target.device
     discrete = bool(target.weights.rounded and (d.levels or target.weights.bits))
     for g in range(groups.start, groups.stop):
         span = np.broadcast_to(weight_max if weight_max.size == 1 else weight_max.reshape(-1, columns)[g], (columns,))
@@ -154,9 +202,9 @@ def _write_pairs(
         weights = np.ascontiguousarray(matrix[g, r0:r1])
         weights = weights if weights.dtype == np.float64 else weights.astype(np.float32, copy=False)
         _pair_goals(weights, span, steps_of_full_weight(target), discrete, d.g_min_us, level_step_us(target), g_us[g, r0:r1])
-        device.program(g_us[g, r0:r1].reshape(-1), seed, (g * len(matrix[g]) + r0) * 2 * columns)
-        if may_be_stuck(d):
-            stick(d, g_us[g, r0:r1], cells.keys(g, s0, s1)[0])
+        keys = partial(_keys_of, cells, g, s0, s1)
+        own = {name: array[g, r0:r1] for name, array in arrays.items()}
+        _write(model, g_us[g, r0:r1], own, seed, (g * len(matrix[g]) + r0) * 2 * columns, keys, target, time_s)
 
 
 def tile_of_column(column_cuts: tuple[int, ...]) -> NDArray[np.int64]:

@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
+from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
 from cimc.targets.description import Target
 
 _F1 = np.float32(1)
@@ -55,8 +57,10 @@ class PulseWriter(DeviceState):
         TargetError: The target does not describe blind pulses.
     """
 
-    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None) -> None:
-        super().__init__(target, g_us, writes, seed, keys)
+    def __init__(
+        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None
+    ) -> None:
+        super().__init__(target, g_us, writes, seed, keys, state)
         up, down = pulse_steps(target)
         device, pulse = target.device, target.device.pulse
         self.up_us, self.down_us = np.float32(up), np.float32(down)
@@ -67,10 +71,13 @@ class PulseWriter(DeviceState):
     def pulse(self, devices: I64, pulses: NDArray[np.int32]) -> Writes:
         """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``)."""
         self.touched = devices
-        worn = _pulse(
-            self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.endurance,
-            self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
-        )  # fmt: skip
+        if self.compiled:
+            worn = _pulse(
+                self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.endurance,
+                self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
+            )  # fmt: skip
+        else:
+            worn = self._pulse_by_model(devices, pulses)
         total, p = int(np.abs(pulses).sum(dtype=np.int64)), self.device.pulse
         return Writes(
             devices=total,
@@ -79,6 +86,19 @@ class PulseWriter(DeviceState):
             time_ns=None if p.pulse_ns is None else total * p.pulse_ns,
             energy_nj=None if p.pulse_energy_nj is None else total * p.pulse_energy_nj,
         )
+
+    def _pulse_by_model(self, devices: I64, pulses: NDArray[np.int32]) -> int:
+        """One pulse after the other, each to all devices that get so many; returns pulses to worn devices."""
+        worn = 0
+        for number in range(int(np.abs(pulses).max(initial=0))):
+            some = np.abs(pulses) > number
+            given, up = devices[some], pulses[some] > 0
+            worn += int((self.writes[given] >= self.endurance).sum())
+            able = self.able(given)
+            where = given[able]
+            self.model.pulse(self.state, where, up[able], self.state.time_s, self.keys_of(where))
+            self.writes[given] += np.uint32(1)
+        return worn
 
 
 def pulse_steps(target: Target) -> tuple[float, float]:

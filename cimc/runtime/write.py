@@ -1,15 +1,15 @@
-"""Writing single devices of a crossbar that is in use: the common part of all writers, and Gaussian errors.
+"""Writing single devices of a crossbar that is in use: the common part of all writers, and direct writes.
 
-A writer owns nothing: it changes a crossbar's conductances and its devices' write counters in place. What it draws is keyed
+A writer owns nothing: it changes the state of a crossbar's devices and their write counters in place. What it draws is keyed
 by chip and layer, device, and the number of the device's write, so the same writes give the same bytes in any grouping; what a
-device brings from its birth is its cell's.
+device brings from its birth is its cell's. What a write or a pulse does, the device model says; kernels here and in the other
+writers are the built-in model's, compiled.
 A device that is stuck from birth, or written more than ``device.endurance_writes`` times, keeps its conductance; the
 controller does not know, so its writes still count.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
-from cimc.runtime.cells import may_be_stuck, numbered_keys, responses, stuck_us
-from cimc.runtime.devices import Memristor, device_model
+from cimc.runtime.cells import Keys, may_be_stuck, numbered_keys, responses, stuck_us
+from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model
+from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.targets.description import Target
 from cimc.targets.stated import as_known
@@ -74,10 +75,6 @@ class Writer(Protocol):
         """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""
 
 
-#: Gives the keys of the cells that are written (`cimc.runtime.cells`), shaped as their conductances.
-Keys = Callable[[], NDArray[np.uint64]]
-
-
 def device_seed(chip_seed: int, layer: str) -> int:
     """The key of what a layer's writes draw on this chip; writers take it."""
     return rng.key("devices", chip_seed, layer)
@@ -124,9 +121,12 @@ class DeviceState:
         writes: uint32 counters of the same size, changed in place.
         seed: From `device_seed`.
         keys: Gives the keys of the cells; None: cells of no array, numbered under ``seed``.
+        state: The devices' state, whose conductances are ``g_us``, from `Crossbar.state`; None: devices written at time 0.
     """
 
-    def __init__(self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None) -> None:
+    def __init__(
+        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None
+    ) -> None:
         if not (g_us.flags.c_contiguous and writes.flags.c_contiguous and g_us.size == writes.size):
             raise ValueError("conductances and counters must be contiguous and of one size")
         self.target = as_known(target)
@@ -136,9 +136,30 @@ class DeviceState:
         self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))
         self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
         self._keys: Keys = keys or partial(numbered_keys, seed, self.g_us.size)
+        self.model: DeviceModel = device_model(self.device)
+        self.state = State(self.g_us, self._keys, self.model.arrays(self.g_us, 0.0)) if state is None else state
         self.stuck: NDArray[np.bool_] = np.zeros(0, np.bool_)
         if may_be_stuck(self.device):
             self.stuck = ~np.isnan(stuck_us(self.device, self._keys()).reshape(-1))
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the kernels of the built-in model do what this chip's device model does."""
+        return type(self.model) is Memristor and not self.state.arrays
+
+    def able(self, devices: I64) -> NDArray[np.bool_]:
+        """Which devices (``[n]``) still change when they are written: neither stuck nor worn."""
+        able: NDArray[np.bool_] = self.writes[devices] < self.endurance
+        return able & ~self.stuck[devices] if self.stuck.size else able
+
+    def keys_of(self, devices: I64) -> NDArray[np.uint64]:
+        """Keys of the next write of devices, ``[n]``."""
+        return device_keys(int(self.seed), devices, self.writes[devices])
+
+    def present_us(self) -> F32:
+        """What all devices hold now, µS, flat: `g_us` itself where nothing moves it."""
+        g_us = self.model.conductance(self.state, self.state.time_s)
+        return np.where(self.stuck, self.g_us, g_us) if self.stuck.size and g_us is not self.g_us else g_us
 
     def responses(self, spread: float | None) -> F32:
         """Factor of each device's answer to pulses, flat, where devices differ by ``spread``; else no entries."""
@@ -149,17 +170,20 @@ class DeviceState:
 
 
 class GaussianWriter(DeviceState):
-    """Each write lands as ``device.programming`` says: ``goal + mean + sigma * normal``, never below zero."""
+    """Each write lands where the device model says, at once: by the built-in model, as ``device.programming`` describes."""
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
         self.touched = devices
-        programming, timing, n = self.device.programming, self.target.timing, devices.size
-        if programming.kind == "gaussian" and self.device.kind == "memristor":
-            mean, sigma = np.float32(programming.mean_us), np.float32(programming.sigma_us)
+        timing, n = self.target.timing, devices.size
+        if isinstance(self.model, Memristor) and self.compiled and isinstance(self.model.programming, GaussianProgramming):
+            mean, sigma = self.model.programming.mean_us, self.model.programming.sigma_us
             worn = _write_gaussian(self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, mean, sigma, self.endurance)
         else:
-            worn = self._write_by_model(devices, goal_us)
+            able, worn = self.able(devices), int((self.writes[devices] >= self.endurance).sum())
+            where = devices[able]
+            self.model.write(self.state, where, goal_us[able], self.state.time_s, self.keys_of(where))
+            self.writes[devices] += np.uint32(1)
         return Writes(
             devices=n,
             pulses=None,
@@ -170,23 +194,10 @@ class GaussianWriter(DeviceState):
             energy_nj=None if timing.programming_energy_nj is None else n * timing.programming_energy_nj,
         )
 
-    def _write_by_model(self, devices: I64, goal_us: F32) -> int:
-        """A model from an entry point writes ranges of devices under one key, here one device at a time."""
-        model = device_model(self.device)
-        program = model.programming.write if isinstance(model, Memristor) else model.program
-        worn = 0
-        for d, goal in zip(devices, goal_us, strict=True):
-            if self.writes[d] >= self.endurance:
-                worn += 1
-            elif not (self.stuck.size and self.stuck[d]):
-                held = np.array([goal], np.float32)
-                program(held, rng.key(int(self.seed), int(self.writes[d])), int(d))
-                self.g_us[d] = held[0]
-            self.writes[d] += 1
-        return worn
 
-
-def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None) -> Writer:
+def writer(
+    target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None, state: State | None = None
+) -> Writer:
     """The writer that ``update.programming`` names; arguments as of `DeviceState`.
 
     Args:
@@ -198,5 +209,5 @@ def writer(target: Target, g_us: F32, writes: U32, seed: int, training: bool = T
     if target.update.programming == "write_verify":
         from cimc.runtime.write_verify import VerifyWriter
 
-        return VerifyWriter(target, g_us, writes, seed, training, keys)
-    return GaussianWriter(target, g_us, writes, seed, keys)
+        return VerifyWriter(target, g_us, writes, seed, training, keys, state)
+    return GaussianWriter(target, g_us, writes, seed, keys, state)

@@ -19,8 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import Memristor, State, device_keys, device_model, normals
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import F32, I64, U32, DeviceState, Keys, Writes, device_key, draw
+from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
 from cimc.targets.description import Target, WriteVerify
 
 _F0, _F1 = np.float32(0), np.float32(1)
@@ -115,23 +117,24 @@ class VerifyWriter(DeviceState):
     """
 
     def __init__(
-        self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None
-    ) -> None:
-        super().__init__(target, g_us, writes, seed, keys)
+        self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None,
+        state: State | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(target, g_us, writes, seed, keys, state)
         v = target.device.write_verify
-        given = (v.start_v, v.stop_v, v.step_v, v.set_us, v.reset_us, v.tolerance_us, v.trials)
-        names = ("start_v", "stop_v", "step_v", "set_us", "reset_us", "tolerance_us", "trials")
-        missing = [name for name, value in zip(names, given, strict=True) if value is None]
+        missing = missing_figures(target)
         if missing:
             raise TargetError(
                 f"write-verify needs figures that this chip does not give: {', '.join(missing)}",
                 where=f"target {target.name}, device.write_verify",
                 fix=f"--set device.write_verify.{missing[0]}=..., or --set update.programming=gaussian",
             )
-        start_v, stop_v, step_v, set_us, reset_us, tolerance_us, trials = (value or 0.0 for value in given)
-        volts = start_v + step_v * np.arange(int((stop_v - start_v) / step_v + 1e-6) + 1)
-        growth = 2 ** ((volts - start_v) / v.doubling_v) if v.doubling_v else np.ones_like(volts)
-        self.set_us, self.reset_us = (set_us * growth).astype(np.float32), (reset_us * growth).astype(np.float32)
+        given = v.start_v, v.stop_v, v.step_v, v.tolerance_us, v.trials
+        start_v, stop_v, step_v, tolerance_us, trials = (value or 0.0 for value in given)
+        self.volts = start_v + step_v * np.arange(int((stop_v - start_v) / step_v + 1e-6) + 1)
+        growth = 2 ** ((self.volts - start_v) / v.doubling_v) if v.doubling_v else np.ones_like(self.volts)
+        self.set_us = ((v.set_us or 0.0) * growth).astype(np.float32)
+        self.reset_us = ((v.reset_us or 0.0) * growth).astype(np.float32)
         self.cycle, self.response = np.float32(v.cycle_spread or 0), self.responses(v.device_spread)
         self.sigma_us = np.float32(target.device.read_sigma_us if v.verify_sigma_us is None else v.verify_sigma_us)
         self.tolerance_us = np.float32(tolerance_us)
@@ -141,14 +144,81 @@ class VerifyWriter(DeviceState):
         """Write, and say what each device (flat numbers, each at most once) took."""
         pulses, reads, trials = (np.zeros(devices.size, np.int32) for _ in range(3))
         success = np.zeros(devices.size, np.bool_)
-        worn = _write_verify(
-            self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.response, self.endurance,
-            self.set_us, self.reset_us, self.cycle, self.sigma_us, self.tolerance_us, self.trials,
-            pulses, reads, trials, success,
-        )  # fmt: skip
+        if self.compiled:
+            worn = _write_verify(
+                self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.response, self.endurance,
+                self.set_us, self.reset_us, self.cycle, self.sigma_us, self.tolerance_us, self.trials,
+                pulses, reads, trials, success,
+            )  # fmt: skip
+        else:
+            worn = self._verify_by_model(devices, goal_us, pulses, reads, trials, success)
         return Verified(self.g_us[devices], pulses, reads, trials, success, worn)
+
+    def _verify_by_model(
+        self, devices: I64, goal_us: F32, pulses: NDArray[np.int32], reads: NDArray[np.int32], trials: NDArray[np.int32],
+        success: NDArray[np.bool_],
+    ) -> int:  # fmt: skip
+        """The same as the kernel, for all devices at once: each step is one pulse of those that still take part."""
+        able, keys = self.able(devices), self.keys_of(devices)
+        used, last = np.zeros(devices.size, np.uint32), np.zeros(devices.size, np.float32)
+        tolerance, every = self.tolerance_us, np.arange(devices.size)
+
+        def read(some: I64) -> None:
+            last[some] = self._read(devices[some], numbered(keys[some], used[some]))
+            used[some] += np.uint32(1)
+            reads[some] += 1
+
+        def train(some: I64, up: bool) -> None:
+            read(some)
+            for volt in self.volts:
+                some = some[(last[some] > goal_us[some] + tolerance) != up]
+                if not some.size:
+                    return
+                moved = some[able[some]]
+                each = np.full(moved.size, up), np.full(moved.size, volt, np.float32)
+                self.model.step(self.state, devices[moved], *each, self.state.time_s, numbered(keys[moved], used[moved]))
+                used[some] += np.uint32(1)
+                pulses[some] += 1
+                read(some)
+
+        read(every)
+        for _ in range(self.trials):
+            some = every[np.abs(last - goal_us) > tolerance]
+            if not some.size:
+                break
+            trials[some] += 1
+            train(some, True)
+            train(some, False)
+        success[:] = np.abs(last - goal_us) <= tolerance
+        worn = int((self.writes[devices] >= self.endurance).sum())
+        self.writes[devices] += np.uint32(1)
+        return worn
+
+    def _read(self, devices: I64, keys: NDArray[np.uint64]) -> F32:
+        """One verify read of each device, µS, ``[n]``."""
+        state, time_s = self.state.at(devices), self.state.time_s
+        g_us = self.model.conductance(state, time_s)
+        if self.stuck.size:
+            g_us = np.where(self.stuck[devices], state.g_us, g_us)
+        given = self.device.write_verify.verify_sigma_us
+        sigma = np.sqrt(self.model.read_variance(state, g_us, time_s)) if given is None else given
+        read: F32 = (g_us + sigma * normals(keys)).astype(np.float32)
+        return read
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
         self.touched = devices
         return self.verify(devices, goal_us).writes(self.device.write_verify)
+
+
+def numbered(keys: NDArray[np.uint64], numbers: U32) -> NDArray[np.uint64]:
+    """Key of each draw of a write: ``numbers`` (``[n]``) count the draws that the write has made before."""
+    return device_keys(0, keys.view(np.int64), numbers)
+
+
+def missing_figures(target: Target) -> list[str]:
+    """Figures of ``device.write_verify`` that write-verify needs and the target does not give."""
+    names = ["start_v", "stop_v", "step_v", "set_us", "reset_us", "tolerance_us", "trials"]
+    if not issubclass(type(device_model(target.device)), Memristor):  # such a model has steps of its own
+        names = [name for name in names if name not in ("set_us", "reset_us")]
+    return [name for name in names if getattr(target.device.write_verify, name) is None]

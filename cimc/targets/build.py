@@ -77,6 +77,8 @@ _MESSAGES = {
     "literal_error": "must be {expected}",
     "missing_argument": "has too few entries",
     "too_long": "has too many entries",
+    "too_short": "has too few entries",
+    "extra_forbidden": "is no field of this kind",
 }
 
 

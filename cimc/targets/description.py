@@ -7,16 +7,22 @@ A duration is always ``_ns``, so that ``us`` never means two things.
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 from pydantic.fields import FieldInfo
 
+from cimc.targets.device import Device
+from cimc.targets.kinds import ByKind, known_sections, on_change
+from cimc.targets.programming_sections import Programming
+from cimc.targets.section import Section
+from cimc.targets.write_sections import Pulse, WriteVerify
 
-class Section(BaseModel):
-    """One part of a description; unknown fields are refused, values never change."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+__all__ = [
+    "Adc", "Array", "Dac", "Device", "Input", "Mapping", "Programming", "Pulse", "Section", "Target", "Timing", "Transposed",
+    "Update", "Weights", "WriteVerify", "field_table", "figures_of", "kinds_with", "optional_sections", "part_of",
+    "part_sections", "section_of", "unit_of",
+]  # fmt: skip
 
 
 class Transposed(Section):
@@ -97,117 +103,6 @@ class Array(Section):
         if self.transposed is None:
             del written["transposed"]
         return written
-
-
-class Programming(Section):
-    """How far a written conductance lands from its goal: drawn once a write, not clipped to the window, never below 0."""
-
-    kind: str = Field("gaussian", description="Name of a programming model: built in, or from an entry point.")
-    mean_us: float = Field(0.0, ge=-1e6, le=1e6, description="Mean of (conductance written - goal).")
-    sigma_us: float = Field(0.0, ge=0, le=1e6, description="Standard deviation of the same.")
-
-
-class WriteVerify(Section):
-    """Incremental-step pulses with a read after each. A pulse moves a conductance by its first step, times 2 for each
-    ``doubling_v`` above ``start_v``, times the device's own factor and a factor drawn for the pulse. null: not known; then
-    only what needs the figure is refused, or not reported.
-    """
-
-    start_v: float | None = Field(None, gt=0, le=100, description="Amplitude of the first pulse of a SET or RESET train.")
-    stop_v: float | None = Field(None, gt=0, le=100, description="Amplitude at which a train ends.")
-    step_v: float | None = Field(None, gt=0, le=100, description="Amplitude added from pulse to pulse of a train.")
-    set_us: float | None = Field(None, gt=0, le=1e6, description="Mean rise by a SET pulse of start_v.")
-    reset_us: float | None = Field(None, gt=0, le=1e6, description="Mean fall by a RESET pulse of start_v.")
-    doubling_v: float | None = Field(
-        None, gt=0, le=100, description="Amplitude over which a pulse's step doubles; null: it does not grow."
-    )
-    cycle_spread: float | None = Field(
-        None, ge=0, le=10, description="Deviation of a pulse's step from pulse to pulse, relative; null: none."
-    )
-    device_spread: float | None = Field(
-        None, ge=0, le=10, description="Deviation of the mean step from device to device, relative; null: none."
-    )
-    verify_sigma_us: float | None = Field(None, ge=0, le=1e6, description="Noise of a verify read; null: device.read_sigma_us.")
-    tolerance_us: float | None = Field(
-        None, gt=0, le=1e6, description="A write has succeeded when a verify read lies that close to the goal."
-    )
-    trials: int | None = Field(
-        None, ge=1, le=1000, description="Most SET-RESET trials of a write, in characterisation and transfer."
-    )
-    training_trials: int | None = Field(None, ge=1, le=1000, description="The same while training; null: as trials.")
-    pulse_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a SET or RESET pulse.")
-    pulse_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a SET or RESET pulse.")
-    verify_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a verify read.")
-    verify_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a verify read.")
-
-    @model_validator(mode="after")
-    def _train(self) -> Self:
-        if self.start_v is not None and self.stop_v is not None and self.stop_v < self.start_v:
-            raise ValueError(f"stop_v {self.stop_v} must not lie below start_v {self.start_v}")
-        return self
-
-
-class Pulse(Section):
-    """A blind pulse, with no read: soft bounds, so that steps shrink towards the end of the window they move to."""
-
-    up_us: float | None = Field(None, gt=0, le=1e6, description="Mean rise by an up pulse at the middle of the window.")
-    down_us: float | None = Field(None, gt=0, le=1e6, description="Mean fall by a down pulse at the middle of the window.")
-    cycle_spread: float | None = Field(
-        None, ge=0, le=10, description="Deviation of a pulse's step from pulse to pulse, relative; null: none."
-    )
-    device_spread: float | None = Field(
-        None, ge=0, le=10, description="Deviation of the mean step from device to device, relative; null: none."
-    )
-    pulse_ns: float | None = Field(None, gt=0, le=1e12, description="Time of a pulse.")
-    pulse_energy_nj: float | None = Field(None, ge=0, le=1e12, description="Energy of a pulse.")
-
-
-class Device(Section):
-    """The memristor at each crossing."""
-
-    kind: str = Field("memristor", description="Name of a device model: built in, or from an entry point (cimc.devices).")
-    g_min_us: float = Field(
-        0.0, ge=0, le=1e9, description="Lowest conductance that weights are written to; it stands for the digit 0."
-    )
-    g_max_us: float = Field(1.0, gt=0, le=1e9, description="Highest conductance that weights are written to.")
-    levels: int | None = Field(
-        None,
-        ge=2,
-        le=1 << 16,
-        description="Equally spaced conductances over the window, both ends included, so that one level step is "
-        "(g_max - g_min) / (levels - 1); null: continuous.",
-    )
-    read_voltage_v: float = Field(
-        1.0, gt=0, le=100, description="Voltage of a read pulse; it turns a conductance into a current."
-    )
-    read_sigma_us: float = Field(
-        0.0,
-        ge=0,
-        le=1e6,
-        description="Read noise of one device, the same at every conductance: drawn for each conversion, held over the input "
-        "pulses of that conversion.",
-    )
-    programming: Programming = Programming()
-    write_verify: WriteVerify = WriteVerify()
-    pulse: Pulse = Pulse()
-    born_us: tuple[float, float] | None = Field(
-        None, description="Conductances before the first write, uniform between these two; null: g_min."
-    )
-    endurance_writes: int | None = Field(
-        None, ge=1, le=1 << 31, description="Writes, or blind pulses, after which a device keeps its conductance; null: no end."
-    )
-    stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_min whatever is written.")
-    stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_max whatever is written.")
-
-    @model_validator(mode="after")
-    def _window(self) -> Self:
-        if self.g_max_us <= self.g_min_us:
-            raise ValueError(f"g_max_us {self.g_max_us} must lie above g_min_us {self.g_min_us}")
-        if self.born_us is not None and not 0 <= self.born_us[0] <= self.born_us[1]:
-            raise ValueError(f"born_us {self.born_us} must rise from 0 or above")
-        if self.stuck_low_rate + self.stuck_high_rate > 1:
-            raise ValueError("stuck_low_rate and stuck_high_rate add up to more than 1")
-        return self
 
 
 class Weights(Section):
@@ -373,7 +268,7 @@ class Target(Section):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for messages.")
     description: str = Field("", description="The chip in one line.")
     array: Array = Array()
-    device: Device = Device()
+    device: Annotated[Device, ByKind("device"), SerializeAsAny()] = Device()
     weights: Weights = Weights()
     dac: Dac = Dac()
     adc: Adc = Adc()
@@ -435,8 +330,8 @@ class Target(Section):
             and d.levels is None
             and self.weights.bits is None
             and self.weights.clip_sigma is None
-            and not (d.read_sigma_us or d.programming.sigma_us or d.programming.mean_us)
-            and not (d.stuck_low_rate or d.stuck_high_rate or self.adc.sigma_lsb)
+            and d.is_exact
+            and not self.adc.sigma_lsb
         )
 
 
@@ -444,22 +339,55 @@ class Target(Section):
 def field_table() -> dict[str, FieldInfo]:
     """Every figure of a description by its dotted path, in the order of the sections; ``sources`` and ``stated_for`` are none.
 
-    A section that a chip may lack stands before its figures: it is a figure too, of value null or {}.
+    A section that a chip may lack stands before its figures: it is a figure too, of value null or {}. Where a ``kind`` chooses
+    the class of a section, the fields of all kinds are there whose code is loaded.
     """
+    table = {path: info for path, info, _ in _fields()}
+    del table["sources"], table["stated_for"]
+    return table
 
-    def walk(section: type[BaseModel], prefix: str) -> dict[str, FieldInfo]:
-        table: dict[str, FieldInfo] = {}
+
+@cache
+def kinds_with(path: str) -> tuple[str, ...]:
+    """Kinds whose section has this field; () where all have it, or no kind decides."""
+    return next((kinds for own, _, kinds in _fields() if own == path), ())
+
+
+@cache
+def _fields() -> tuple[tuple[str, FieldInfo, tuple[str, ...]], ...]:
+    """Dotted path, declaration and kinds (see `kinds_with`) of each field."""
+
+    def walk(section: type[BaseModel], prefix: str, kinds: tuple[str, ...]) -> list[tuple[str, FieldInfo, tuple[str, ...]]]:
+        found = []
         for name, info in section.model_fields.items():
             inner, optional = section_of(info)
             if inner is None or optional:
-                table[f"{prefix}{name}"] = info
-            if inner is not None:
-                table |= walk(inner, f"{prefix}{name}.")
-        return table
+                found.append((f"{prefix}{name}", info, kinds))
+            if inner is None:
+                continue
+            part = part_of(info)
+            if part is None:
+                found += walk(inner, f"{prefix}{name}.", kinds)
+                continue
+            own: dict[str, tuple[str, FieldInfo, tuple[str, ...]]] = {}
+            sections = known_sections(part)
+            for chosen in dict.fromkeys([*sections.values(), inner]):
+                for path, field, nested in walk(chosen, f"{prefix}{name}.", ()):
+                    top = path.removeprefix(f"{prefix}{name}.").partition(".")[0]
+                    having = tuple(kind for kind, other in sections.items() if top in other.model_fields)
+                    if path not in own or not own[path][1].description:  # of a ``kind`` the base says what it is
+                        own[path] = path, field, nested if len(having) == len(sections) else having
+            found += own.values()
+        return found
 
-    table = walk(Target, "")
-    del table["sources"], table["stated_for"]
-    return table
+    return tuple(walk(Target, "", ()))
+
+
+@cache
+def part_sections() -> dict[str, str]:
+    """Device part by the dotted path of its section."""
+    parts = {path.removesuffix(".kind"): info for path, info, _ in _fields() if path.endswith(".kind")}
+    return {path: "device" if path == "device" else path.rpartition(".")[2] for path in parts}
 
 
 @cache
@@ -468,11 +396,20 @@ def optional_sections() -> frozenset[str]:
     return frozenset(path for path, info in field_table().items() if section_of(info)[0] is not None)
 
 
+for _cached in (field_table, kinds_with, _fields, part_sections, optional_sections):
+    on_change(_cached.cache_clear)
+
+
 def section_of(info: FieldInfo) -> tuple[type[Section] | None, bool]:
     """The section that a field is, and whether it may be null; None: a plain figure."""
     kinds = get_args(info.annotation) or (info.annotation,)
     sections = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Section)]
     return (sections[0] if sections else None), len(kinds) > 1
+
+
+def part_of(info: FieldInfo) -> str | None:
+    """The device part that a field is, whose ``kind`` chooses the section; None: it is none."""
+    return next((mark.part for mark in info.metadata if isinstance(mark, ByKind)), None)
 
 
 def figures_of(target: Target) -> dict[str, Any]:
@@ -500,6 +437,7 @@ _UNITS = {
     "nj": "nJ",
     "ns": "ns",
     "ohm": "Ω",
+    "s": "s",
     "lsb": "LSB",
     "bits": "bit",
     "sigma": "RMS",

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cimc.errors import TargetError
-from cimc.targets.description import field_table, optional_sections
+from cimc.targets.description import field_table, optional_sections, part_sections
+from cimc.targets.kinds import load_installed, section_class
 from cimc.targets.yaml_file import Lines
 
 #: Source of a figure that a setting changed.
@@ -64,6 +65,23 @@ def _stated_for(listed: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
     return listed
 
 
+def of_kind(base: Figures, new: Figures) -> Figures:
+    """``base`` without the figures that the kinds which ``new`` chooses do not have.
+
+    Raises:
+        TargetError: There is no such kind.
+    """
+    kept = base
+    for section, part in part_sections().items():
+        chosen = new.get(f"{section}.kind")
+        if chosen is not None and isinstance(chosen.value, str):
+            known, prefix = section_class(part, chosen.value).model_fields, f"{section}."
+            kept = {
+                p: f for p, f in kept.items() if not p.startswith(prefix) or p.removeprefix(prefix).partition(".")[0] in known
+            }
+    return kept
+
+
 def laid_over(base: Figures, new: Figures) -> Figures:
     """``base`` with the figures of ``new`` instead of its own.
 
@@ -100,9 +118,9 @@ def _leaves(node: Mapping[str, Any], path: tuple[str, ...], origin: str) -> Iter
 
 def check_path(path: str, where: str) -> None:
     """Raises TargetError, with the nearest names, unless ``path`` is a field of a description."""
-    fields = field_table()
-    if path in fields:
+    if path in field_table() or (load_installed() and path in field_table()):
         return
+    fields = field_table()
     inside = [name.removeprefix(f"{path}.") for name in fields if name.startswith(f"{path}.")]
     if inside:
         raise TargetError(f"{path} is a section, not a figure", where=where, fix=f"its fields: {', '.join(inside)}")

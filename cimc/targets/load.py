@@ -14,7 +14,7 @@ from cimc.arguments import checked
 from cimc.errors import TargetError
 from cimc.targets.build import build
 from cimc.targets.description import Target
-from cimc.targets.figures import Figure, Figures, flatten, laid_over
+from cimc.targets.figures import Figure, Figures, flatten, laid_over, of_kind
 from cimc.targets.settings import parse_settings
 from cimc.targets.stated import remembered
 from cimc.targets.yaml_file import Lines, read_yaml
@@ -49,7 +49,7 @@ def load_figures(ref: str | Path | Target, settings: Mapping[str, Any] | Sequenc
         TargetError: As there, as far as figures are not checked.
     """
     new = parse_settings(settings or {})
-    return remembered(laid_over(_figures(ref, Path(), ()), new), new)
+    return remembered(laid_over(of_kind(_figures(ref, Path(), ()), new), new), new)
 
 
 def available_targets() -> dict[str, str]:
@@ -119,7 +119,7 @@ def _extended(
         base = _figures(document["extends"], folder, chain)
     inherited = {path: figure for path, figure in base.items() if path not in _OWN}
     new = flatten(own, origin, lines)
-    return remembered(laid_over({"name": Figure(name, None, origin)} | inherited, new), new)
+    return remembered(laid_over({"name": Figure(name, None, origin)} | of_kind(inherited, new), new), new)
 
 
 def _entry_point(name: str, chain: tuple[str, ...]) -> Any:

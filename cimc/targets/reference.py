@@ -5,14 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from inspect import cleandoc
-from itertools import groupby
 from json import dumps
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from cimc.targets.description import Section, Target, field_table, optional_sections, section_of, unit_of
+from cimc.targets.description import (
+    Section,
+    Target,
+    field_table,
+    kinds_with,
+    optional_sections,
+    part_of,
+    section_of,
+    unit_of,
+)
+from cimc.targets.kinds import known_sections
 
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _HEAD = """# Target fields
@@ -40,7 +49,9 @@ class Field:
 def fields() -> list[Field]:
     """Every field of a target, section by section."""
     return [
-        Field(path, _values(path, info), unit_of(path), _default(info), " ".join((info.description or "").split()))
+        Field(
+            path, _values(path, info), unit_of(path), _default(info), _of_kinds(path) + " ".join((info.description or "").split())
+        )
         for path, info in field_table().items()
     ]
 
@@ -48,7 +59,10 @@ def fields() -> list[Field]:
 def markdown() -> str:
     """The page docs/target-fields.md."""
     parts = [_HEAD]
-    for section, rows in groupby(fields(), lambda field: field.path.rpartition(".")[0]):
+    sections: dict[str, list[Field]] = {}
+    for field in fields():
+        sections.setdefault(field.path.rpartition(".")[0], []).append(field)
+    for section, rows in sections.items():
         about = f"{_about(section)}\n\n" if section else ""
         head = (
             f"## {section or 'The file itself'}\n\n{about}| field | values | unit | default | meaning |\n|---|---|---|---|---|\n"
@@ -57,12 +71,26 @@ def markdown() -> str:
     return "\n".join(parts)
 
 
+def _of_kinds(path: str) -> str:
+    kinds = kinds_with(path)
+    return f"({' and '.join(kinds)}) " if kinds else ""
+
+
 def _about(section: str) -> str:
     """The docstring of a section, by its dotted path."""
-    kind: type[Section] = Target
+    among: list[type[Section]] = [Target]
+    part = None
     for name in section.split("."):
-        kind = section_of(kind.model_fields[name])[0] or kind
-    return cleandoc(kind.__doc__ or "")
+        info = next(kind.model_fields[name] for kind in among if name in kind.model_fields)
+        inner, part = section_of(info)[0], part_of(info)
+        among = [inner] if inner else among
+        among += known_sections(part).values() if part else []
+    kinds = known_sections(part) if part and part != "device" else {}
+    return "\n\n".join([_text(among[0]), *(f"`{kind}`: {_text(own)}" for kind, own in kinds.items())])
+
+
+def _text(section: type[Section]) -> str:
+    return cleandoc(section.__doc__ or "")
 
 
 def _cells(field: Field) -> Iterator[str]:
@@ -93,7 +121,7 @@ def _words(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [" or ".join(f"`{word}`" for word in get_args(annotation))]
     if get_origin(annotation) is tuple:
-        return [f"list of {len(get_args(annotation))} numbers"]
+        return ["list of numbers" if Ellipsis in get_args(annotation) else f"list of {len(get_args(annotation))} numbers"]
     return [{int: "integer", float: "number", bool: "true or false", str: "text"}.get(annotation, str(annotation))]
 
 

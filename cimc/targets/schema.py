@@ -15,7 +15,7 @@ def json_schema() -> dict[str, Any]:
     sections: dict[str, Any] = schema.pop("$defs")
     schema.pop("required", None)  # a file without a name is called after itself
     for node in (schema, *sections.values()):
-        node["properties"] = {name: _figure(field) for name, field in node["properties"].items()}
+        _open(node)
     schema["properties"]["sources"] = {
         "type": "object",
         "additionalProperties": {"type": "string"},
@@ -31,9 +31,17 @@ def json_schema() -> dict[str, Any]:
     return {"$schema": DIALECT, **schema, "title": "cimc target", "$defs": sections}
 
 
+def _open(section: dict[str, Any]) -> None:
+    """Let each figure of a section also be written with its source."""
+    section["properties"] = {name: _figure(field) for name, field in section["properties"].items()}
+
+
 def _figure(field: dict[str, Any]) -> dict[str, Any]:
     if "$ref" in field:  # a section
         return {"$ref": field["$ref"], **({"description": field["description"]} if "description" in field else {})}
+    for kind in field.get("anyOf", []):  # a section whose kind is chosen, where it is not referred to
+        if "properties" in kind:
+            _open(kind)
     about: dict[str, Any] = {key: field.pop(key) for key in ("title", "description", "default") if key in field}
     sourced = {
         "type": "object",

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cimc.runtime import devices as device_models
 from cimc.runtime.cells import born_on, numbered_keys, stick, stuck_us
 from cimc.runtime.pulses import PulseWriter
 from cimc.runtime.write import GaussianWriter, Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
+from cimc.targets import kinds
 from cimc.targets.load import load_target
 
 SEED = device_seed(7, "conv1")
@@ -140,13 +140,16 @@ def test_the_target_chooses_the_writer():
     assert writer(chip, *arrays, training=False).trials == 5
 
 
-def test_a_programming_model_from_a_package_is_asked_once_a_write(monkeypatch):
+def test_a_programming_model_from_a_package_writes_many_devices_at_once(monkeypatch):
+    calls = []
+
     class Half:
-        def __init__(self, settings):
+        def __init__(self, section):
             pass
 
-        def write(self, goal_us, seed, first):
-            goal_us *= np.float32(0.5)
+        def write(self, goal_us, keys):
+            calls.append(goal_us.size)
+            return goal_us * np.float32(0.5)
 
     class Offered(dict):
         names = ("half",)
@@ -154,8 +157,9 @@ def test_a_programming_model_from_a_package_is_asked_once_a_write(monkeypatch):
     class Point:
         load = staticmethod(lambda: Half)
 
-    monkeypatch.setattr(device_models, "entry_points", lambda group: Offered(half=Point))
-    w = made(target(programming__kind="half"), 3)
-    w.write(np.array([2]), np.float32([30]))
-    assert w.g_us.tolist() == [10, 10, 15]
-    assert w.writes.tolist() == [0, 0, 1]
+    monkeypatch.setattr(kinds, "entry_points", lambda group: Offered(half=Point) if group == "cimc.programming" else Offered())
+    w = made(target(programming__kind="half"), 4)
+    w.write(np.array([2, 0]), np.float32([30, 20]))
+    assert w.g_us.tolist() == [10, 10, 15, 10]
+    assert w.writes.tolist() == [1, 0, 1, 0]
+    assert calls == [2]

@@ -199,5 +199,5 @@ def test_an_inherited_figure_is_blamed_on_its_own_file(write):
 
 
 def test_yaml_words_are_words_and_exponents_numbers(write):
-    target = load_target(write("mine.yaml", "name: no\nadc: {saturation_share: 1e-3}\ndevice: {kind: 2020-01-01}\n"))
-    assert (target.name, target.adc.saturation_share, target.device.kind) == ("no", 1e-3, "2020-01-01")
+    target = load_target(write("mine.yaml", "name: no\nadc: {saturation_share: 1e-3}\ndescription: 2020-01-01\n"))
+    assert (target.name, target.adc.saturation_share, target.description) == ("no", 1e-3, "2020-01-01")

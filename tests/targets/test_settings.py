@@ -25,7 +25,7 @@ PATHS = [path for path in field_table() if path not in ("name", "description")]
         ("input.range=-1,1", (-1.0, 1.0)),
         ("input.range=[-1, 0.5]", (-1.0, 0.5)),
         ("input.range=null", None),
-        ("device.kind=1e3", "1e3"),
+        ("description=1e3", "1e3"),
         (" array.rows = 7 ", 7),
         ("name=a.b", "a.b"),
     ],

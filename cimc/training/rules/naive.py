@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import Keys, Writer, Writes, writer
+from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 from cimc.training.rules.reading import read_back
@@ -73,9 +75,9 @@ class Naive:
         if self.code.whole:
             _snap_weights(state.weights, state.w_max, self.code.full, self.code.shift)
 
-    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None) -> Writer:
+    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None) -> Writer:
         """The writer that `apply` takes; see `Threshold.writer`."""
-        return writer(self.target, g_us, state.writes, seed, keys=keys)
+        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
         """Add one optimizer step (``[groups, rows, columns]``) to what the devices hold. ΔW stays 0."""

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
-from cimc.runtime.write import Keys, Writes
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import State
+from cimc.runtime.write import Writes
 from cimc.targets.description import Target
 from cimc.training.accumulator import LayerState
 from cimc.training.optimizers import Optimizer
@@ -28,7 +30,9 @@ class Rule(Protocol):
     def begin(self, state: LayerState) -> None:
         """Prepare a new state, once, before the first step."""
 
-    def writer(self, state: LayerState, g_us: NDArray[np.float32], seed: int, keys: Keys | None = None) -> Any:
+    def writer(
+        self, state: LayerState, g_us: NDArray[np.float32], seed: int, keys: Keys | None = None, devices: State | None = None
+    ) -> Any:
         """What `apply` writes with: arguments as of `cimc.runtime.write.DeviceState`."""
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Any) -> Writes:

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
 from cimc.runtime.pulses import PulseWriter, pulse_steps
-from cimc.runtime.write import Keys, Writes, device_key
+from cimc.runtime.write import Writes, device_key
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked
 from cimc.training.rules.reading import read_back
@@ -87,9 +89,11 @@ class Residual:
     def begin(self, state: LayerState) -> None:
         """Prepare a new state: nothing to do."""
 
-    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None) -> PulseWriter:
+    def writer(
+        self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None
+    ) -> PulseWriter:
         """The writer that `apply` takes; see `Threshold.writer`."""
-        return PulseWriter(self.target, g_us, state.writes, seed, keys)
+        return PulseWriter(self.target, g_us, state.writes, seed, keys, devices)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: PulseWriter) -> Writes:
         """Take in one optimizer step (``[groups, rows, columns]``) and give the whole pulses of what has gathered.

@@ -9,9 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.runtime.cells import Keys
+from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
 from cimc.runtime.simd import wide
-from cimc.runtime.write import Keys, Writer, Writes, writer
+from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 
@@ -71,7 +73,7 @@ class Threshold:
     def begin(self, state: LayerState) -> None:
         """Prepare a new state: nothing to do."""
 
-    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None) -> Writer:
+    def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None) -> Writer:
         """The writer that `apply` takes, on a crossbar's conductances.
 
         Args:
@@ -79,8 +81,9 @@ class Threshold:
             g_us: Conductances, µS.
             seed: From `cimc.runtime.write.device_seed`.
             keys: Gives the keys of the cells, see `cimc.runtime.write.DeviceState`.
+            devices: Their state, likewise.
         """
-        return writer(self.target, g_us, state.writes, seed, keys=keys)
+        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
         """Take in one optimizer step (``[groups, rows, columns]``) and write what crossed the threshold."""

@@ -1,0 +1,99 @@
+"""The section of a device, and the kinds that its parts have built in."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
+
+from cimc.targets.kinds import BASES, BUILT_IN, ByKind
+from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
+from cimc.targets.section import Section
+from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift
+from cimc.targets.write_sections import Pulse, WriteVerify
+
+
+class Device(Section):
+    """The memristor at each crossing."""
+
+    kind: str = Field(
+        "memristor", description="Name of a device model: built in, registered, or from an entry point (cimc.devices)."
+    )
+    g_min_us: float = Field(
+        0.0, ge=0, le=1e9, description="Lowest conductance that weights are written to; it stands for the digit 0."
+    )
+    g_max_us: float = Field(1.0, gt=0, le=1e9, description="Highest conductance that weights are written to.")
+    levels: int | None = Field(
+        None,
+        ge=2,
+        le=1 << 16,
+        description="Equally spaced conductances over the window, both ends included, so that one level step is "
+        "(g_max - g_min) / (levels - 1); null: continuous.",
+    )
+    read_voltage_v: float = Field(
+        1.0, gt=0, le=100, description="Voltage of a read pulse; it turns a conductance into a current."
+    )
+    read_sigma_us: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Read noise of one device, the same at every conductance: drawn for each conversion, held over the input "
+        "pulses of that conversion.",
+    )
+    read_noise: Annotated[ReadNoiseSection | None, ByKind("read_noise"), SerializeAsAny()] = Field(
+        None, description="Read noise that depends on conductance and age, beside read_sigma_us; null: none."
+    )
+    programming: Annotated[ProgrammingSection, ByKind("programming"), SerializeAsAny()] = Programming()
+    drift: Annotated[DriftSection | None, ByKind("drift"), SerializeAsAny()] = Field(
+        None, description="How a conductance moves after its write; null: it stays."
+    )
+    write_verify: WriteVerify = WriteVerify()
+    pulse: Pulse = Pulse()
+    born_us: tuple[float, float] | None = Field(
+        None, description="Conductances before the first write, uniform between these two; null: g_min."
+    )
+    endurance_writes: int | None = Field(
+        None, ge=1, le=1 << 31, description="Writes, or blind pulses, after which a device keeps its conductance; null: no end."
+    )
+    stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_min whatever is written.")
+    stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_max whatever is written.")
+
+    @model_validator(mode="after")
+    def _window(self) -> Self:
+        if self.g_max_us <= self.g_min_us:
+            raise ValueError(f"g_max_us {self.g_max_us} must lie above g_min_us {self.g_min_us}")
+        if self.born_us is not None and not 0 <= self.born_us[0] <= self.born_us[1]:
+            raise ValueError(f"born_us {self.born_us} must rise from 0 or above")
+        if self.stuck_low_rate + self.stuck_high_rate > 1:
+            raise ValueError("stuck_low_rate and stuck_high_rate add up to more than 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A device without these parts is written as it was before there were the fields: hashes of it stay the same."""
+        written: dict[str, Any] = handler(self)
+        for part in ("read_noise", "drift"):
+            if getattr(self, part) is None:
+                del written[part]
+        return written
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether every device holds and shows exactly what was written, at any time: nothing is drawn, nothing moves."""
+        exact = Programming()
+        return (
+            self.kind == "memristor"
+            and self.programming == exact
+            and not (self.read_sigma_us or self.stuck_low_rate or self.stuck_high_rate)
+            and self.drift is None
+            and self.read_noise is None
+        )
+
+
+BUILT_IN["device"]["memristor"] = Device
+BUILT_IN["programming"] |= {
+    "gaussian": Programming, "polynomial": PolynomialProgramming, "saturating": SaturatingProgramming,
+}  # fmt: skip
+BUILT_IN["drift"] |= {"power_law": PowerLawDrift, "relaxation": RelaxationDrift}
+BUILT_IN["read_noise"] |= {"flicker": FlickerNoise}
+BASES |= {"device": Device, "programming": ProgrammingSection, "drift": DriftSection, "read_noise": ReadNoiseSection}
