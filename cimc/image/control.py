@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import FitError
 from cimc.image.layout import INSTRUCTION, LINE, NONE, OPCODES, RECIPE, REGISTER, REGISTERS
-from cimc.ir.program import DigitalStep, Layer, Program, VmmStep
+from cimc.ir.program import DigitalStep, Layer, Program, RandomStep, VmmStep
 from cimc.targets.description import Target, figures_of
 
 Array = NDArray[Any]
@@ -89,6 +89,9 @@ def instructions(program: Program, names: Callable[[str], int]) -> dict[str, Arr
             add("vmm", (step.input,), (step.output,), stage=stage, target=layer, name=names(step.name), positions=positions)
         elif isinstance(step, DigitalStep):
             add("digital", step.inputs, step.outputs, stage=stage, target=number, name=names(step.name))
+        elif isinstance(step, RandomStep):
+            what = f"the model draws random numbers ({step.operator}), which an inference chip cannot"
+            raise FitError(what, where=f"step {step.name}", fix="export the model without it: model.eval() in PyTorch")
         else:
             what = f"an inference chip has no step {step.kind}"
             raise FitError(what, where=f"step {step.name}", fix="export an inference program")

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cimc.ir.program import DigitalStep, OuterStep, PoolBackwardStep, Program, Step, UpdateStep, VmmBackwardStep, VmmStep
+from cimc.ir.program import (
+    DigitalStep,
+    OuterStep,
+    PoolBackwardStep,
+    Program,
+    RandomStep,
+    Step,
+    UpdateStep,
+    VmmBackwardStep,
+    VmmStep,
+)
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -23,6 +33,8 @@ def step_inputs(step: Step) -> tuple[str, ...]:
             return (step.input, step.activation, step.pooled)
         case OuterStep():
             return (step.input, step.gradient)
+        case RandomStep():
+            return () if step.input is None else (step.input,)
         case _:
             return (step.input,)
 
@@ -30,7 +42,7 @@ def step_inputs(step: Step) -> tuple[str, ...]:
 def step_outputs(step: Step) -> tuple[str, ...]:
     """Names of the values that a step makes."""
     match step:
-        case DigitalStep():
+        case DigitalStep() | RandomStep():
             return step.outputs
         case UpdateStep():
             return ()

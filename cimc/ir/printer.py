@@ -12,6 +12,7 @@ from cimc.ir.program import (
     OuterStep,
     PoolBackwardStep,
     Program,
+    RandomStep,
     Step,
     UpdateStep,
     ValueSpec,
@@ -80,6 +81,10 @@ def _step(step: Step) -> str:
             return f"%{step.output} = pool_backward(%{step.input}, %{step.activation}, %{step.pooled})"
         case MaskStep():
             return f"%{step.output} = mask(%{step.input}) ratio={step.ratio:g}"
+        case RandomStep():
+            outputs = ", ".join(f"%{name}" for name in step.outputs)
+            source = f"%{step.input}" if step.input is not None else str(list(step.shape or ()))
+            return f"{outputs} = {step.operator}({source}) {step.dtype}"
         case UpdateStep():
             where = f"@{step.layer}" if step.layer is not None else f"%{step.parameter}"
             return f"{'update' if step.action == 'descend' else 'assign'} {where} ({', '.join(f'%{v}' for v in step.inputs)})"

@@ -210,6 +210,28 @@ class MaskStep(_Record):
     ratio: float = Field(gt=0, lt=1)
 
 
+class RandomStep(_Record):
+    """A random operator of the model; its draws are keyed by seed, step and image.
+
+    ``normal`` and ``uniform`` give ``offset + factor * draw``, with a standard normal draw or one from 0 to 1, in the shape of
+    ``input`` or in ``shape``. ``bernoulli`` gives 1 with the probabilities ``input``. ``multinomial`` gives ``samples`` class
+    numbers for each row of ``input``, which holds logarithms of probabilities. ``dropout`` gives ``input`` times 0 or
+    ``1 / (1 - ratio)``, then perhaps the mask.
+    """
+
+    kind: Literal["random"] = "random"
+    name: str
+    operator: Literal["normal", "uniform", "bernoulli", "multinomial", "dropout"]
+    input: str | None = Field(None, description="A value or an initializer; null: the shape is static.")
+    outputs: tuple[str, ...] = Field(min_length=1, max_length=2)
+    dtype: str = Field(description="Of the first output.")
+    shape: tuple[Whole, ...] | None = None
+    offset: float = 0.0
+    factor: float = 1.0
+    samples: Positive = 1
+    ratio: float = Field(0.0, ge=0, lt=1)
+
+
 class UpdateStep(_Record):
     """Hands a parameter its gradient, the sum of ``inputs``; the trainer makes the step."""
 
@@ -224,7 +246,7 @@ class UpdateStep(_Record):
 
 
 Step = Annotated[
-    DigitalStep | VmmStep | VmmBackwardStep | OuterStep | PoolBackwardStep | MaskStep | UpdateStep,
+    DigitalStep | VmmStep | VmmBackwardStep | OuterStep | PoolBackwardStep | MaskStep | RandomStep | UpdateStep,
     Field(discriminator="kind"),
 ]
 

@@ -8,7 +8,7 @@ import onnx_ir as ir
 
 from cimc.errors import VerifyError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, VmmStep
+from cimc.ir.program import DigitalStep, Program, RandomStep, VmmStep
 from cimc.ir.self_contained import check_self_contained, parse
 from cimc.ir.verify import verify
 
@@ -29,8 +29,11 @@ def verify_runnable(program: Program) -> None:
     for step in program.steps:
         if program.loss is not None:
             continue  # a training step, which `Chip` refuses to run; its parameters are values
-        if not isinstance(step, DigitalStep | VmmStep):
+        if not isinstance(step, DigitalStep | RandomStep | VmmStep):
             _fail(f"step {step.name}", f"a step of kind {step.kind} is one of a training")
+        if isinstance(step, RandomStep):
+            made.update(step.outputs)
+            continue  # it may read an initializer
         if constants := set(step_inputs(step)) - made:  # `verify` knows that they are initializers
             _fail(f"step {step.name}", f"it reads initializer {min(constants)} as a value")
         made.update(step_outputs(step))

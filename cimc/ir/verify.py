@@ -19,12 +19,14 @@ from cimc.ir.program import (
     OuterStep,
     PoolBackwardStep,
     Program,
+    RandomStep,
     UpdateStep,
     ValueSpec,
     VmmBackwardStep,
     VmmStep,
 )
 from cimc.ir.verify_blocks import verify_blocks
+from cimc.ir.verify_random import verify_random
 from cimc.ir.verify_tensors import WEIGHT_DTYPES, is_dtype, verify_tensors
 
 
@@ -51,6 +53,8 @@ def verify(program: Program) -> None:
                 _fail(f"step {step.name}", f"no tensor segment/{step.name}", "store the segment's ONNX model under that name")
         elif isinstance(step, UpdateStep):
             _update(program, step, layers)
+        elif isinstance(step, RandomStep):
+            verify_random(step)
         elif not isinstance(step, MaskStep | PoolBackwardStep):
             if step.layer not in layers:
                 _fail(f"step {step.name}", f"no layer {step.layer}", f"name one of: {', '.join(list(layers)[:8])}")

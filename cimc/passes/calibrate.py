@@ -28,6 +28,7 @@ from cimc.ir.geometry import Conv, Dense, Geometry
 from cimc.ir.onnx_io import session, split
 from cimc.ir.ranging import SMALLEST_SCALE, input_coding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
+from cimc.ir.seeds import fix_seeds
 from cimc.ir.vmm import geometry_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.intervals import Interval, intervals
@@ -141,6 +142,7 @@ def _inputs_on_the_way(uses: list[_Use]) -> list[ir.Value]:
 def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict[str, Extent], int, dict[str, tuple[int, ...]]]:
     """Run the model; extents by value, the images used, shapes in the first run."""
     model = expand(state.model)
+    fix_seeds(model)
     values = list(dict.fromkeys(use.value for use in uses))
     made = {str(v.name): v for node in model.graph for v in node.outputs}
     asked = [name for name in values if name in made]

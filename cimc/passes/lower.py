@@ -18,6 +18,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.positions import Positions
+from cimc.passes.lowering.random import hidden_random, is_random, random_step
 from cimc.passes.lowering.segments import cut, to_model
 from cimc.passes.lowering.stages import is_own, node_stages
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
@@ -34,6 +35,10 @@ class Lower(Pass):
         graph_bytes, tensors = split(state.model)
         lowering = _Lowering(state, {f"initializer/{name}": array for name, array in tensors.items()})
         lowering.run()
+        state.notes += [
+            f"node {node.name} ({node.op_type}) draws from ONNX Runtime's own generator: other numbers in each process"
+            for node in hidden_random(state.model.graph)
+        ]
         graph = state.model.graph
         parameters = updated_parameters(graph)
         recipes = state.recipes.behind(graph.initializers)
@@ -86,6 +91,8 @@ class _Lowering:
             for node in own.get(stage, ()):
                 if node in vmms:
                     self._vmm(node, vmms[node])
+                elif is_random(node):
+                    self._random(node, initializers)
                 else:
                     self.steps.append(training_step(node, lambda x, geometry: self.positions.of(x, geometry)[0]))
 
@@ -146,6 +153,16 @@ class _Lowering:
             )
         )
         self._explain(affine.merged, f"merged into the digital scale and offset of {name}")
+
+    def _random(self, node: ir.Node, initializers: set[ir.Value]) -> None:
+        outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+        if not outputs:
+            return  # dead work
+        source = node.inputs[0] if node.inputs else None
+        if source in initializers and source is not None and source.const_value is not None:
+            self.tensors[f"initializer/{source.name}"] = source.const_value.numpy()  # small ones are inline in the graph
+        self.steps.append(random_step(node))
+        self._explain([node], "its draws are keyed by the chip's seed and the image", add=True)
 
     def _explain(self, nodes: Iterable[ir.Node], why: str, *, add: bool = False) -> None:
         """Say of the user's digital nodes why they are where they are, or add to what was said."""

@@ -15,11 +15,12 @@ from cimc.arguments import array as as_array
 from cimc.arguments import named
 from cimc.errors import DataError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmBackwardStep, VmmStep
+from cimc.ir.program import DigitalStep, Program, RandomStep, Step, ValueSpec, VmmBackwardStep, VmmStep
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Segment, Value
 from cimc.runtime.draws import INFERENCE, Stream
+from cimc.runtime.random_values import random_values
 
 if TYPE_CHECKING:
     from cimc.runtime.learn import Learning
@@ -133,7 +134,7 @@ class Executor:
             act(values, batch)
             for name in spent:
                 if name not in outputs:
-                    del values[name]
+                    values.pop(name, None)  # a random operator may read an initializer, which is none of the values
 
     # What follows makes functions; none holds the executor, so that its sessions go when it does.
 
@@ -142,6 +143,8 @@ class Executor:
             return self._digital(step)
         if isinstance(step, VmmStep):
             return self._vmm(step)
+        if isinstance(step, RandomStep):
+            return self._random(step)
         # Only training wants these modules, and SciPy with them.
         from cimc.runtime.learn import learn
 
@@ -158,6 +161,17 @@ class Executor:
 
         def act(values: dict[str, Value], batch: _Batch) -> None:
             values.update(zip(outputs, segment.run(values, batch.images if split else None), strict=True))
+
+        return act
+
+    def _random(self, step: RandomStep) -> _Act:
+        seed, source, outputs = self._seed, step.input, step.outputs
+        constant = self._program.tensors.get(f"initializer/{source}")
+
+        def act(values: dict[str, Value], batch: _Batch) -> None:
+            x = None if source is None else values.get(source, constant)
+            made = random_values(step, x, seed, batch.images, batch.first_image, batch.stream)
+            values.update(zip(outputs, made, strict=True))
 
         return act
 

@@ -86,7 +86,7 @@ def learn(
     """
     match step:
         case MaskStep():
-            values[step.output] = backward.dropout_mask(step, values[step.input], seed, first_image, stream)
+            values[step.output] = backward.dropout_mask(step, values[step.input], seed, images, first_image, stream)
             return
         case PoolBackwardStep():
             dy, x, y = values[step.input], values[step.activation], values[step.pooled]

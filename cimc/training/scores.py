@@ -13,6 +13,7 @@ from onnx_ir import from_proto
 from cimc.errors import DataError
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
+from cimc.ir.seeds import fix_seeds
 from cimc.passes.training.losses import Classes
 
 Array = NDArray[Any]
@@ -68,7 +69,9 @@ class Scores:
         batch = program.inputs[0].shape[0] if program.inputs[0].shape else None
         if isinstance(batch, int):
             inputs, labels = {name: array[:batch] for name, array in inputs.items()}, labels[:batch]
-        runner = session(*split(from_proto(program.to_onnx())), optimise=True)
+        model = from_proto(program.to_onnx())
+        fix_seeds(model)
+        runner = session(*split(model), optimise=True)
         try:
             found = runner.run(None, dict(inputs))
         except Exception as error:  # ONNX Runtime has a class for every status

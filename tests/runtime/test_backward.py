@@ -161,7 +161,7 @@ def test_a_clipped_input_has_no_gradient() -> None:
 
 def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
     step = MaskStep(name="drop", input="x", output="m", ratio=0.3)
-    mask = backward.dropout_mask(step, np.zeros((200, 500), np.float32), 7, 0)
+    mask = backward.dropout_mask(step, np.zeros((200, 500), np.float32), 7, 200, 0)
     n, kept = mask.size, np.float32(1 / 0.7)
     assert set(np.unique(mask)) == {np.float32(0), kept}
     assert abs((mask == 0).mean() - 0.3) < 5 * np.sqrt(0.3 * 0.7 / n)
@@ -172,8 +172,17 @@ def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
 def test_a_dropout_mask_belongs_to_seed_step_and_image() -> None:
     step = MaskStep(name="drop", input="x", output="m", ratio=0.5)
     x = np.zeros((6, 4, 3), np.float32)
-    whole = backward.dropout_mask(step, x, 1, 10)
-    parts = [backward.dropout_mask(step, x[:2], 1, 10), backward.dropout_mask(step, x[2:], 1, 12)]
+    whole = backward.dropout_mask(step, x, 1, 6, 10)
+    parts = [backward.dropout_mask(step, x[:2], 1, 2, 10), backward.dropout_mask(step, x[2:], 1, 4, 12)]
     assert (np.concatenate(parts) == whole).all()
-    assert (backward.dropout_mask(step, x, 2, 10) != whole).any()
-    assert (backward.dropout_mask(step.model_copy(update={"name": "other"}), x, 1, 10) != whole).any()
+    assert (backward.dropout_mask(step, x, 2, 6, 10) != whole).any()
+    assert (backward.dropout_mask(step.model_copy(update={"name": "other"}), x, 1, 6, 10) != whole).any()
+
+
+def test_images_of_many_rows_share_no_dropout_with_the_next_batch() -> None:
+    """Tokens that were folded into rows: four images of eight rows, then the next four."""
+    step = MaskStep(name="drop", input="x", output="m", ratio=0.5)
+    x = np.zeros((32, 64), np.float32)
+    first, second = (backward.dropout_mask(step, x, 1, 4, image) for image in (0, 4))
+    rows = {row.tobytes() for row in first}
+    assert not any(row.tobytes() in rows for row in second)

@@ -11,12 +11,12 @@ from __future__ import annotations
 import onnx
 import onnx_ir as ir
 
+from cimc.ir.dialect import DOMAIN
 from cimc.ir.expand import expand
 from cimc.ir.geometry import Geometry, Shape
 from cimc.ir.onnx_io import split
 from cimc.ir.vmm import is_vmm
 from cimc.passes.base import Compilation
-from cimc.passes.lowering.stages import is_own
 from cimc.passes.samples import batch_axis, image_axes, model_inputs
 
 
@@ -63,7 +63,7 @@ class Positions:
     def _infer(self) -> dict[str, Shape]:
         """Shapes of a run by ONNX's inference, with a batch of one; none for a training step, whose operators ONNX lacks."""
         model = self._state.model
-        if any(is_own(node) and not is_vmm(node) for node in model.graph):
+        if any(node.domain == DOMAIN and not is_vmm(node) for node in model.graph):
             return {}
         proto = onnx.ModelProto.FromString(split(expand(model))[0])
         del proto.graph.value_info[:]

@@ -13,11 +13,12 @@ import onnx_ir as ir
 
 from cimc.ir.bodies import used_values
 from cimc.ir.dialect import DOMAIN
+from cimc.passes.lowering.random import is_random
 
 
 def is_own(node: ir.Node) -> bool:
-    """Whether the node becomes a step by itself: all of the dialect's do."""
-    return node.domain == DOMAIN
+    """Whether the node becomes a step by itself: all of the dialect's do, and random operators."""
+    return node.domain == DOMAIN or is_random(node)
 
 
 def node_stages(nodes: Sequence[ir.Node], products: Mapping[ir.Node, ir.Value], late: bool = False) -> list[int]:
@@ -35,7 +36,7 @@ def node_stages(nodes: Sequence[ir.Node], products: Mapping[ir.Node, ir.Value], 
         stage = max((stage_of.get(value, 0) for value in used_values(node)), default=0)
         stages.append(stage)
         if node in products:
-            stage_of[products[node]] = stage + 1
+            stage_of.update(dict.fromkeys((*node.outputs, products[node]), stage + 1))
         else:
             stage_of.update(dict.fromkeys(node.outputs, stage))
     return _sunk(nodes, products, stages) if late else stages

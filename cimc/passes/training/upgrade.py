@@ -15,8 +15,10 @@ from cimc.errors import DataError, ModelError
 from cimc.ir.expand import expand
 from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
+from cimc.ir.seeds import REAL_SEEDED, fix_seeds
 from cimc.passes.gradients.expand import spell_out_defaults
 from cimc.passes.gradients.survey import OPSET
+from cimc.passes.lowering.random import hidden_random
 from cimc.passes.parameters import uses
 from cimc.passes.recipes import RECIPE, Recipes, inlined
 from cimc.passes.samples import Source, synthetic
@@ -28,9 +30,6 @@ _IR_VERSION = 11
 _RESIZE = 11
 #: Images of the comparison.
 _IMAGES = 2
-#: Operators whose outputs are random whatever their seed, as ONNX Runtime lacks them at the training opset.
-_RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
-
 #: Told of a conversion that no synthetic input could check.
 UNCHECKED = f"the conversion to opset {OPSET} is compared on the first training data: the model runs on no synthetic input"
 
@@ -49,7 +48,7 @@ def upgraded(program: Program) -> tuple[ir.Model, list[str]]:
 
     Raises:
         ModelError: ONNX cannot convert it, or what comes out has other inputs or outputs, is refused by ONNX Runtime, or
-            computes something else.
+            computes something else; or a random operator stands where its draws have no key.
     """
     before, after = _both(program)
     if after is before:
@@ -82,6 +81,12 @@ def _both(program: Program) -> tuple[ir.Model, ir.Model]:
     """The graph at its own opset, and at that of training; the same object where they are one."""
     small = inlined(program, _computed(program))
     before = join(small.SerializeToString(), program.initializers())
+    for node in hidden_random(before.graph):
+        raise ModelError(
+            "ONNX Runtime draws it from a generator of its own, so a step would not repeat, and no checkpoint would hold it",
+            where=f"node '{node.name}' ({node.op_type})",
+            fix="export the model with it outside of If, Loop and Scan, with constant attributes",
+        )
     opset = before.opset_imports.get("", OPSET)
     if opset == OPSET:
         return before, before
@@ -187,7 +192,7 @@ def _same_interface(before: ir.Model, after: ir.Model) -> None:
             raise _refused(f"the conversion changed its {word}", before.opset_imports.get("", 0))
 
 
-def _first_run(model: ir.Model, source: Source) -> tuple[dict[str, NDArray[Any]], list[Any]] | None:
+def _first_run(model: ir.Model, source: Source) -> tuple[dict[str, NDArray[Any]], dict[str, Any]] | None:
     """The first synthetic input that the model runs on, with its outputs; None: there is none."""
     while True:
         feeds = source.feeds(np.arange(min(_IMAGES, source.images) if source.step is None else source.step))
@@ -198,28 +203,38 @@ def _first_run(model: ir.Model, source: Source) -> tuple[dict[str, NDArray[Any]]
                 return None
 
 
-def _same_results(before: ir.Model, after: ir.Model, feeds: Mapping[str, NDArray[Any]], expected: list[Any]) -> None:
+def _same_results(before: ir.Model, after: ir.Model, feeds: Mapping[str, NDArray[Any]], expected: Mapping[str, Any]) -> None:
     opset = before.opset_imports.get("", 0)
     try:
-        found = _run(after, feeds)
+        found = _run(after, feeds, expected)
     except Exception as error:  # as above
         raise _refused(f"ONNX Runtime refuses the conversion: {_reason(error)}", opset) from error
-    if any(node.op_type in _RANDOM for node in before.graph):
-        return
-    for value, old, new in zip(after.graph.outputs, expected, found, strict=True):
-        if not _close(old, new):
-            raise _refused(f"its output {value.name} is another after conversion", opset)
+    for name, new in found.items():
+        if not _close(expected[name], new):
+            raise _refused(f"its output {name} is another after conversion", opset)
 
 
-def _run(model: ir.Model, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
-    """The outputs; Dropout draws from the same seed each time."""
-    seeded = expand(model)
-    for node in ir.traversal.RecursiveGraphIterator(seeded.graph):
-        if node.op_type == "Dropout" and len(node.inputs) > 2:  # before it had training_mode it drew nothing
-            node.attributes["seed"] = ir.AttrInt64("seed", 1)
-    small, tensors = split(seeded)
-    outputs: list[Any] = session(small, tensors).run(None, feeds)
-    return outputs
+def _run(model: ir.Model, feeds: Mapping[str, NDArray[Any]], drawn: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The outputs by name; what random operators drew is among them, or is taken from ``drawn``.
+
+    ONNX Runtime has none of these operators at the training opset, but for Dropout, which draws from one seed.
+    """
+    model = expand(model)
+    fix_seeds(model)
+    outputs = {str(value.name): value for value in model.graph.outputs}
+    random = {str(node.outputs[0].name): node for node in model.graph if node.op_type in REAL_SEEDED}
+    if drawn is None:
+        outputs |= {name: node.outputs[0] for name, node in random.items()}
+    else:
+        for name, node in random.items():
+            old = node.outputs[0]
+            given = ir.Value(name=name, type=old.type, shape=old.shape)
+            old.replace_all_uses_with(given, replace_graph_outputs=True)
+            model.graph.remove(node, safe=True)
+            model.graph.inputs.append(given)
+        feeds = {**feeds, **{name: drawn[name] for name in random}}
+    small, tensors = split(model)
+    return dict(zip(outputs, session(small, tensors, outputs=list(outputs)).run(None, feeds), strict=True))
 
 
 def _reason(error: Exception) -> str:
