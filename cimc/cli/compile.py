@@ -78,6 +78,12 @@ def compile(  # noqa: A001
         stop_after=stop_after,
         on_pass=on_pass,
     )
+    if state.target.array.wires is not None:
+        from cimc.runtime.wires.estimate import describe
+
+        state.notes.append(f"{describe(state.target)}")
+        if state.target.adc.bits is not None and state.target.adc.conversion == "integrated":
+            state.notes.append("ADC ranges are chosen without the IR drop; `Chip.calibrate` chooses them on the chip")
     for text in state.notes:
         note(f"note: {text}")
     result: dict[str, Any] = {"model": str(model), "target": state.target.name, "notes": state.notes}

@@ -62,6 +62,10 @@ def show(
     print_table(f"{target.name}: {target.description}", ("figure", "value", "unit", "source"), cells)
     for path in target.stated_for:
         note(f"note: {sentence(target, path)}")
+    if target.array.wires is not None:
+        from cimc.runtime.wires.estimate import describe
+
+        note(f"note: {describe(target)}")
 
 
 @app.command()
@@ -90,6 +94,10 @@ def validate(
         note(f"left as it was: {sentence(target, path)}; state it for this chip")
     for text in unknown_costs(target):
         note(f"{text}; state it for this chip, or no time and energy are given")
+    if target.array.wires is not None:
+        from cimc.runtime.wires.estimate import describe
+
+        note(f"{describe(target)}")
 
 
 @app.command()

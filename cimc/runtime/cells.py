@@ -7,7 +7,7 @@ without a place has cells of its own, by its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -129,6 +129,22 @@ class Cells:
 
     def _array(self, block: NDArray[np.int32]) -> int:
         return array_key(self.die_seed, int(block[CHIP]), int(block[TILE]))
+
+    def lines(self) -> Iterator[tuple[tuple[int, int, int], I64, I64]]:
+        """Group, row slice and column tile of each block of the copy, with its word lines and bit lines.
+
+        Blocks without a place have the first lines of an array. Bit lines are those of the first weight column, one a device
+        column, then those of the second, and so on.
+        """
+        if self.sites is not None:
+            for block, word, bit in self._blocks:
+                yield (int(block[GROUP]), int(block[SLICE]), int(block[COLUMN_TILE])), word, bit
+            return
+        groups, rows, planes, columns = self._shape
+        row_cuts, column_cuts = self.layer.row_cuts or (0, rows), self.layer.column_cuts or (0, columns)
+        for g, s, t in np.ndindex(groups, len(row_cuts) - 1, len(column_cuts) - 1):
+            height, width = row_cuts[s + 1] - row_cuts[s], planes * (column_cuts[t + 1] - column_cuts[t])
+            yield (g, s, t), np.arange(height), np.arange(width)
 
     @cached_property
     def _blocks(self) -> list[tuple[NDArray[np.int32], I64, I64]]:

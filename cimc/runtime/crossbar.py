@@ -31,6 +31,7 @@ from cimc.runtime.planes import Window
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.stats import Stats
 from cimc.runtime.unfold import Unfolding, unfolding
+from cimc.runtime.wires.layer import LayerWires
 from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
@@ -77,6 +78,11 @@ class Crossbar:
         self._ideal = target.is_ideal
         #: What each copy holds; empty until the layer is programmed.
         self._held: tuple[Devices, ...] = ()
+        #: What a read of each copy sees, where the target has wires; empty until it is needed.
+        self._effective: list[Devices] = []
+        self._wires: list[LayerWires] = []
+        #: Devices that were written since; None: any.
+        self._unsolved: list[NDArray[np.int64]] | None = []
         self._plan: Plan | None = None
         #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
         self._changed: list[NDArray[np.int64]] | None = []
@@ -110,9 +116,26 @@ class Crossbar:
         self._programmed()
         return self._held
 
+    @property
+    def effective(self) -> tuple[Devices, ...]:
+        """What a read of each copy sees: what it holds, where lines have resistance with effective conductances."""
+        wires = self.target.array.wires
+        if wires is None:
+            return self.held
+        if not self._effective:
+            self._wires = self._wires or [LayerWires(self.cells_of(copy), wires) for copy in range(len(self.held))]
+            self._effective = [own.solve(devices) for own, devices in zip(self._wires, self.held, strict=True)]
+        elif self._unsolved is None:
+            self._effective = [self._wires[0].solve(self.held[0])]
+        elif self._unsolved:
+            self._wires[0].solve_some(self.held[0], np.concatenate(self._unsolved), self._effective[0])
+        self._unsolved = []
+        return tuple(self._effective)
+
     def hold(self, held: Sequence[Devices]) -> None:
         """Let the copies of the layer hold these devices, one entry a copy; counts go on."""
         self._held, self.copies = tuple(held), len(held)
+        self._effective, self._wires = [], []
         self._plan = self.turned = None
 
     @property
@@ -126,14 +149,14 @@ class Crossbar:
         return self._programmed().coefficients
 
     def devices(self, begin: int, end: int) -> F32:
-        """Conductances in µS of rows ``begin`` to ``end``, ``[groups, rows, planes * columns]``, without unit columns."""
-        return self.g_us[:, begin:end].reshape(self.groups, end - begin, -1)
+        """What a read sees of rows ``begin`` to ``end``, µS, ``[groups, rows, planes * columns]``, without unit columns."""
+        return self.effective[0].g_us[:, begin:end].reshape(self.groups, end - begin, -1)
 
     def weights(self) -> F32:
-        """What the devices hold, in weight units, ``[groups, rows, columns]``."""
+        """What a product without noise multiplies by, ``[groups, rows, columns]``: what the devices hold, in weight units."""
         if self._ideal:
             return self.matrix.astype(np.float32)
-        return self._programmed().weights(self.row_cuts, self.column_cuts, self.target)
+        return self.effective[0].weights(self.row_cuts, self.column_cuts, self.target)
 
     def set_conductances(self, g_us: F32, unit_g_us: F32 | None = None) -> None:
         """Let the first copy hold these conductances, of the shapes of `g_us` and `unit_g_us`."""
@@ -147,14 +170,18 @@ class Crossbar:
             devices: Which, by flat numbers in `g_us`; None: any. Of a layer with copies, any device of any copy may have changed.
         """
         if len(self._held) > 1:
+            self._effective = []
             self._plan = self.turned = None
             return
+        if self._effective:
+            self._unsolved = None if devices is None or self._unsolved is None else [*self._unsolved, devices]
         self._changed = None if devices is None or self._changed is None else [*self._changed, devices]
         self.turned_stale = True
 
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
         self._held = ()
+        self._effective = []
         self._plan = self.turned = None
 
     def recode(self, layer: Layer) -> None:
@@ -191,7 +218,7 @@ class Crossbar:
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
         layer = self._coding, self.row_cuts, self.column_cuts, self.target, range_ua
-        plans = [Plan.of(ReadSpec.from_target(devices, *layer), positions) for devices in self.held]
+        plans = [Plan.of(ReadSpec.from_target(devices, *layer), positions) for devices in self.effective]
         self._plan = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
         self._set_shift()
         return self._plan
@@ -206,8 +233,9 @@ class Crossbar:
         """Whether the plan could take in what was written."""
         if self._ideal:
             return plan.refresh(self.matrix)
-        if self._changed is None:
-            return plan.refresh(self.g_us, self.unit_g_us)
+        if self._changed is None or self.target.array.wires is not None:
+            seen = self.effective[0]
+            return plan.refresh(seen.g_us, seen.unit_g_us)
         return plan.refresh_some(self.g_us, np.concatenate(self._changed))
 
     # Products -----------------------------------------------------------------------------------------------------

@@ -172,11 +172,11 @@ def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | No
     """The plan of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
     cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
     if crossbar.turned is not None and crossbar.turned_stale:
-        now = _turned(crossbar.held[0], len(cuts) - 1)
+        now = _turned(crossbar.effective[0], len(cuts) - 1)
         crossbar.turned = crossbar.turned if crossbar.turned.refresh(now.g_us, now.unit_g_us) else None
     crossbar.turned_stale = False
     if crossbar.turned is None:
-        turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.held]
+        turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.effective]
         lines = coding, cuts, (0, crossbar.rows), read, range_ua
         plans = [Plan.of(ReadSpec.from_target(devices, *lines), positions) for devices in turned]
         crossbar.turned = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)

@@ -96,12 +96,15 @@ class Array(Section):
         None, description="The transposed read, as an analog backward pass needs it; {}: all as the forward read; null: none."
     )
 
+    wires: Wires | None = Field(None, description="Resistance of the lines; null: none.")
+
     @model_serializer(mode="wrap")
     def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A chip without a transposed read is written as it was before there was the field: hashes of it stay the same."""
+        """Sections that a chip lacks are not written, as before there were these fields: hashes of it stay the same."""
         written: dict[str, Any] = handler(self)
-        if self.transposed is None:
-            del written["transposed"]
+        for name in ("transposed", "wires"):
+            if getattr(self, name) is None:
+                del written[name]
         return written
 
 
@@ -332,6 +335,7 @@ class Target(Section):
             and self.weights.clip_sigma is None
             and d.is_exact
             and not self.adc.sigma_lsb
+            and self.array.wires is None
         )
 
 

@@ -15,6 +15,8 @@ F64 = NDArray[np.float64]
 MEGAOHM_PER_OHM = 1e-6
 #: A resistance below this counts as none.
 _LEAST_OHM = 1e-9
+#: A resistance, MΩ, that lets no current through. Very long stretches of leaking cells come to more.
+_APART_MOHM = 1e12
 
 
 @dataclass(frozen=True)
@@ -127,15 +129,24 @@ def _stretch(cells: int, first: float, segment: float, other_us: float) -> tuple
     if segment == 0 or cells == 0 or other_us == 0:
         return first + cells * segment, 0.0, cells * other_us
     resistance, conductance = np.array([[1, segment], [0, 1]]), np.array([[1, 0], [other_us, 1]])
-    chain = np.array([[1, first], [0, 1]]) @ np.linalg.matrix_power(conductance @ resistance, cells)
+    with np.errstate(over="ignore", invalid="ignore"):
+        chain = np.array([[1, first], [0, 1]]) @ np.linalg.matrix_power(conductance @ resistance, cells)
     (a, b), (_, d) = chain  # the chain matrix of a two-port, and from it the equivalent pi circuit
+    if not b < _APART_MOHM:
+        leak = _open(cells, segment, other_us)
+        return _APART_MOHM, leak, leak
     return float(b), float((d - 1) / b), float((a - 1) / b)
 
 
 def _open(cells: int, segment: float, other_us: float) -> float:
     """Leak of ``cells`` cells behind the last one of the block, towards an open end."""
-    leak = 0.0
+    if segment == 0:
+        return cells * other_us
+    leak = before = 0.0
     for _ in range(cells):
         leak += other_us
         leak /= 1 + segment * leak
+        if leak == before:
+            break
+        before = leak
     return leak
