@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
 import cimc
-from cimc.runtime import serial
+from cimc.threads import set_threads, threads
 
 F32 = NDArray[np.float32]
 MODEL = Path(__file__).parent.parent / "examples" / "lenet_mnist" / "lenet.onnx"
@@ -74,7 +74,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, help="of all; the default: all cores")
     options = parser.parse_args()
-    serial.set_threads(options.threads)
+    set_threads(options.threads)
     images = np.random.default_rng(0).random((options.images, 1, 28, 28), np.float32)
     begin = time.perf_counter()
     chip = cimc.Chip(cimc.compile(MODEL, options.target), seed=0)
@@ -82,7 +82,7 @@ def main() -> None:
     chip.run({name: images[: options.batch]})
     first_run = time.perf_counter() - begin
     session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = serial.threads()
+    session_options.intra_op_num_threads = threads()
     session = ort.InferenceSession(MODEL, session_options, providers=["CPUExecutionProvider"])
     plain = numpy_lenet(MODEL)
     np.testing.assert_allclose(plain(images[:9]), session.run(None, {name: images[:9]})[0], rtol=1e-3, atol=1e-4)
@@ -104,7 +104,7 @@ def main() -> None:
             "cpu_ms": 1e3 * median(cpu for _, cpu in measured) / batches,
             "cimc_share": median(other / own for (own, _), (other, _) in zip(times["cimc"], measured, strict=True)),
         }
-    setting = {"target": options.target, "images": options.images, "batch": options.batch, "threads": serial.threads()}
+    setting = {"target": options.target, "images": options.images, "batch": options.batch, "threads": threads()}
     print(json.dumps({**setting, "compile_and_first_run_seconds": first_run, **results}, indent=2))
 
 

@@ -19,9 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from cimc.ir.geometry import Dense, WeightView
 from cimc.ir.program import InputCoding, Layer
-from cimc.runtime import serial
 from cimc.runtime.crossbar import Crossbar
 from cimc.targets.description import Target
+from cimc.threads import set_threads, threads
 
 TARGET: dict[str, Any] = {
     "name": "benchmark",
@@ -94,10 +94,10 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=1024)
     parser.add_argument("--columns", type=int, default=1024)
     options = parser.parse_args()
-    serial.set_threads(options.threads)
+    set_threads(options.threads)
     with threadpool_limits(options.threads):
         results = [measure(batch, options.rows, options.columns, options.repeats) for batch in options.batches]
-    setting = {"rows": options.rows, "weight_columns": options.columns, "tile_rows": 256, "threads": serial.threads()}
+    setting = {"rows": options.rows, "weight_columns": options.columns, "tile_rows": 256, "threads": threads()}
     print(json.dumps({**setting, "results": results}, indent=2))
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from cimc.runtime import serial
 from cimc.runtime.wires.effective import Block, Solver
 from cimc.targets.description import Wires
+from cimc.threads import set_threads, threads
 
 ARRAYS = [(64, 64), (256, 64), (256, 256)]
 
@@ -55,8 +55,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="the default: one JSON object")
     parser.add_argument("--threads", type=int, help="the default: all cores")
     options = parser.parse_args()
-    serial.set_threads(options.threads)
-    print(json.dumps({"threads": serial.threads(), "arrays": [arrays(*shape) for shape in ARRAYS]}, indent=2))
+    set_threads(options.threads)
+    print(json.dumps({"threads": threads(), "arrays": [arrays(*shape) for shape in ARRAYS]}, indent=2))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ makes a whole model of it again. In the small file an initializer kept aside is 
 from __future__ import annotations
 
 import mmap
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -18,6 +17,7 @@ import onnx_ir as ir
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+import cimc.threads
 from cimc.files import scratch
 
 #: Element types that numpy has itself. The others (bfloat16, 8-bit floats, sub-byte, strings) stay in the small file.
@@ -107,7 +107,8 @@ def session(
         tensors: Arrays by initializer name; names that the model does not use do no harm.
         optimise: Let ONNX Runtime fuse nodes; off, each node computes what its own operator says.
         outputs: Values of the main graph to return instead of the model's outputs, in this order.
-        threads: Threads within an operator; None: all cores.
+        threads: Threads within an operator; None: all of `cimc.threads.threads`. The last bits of products may depend
+            on it (`cimc.runtime.thread_order`).
 
     Raises:
         Exception: Whatever ONNX Runtime raises for a model that it refuses; callers turn it into a CimcError.
@@ -118,7 +119,8 @@ def session(
     external = [t for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     options = ort.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = threads or os.cpu_count() or 1
+    options.intra_op_num_threads = threads or cimc.threads.threads()
+    options.inter_op_num_threads = 1
     options.use_deterministic_compute = True
     level = ort.GraphOptimizationLevel
     options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL

@@ -9,9 +9,10 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from math import ceil, inf, prod
 from typing import Any, ClassVar, cast
 
@@ -33,6 +34,7 @@ from cimc.ir.vmm import geometry_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.intervals import Interval, intervals
 from cimc.passes.samples import Source, given, synthetic
+from cimc.threads import parallel, threads
 
 #: Images used at most; fewer for a large network, so that all together are so many multiply-accumulates, but never
 #: fewer than `FEW_IMAGES` of those there are.
@@ -41,6 +43,10 @@ IMAGE_CAP, WORK_CAP, FEW_IMAGES = 256, 400e9, 16
 SYNTHETIC_WORK_CAP, FEW_SYNTHETIC = 10e9, 2
 #: Activations of one run, and a weight that is fed, not built in.
 _RUN_BYTES, _LARGE = 32 << 20, 1 << 20
+
+
+_Found = tuple[dict[str, Any], list[NDArray[Any]]]
+"""Feeds of a run, and the values asked for."""
 
 
 @dataclass
@@ -153,14 +159,15 @@ def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict
     runner = None
     if asked:
         try:
-            runner = session(*split(model), optimise=False)
+            runner = session(*split(model), optimise=False, threads=1)  # the bytes of a product may depend on threads
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             raise DataError(_reason(error), where="calibration: ONNX Runtime refuses the model in float") from error
     extents = {name: Extent(count=state.target.dac.clip_share > 0) for name in values}
     shapes: dict[str, tuple[int, ...]] = {}
-    images, done = 0, 0
-    for chosen, images in _runs(source, uses, shapes):
-        feeds, found = _run(runner, asked, uses, chosen, weights, source, again=not done)
+    done = 0
+    for chosen, images, (feeds, found) in _all_runs(
+        _runs(source, uses, shapes), lambda part, again: _run(runner, asked, uses, part, weights, source, again=again)
+    ):
         seen = constants | feeds | dict(zip(asked, found, strict=True))
         for name in values:
             if not extents[name].add(seen[name]):
@@ -172,6 +179,21 @@ def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict
             use.parts.append(row_vectors(seen[use.value], use.geometry, use.shape[0], use.shape[1], wanted, key))
         done += len(chosen)
     return extents, done, {use.value: shapes[use.value] for use in uses}
+
+
+def _all_runs(
+    runs: Iterator[tuple[NDArray[np.int64], int]], run: Callable[[NDArray[np.int64], bool], _Found]
+) -> Iterator[tuple[NDArray[np.int64], int, _Found]]:
+    """Each run with what it gives, several at a time; the first by itself, as the sizes of the others come from it."""
+    for chosen, images in islice(runs, 1):
+        yield chosen, images, run(chosen, True)
+    while group := list(islice(runs, threads())):
+        found = _together(run, [chosen for chosen, _ in group])
+        yield from ((chosen, images, one) for (chosen, images), one in zip(group, found, strict=True))
+
+
+def _together(run: Callable[[NDArray[np.int64], bool], _Found], parts: list[NDArray[np.int64]]) -> list[_Found]:
+    return parallel(lambda part: run(parts[part], False), len(parts))
 
 
 def _runs(source: Source, uses: list[_Use], shapes: dict[str, tuple[int, ...]]) -> Iterator[tuple[NDArray[np.int64], int]]:

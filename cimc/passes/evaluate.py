@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.ir.onnx_io import session
 from cimc.passes.selection.operand import VIEW_OPS, integers, reshaped
 
 #: Largest tensor that is computed, in bytes. One filled with a single value takes no memory at any size.
@@ -104,16 +105,9 @@ def _small(proto: onnx.ModelProto) -> bool:
 
 
 def _run(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> list[ir.TensorProtocol] | None:
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1
-    options.log_severity_level = 4
     wanted = [ir.DataType(o.type.tensor_type.elem_type) for o in proto.graph.output]
     try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        return _typed(session.run(None, feeds), wanted)
+        return _typed(session(proto.SerializeToString(), {}, threads=1).run(None, feeds), wanted)
     except Exception as error:
         log.debug("ONNX Runtime: %s", error)
     try:  # types that numpy lacks, as bfloat16, do not leave ONNX Runtime

@@ -12,6 +12,8 @@ import onnx
 from cimc.errors import DataError, RunError
 from cimc.ir.onnx_io import session
 from cimc.ir.program import DigitalStep, Program
+from cimc.runtime.thread_order import ThreadOrder
+from cimc.threads import threads
 
 #: One value between steps: an array, a list (sequence), or None (an empty optional).
 Value = Any
@@ -30,7 +32,7 @@ class Segment:
         self._program, self._step = program, step
         self._model = program.tensors[f"segment/{step.name}"]
         self._inputs, self._outputs = step.inputs, list(step.outputs)
-        self._sessions: dict[bool, Any] = {}
+        self._sessions: dict[int, Any] = {}
         self._joins: list[bool] | None = None
 
     def run(self, values: Mapping[str, Value], images: int | None = None) -> list[Value]:
@@ -73,14 +75,19 @@ class Segment:
         return outputs
 
     def _session(self, feeds: Mapping[str, Value]) -> Any:
-        """One of one thread, or of all cores: that depends on the inputs alone, and so do the bytes of the outputs."""
+        """One of one thread, or of all threads where that pays and changes no byte of the outputs."""
         small = self._light and sum(getattr(value, "nbytes", 0) for value in feeds.values()) <= _SMALL
-        if small not in self._sessions:
-            threads = 1 if small else None
+        shapes = {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
+        number = 1 if small or threads() == 1 or not self._order.same_on_any(shapes) else threads()
+        if number not in self._sessions:
             segment = self._model.tobytes()
-            made = session(segment, self._program.initializers(), optimise=not _quantises(segment), threads=threads)
-            self._sessions[small] = made
-        return self._sessions[small]
+            made = session(segment, self._program.initializers(), optimise=not _quantises(segment), threads=number)
+            self._sessions[number] = made
+        return self._sessions[number]
+
+    @cached_property
+    def _order(self) -> ThreadOrder:
+        return ThreadOrder(self._model.tobytes())
 
     @cached_property
     def _light(self) -> bool:

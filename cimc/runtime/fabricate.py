@@ -18,8 +18,8 @@ from cimc.runtime.devices.model import Arrays
 from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
-from cimc.runtime.serial import parallel
 from cimc.targets.description import Target
+from cimc.threads import parallel
 
 F32 = NDArray[np.float32]
 Array = NDArray[Any]

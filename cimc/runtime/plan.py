@@ -16,8 +16,8 @@ from cimc.runtime.circuit import Circuit, Inputs, Outputs
 from cimc.runtime.fabricate import tile_of_column
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some, rounds
 from cimc.runtime.read_spec import ReadSpec
-from cimc.runtime.serial import parallel, threads
 from cimc.runtime.unfold import Unfolding
+from cimc.threads import parallel, threads
 
 F64 = NDArray[np.float64]
 Array = NDArray[Any]

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from cimc.runtime import atomic
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
-from cimc.runtime.serial import threads
+from cimc.threads import threads
 
 Array = NDArray[Any]
 

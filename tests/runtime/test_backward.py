@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from cimc.compiler import compile as compile_program
 from cimc.ir.geometry import Conv, WeightView
 from cimc.ir.program import Layer, MaskStep, Program, VmmStep, weight_matrix
-from cimc.runtime import backward, serial
+from cimc.runtime import backward
 from cimc.runtime.coding import Coding
+from cimc.threads import set_threads
 from cimc.training.step import to_initializer
 
 Array = NDArray[Any]
@@ -144,11 +145,11 @@ def test_the_same_bytes_for_any_number_of_threads(name: str) -> None:
     found = []
     try:
         for threads in (1, 2, 5):
-            serial.set_threads(threads)
+            set_threads(threads)
             dx = backward.activation_gradient(dy, weight_matrix(program, program.layers[0]), x.shape, step.geometry)
             found.append((dx.tobytes(), backward.weight_gradient(x, dy, program.layers[0], step.geometry).tobytes()))
     finally:
-        serial.set_threads(None)
+        set_threads(None)
     assert found[0] == found[1] == found[2]
 
 

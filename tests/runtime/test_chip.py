@@ -18,8 +18,8 @@ from onnx import parser
 from cimc.compiler import compile_model
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import Program
-from cimc.runtime import serial
 from cimc.runtime.chip import Chip
+from cimc.threads import set_threads
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 LENET = EXAMPLES / "lenet_mnist" / "lenet.onnx"
@@ -52,9 +52,9 @@ def test_any_split_along_the_batch_gives_the_same_bytes(lenet: Program, digits: 
 def test_any_number_of_threads_gives_the_same_bytes(lenet: Program, digits: NDArray[np.float32]) -> None:
     found = []
     for number in (1, 2):
-        serial.set_threads(number)
+        set_threads(number)
         found.append(logits(Chip(lenet, 5), digits).tobytes())
-    serial.set_threads(None)
+    set_threads(None)
     assert found[0] == found[1]
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from cimc.ir.encoding import encode
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
-from cimc.runtime import layout, serial
+from cimc.runtime import layout
+from cimc.threads import set_threads
 from tests.runtime.crossbars import ISAAC, PAIR, crossbar, dense, target
 
 NOISE: dict[str, Any] = {"read_sigma_us": 1.5, "programming": {"sigma_us": 1.0}, "stuck_high_rate": 0.01}
@@ -20,7 +21,7 @@ NOISE: dict[str, Any] = {"read_sigma_us": 1.5, "programming": {"sigma_us": 1.0},
 @pytest.fixture(autouse=True)
 def default_threads() -> Iterator[None]:
     yield
-    serial.set_threads(None)
+    set_threads(None)
 
 
 def test_read_noise_has_the_variance_of_independent_devices() -> None:
@@ -128,7 +129,7 @@ def test_bytes_do_not_depend_on_threads_or_batch_splits(name: str, case: str, mo
     monkeypatch.setattr("cimc.runtime.plan.SMALL", 0)
 
     def run(threads: int, splits: tuple[int, ...]) -> bytes:
-        serial.set_threads(threads)
+        set_threads(threads)
         bar = crossbar(CHIPS[name], matrix, cuts, columns_cut, range_ua=100.0, gain=gain, signed=True)
         ends = (0, *splits, len(x))
         parts = [bar.multiply(x[b:e], geometry, 3, first_image=b) for b, e in pairwise(ends)]
@@ -151,7 +152,7 @@ def test_no_images_give_no_results(name: str, case: str) -> None:
 
 def test_the_same_seed_programs_the_same_chip_and_another_one_does_not() -> None:
     matrix = np.random.default_rng(0).normal(size=(3, 50, 7)).astype(np.float32)
-    serial.set_threads(2)
+    set_threads(2)
     first, again, other = (crossbar(CHIPS["two_phase"], matrix, (0, 20, 50), seed=seed).g_us for seed in (1, 1, 2))
     assert first.tobytes() == again.tobytes()
     assert (first != other).mean() > 0.9

@@ -8,7 +8,8 @@ import onnxruntime as ort
 import pytest
 
 from cimc.ir.geometry import Conv
-from cimc.runtime import pools, serial
+from cimc.runtime import pools
+from cimc.threads import set_threads
 
 POOLS = {
     "plain": ("kernel_shape = [2, 2], strides = [2, 2]", (2, 3, 6, 8)),
@@ -51,9 +52,9 @@ def test_each_gradient_goes_to_the_element_that_won(name: str, ties: bool) -> No
     found = []
     try:
         for threads in (1, 3):
-            serial.set_threads(threads)
+            set_threads(threads)
             found.append(pools.max_pool_gradient(dy, x, y, geometry))
     finally:
-        serial.set_threads(None)
+        set_threads(None)
     assert found[0].tobytes() == found[1].tobytes()
     np.testing.assert_allclose(found[0], expected.reshape(shape), rtol=0, atol=1e-5)

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from cimc.errors import TargetError
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import VmmBackwardStep, weight_matrix
-from cimc.runtime import backward, serial, transposed
+from cimc.runtime import backward, transposed
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.learn import Learning, learn
 from cimc.targets.transposed import transposed_target
+from cimc.threads import set_threads
 from tests.runtime.crossbars import PAIR, crossbar, dense, target
 from tests.runtime.test_backward import PRODUCTS, compiled
 
@@ -30,7 +31,7 @@ READS = [{}, {"dac_bits": 5}, {"adc_bits": 6, "range_ua": 9.0}, {"adc_bits": 11,
 @pytest.fixture(autouse=True)
 def default_threads() -> Iterator[None]:
     yield
-    serial.set_threads(None)
+    set_threads(None)
 
 
 def made(base: dict[str, Any], matrix: Array, column_cuts: tuple[int, ...] | None = None, **read: Any) -> Crossbar:
@@ -276,7 +277,7 @@ def test_the_same_bytes_for_any_threads_and_any_split_of_the_batch(name: str) ->
 
     whole = read(0, len(x))
     for threads in (1, 2, 5):
-        serial.set_threads(threads)
+        set_threads(threads)
         assert (read(0, len(x)) == whole).all()
     assert (np.concatenate([read(0, 1), read(1, len(x))]) == whole).all()
     assert (read(0, len(x), 4) != whole).any()

@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from cimc.runtime import serial
 from cimc.runtime.wires.effective import Block, Solver, effective_us
 from cimc.targets.description import Wires
+from cimc.threads import set_threads
 from tests.runtime.nodal import transfer_us
 
 Array = NDArray[Any]
@@ -174,8 +174,8 @@ def test_arrays_one_by_one_and_threads_give_the_same_bytes(solver: str) -> None:
     g, wires = cells(5, 60, 40), wired(2.0, 2.0, solver=solver)
     together = effective_us(g, wires)
     try:
-        serial.set_threads(3)
+        set_threads(3)
         np.testing.assert_array_equal(effective_us(g, wires), together)
     finally:
-        serial.set_threads(None)
+        set_threads(None)
     np.testing.assert_array_equal(np.stack([effective_us(one, wires) for one in g]), together)

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from cimc.errors import CimcError
 from cimc.ir.encoding import encode
-from cimc.runtime import serial
 from cimc.targets.load import load_target
+from cimc.threads import set_threads
 from cimc.training.rules import registry
 from tests.training.layers import EXACT, OFFSET, SPANS, Layer, changes, span_of_each
 
@@ -103,12 +103,12 @@ def test_on_the_ideal_chip_every_step_is_taken_whole():
 def test_the_same_bytes_whatever_the_threads(programming):
     runs = []
     for number in (1, 2):
-        serial.set_threads(number)
+        set_threads(number)
         layer = Layer(settings={"update.programming": programming})
         for change in changes(0, 0.4, 8):
             layer.apply(change)
         runs.append(layer.g_us.tobytes() + layer.state.written_us.tobytes() + layer.state.writes.tobytes())
-    serial.set_threads(None)
+    set_threads(None)
     assert runs[0] == runs[1]
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.runtime.serial import parallel
 from cimc.runtime.team import crew
 from cimc.runtime.wires import exact, fast
 from cimc.runtime.wires.lines import Line
 from cimc.targets.description import Wires
+from cimc.threads import parallel
 
 Array = NDArray[Any]
 F32 = NDArray[np.float32]
