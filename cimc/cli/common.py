@@ -20,6 +20,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
 Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
 
+Time = Annotated[
+    str | None,
+    typer.Option("--time", metavar="T", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y (365 days)."),
+]
+
+_SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0}
+
 #: Texts up to these lengths stay on one line of a table: names in its first column, and texts in the others.
 _WHOLE_NAME = 32
 _WHOLE_TEXT = 12
@@ -120,6 +127,28 @@ def announce(program: Program, images: int) -> None:
     expected = estimate(program, images)
     if expected.seconds is not None and expected.seconds > LONG_RUN_S:
         note(f"about {expected.seconds:.0f} s and {expected.memory_bytes / 1e9:.1f} GB for {images} images")
+
+
+def parse_time(text: str) -> float:
+    """``20min`` in seconds.
+
+    Raises:
+        CimcError: It is no time, or not between 0 and 1e12 s.
+    """
+    number, unit = text.strip().rstrip("abcdefghijklmnopqrstuvwxyz"), text.strip().lstrip("0123456789.+-eE")
+    try:
+        seconds = float(number) * _SECONDS[unit]
+    except (ValueError, KeyError):
+        seconds = -1.0
+    if not 0 <= seconds <= 1e12:
+        raise CimcError(f"{text!r} is no time", where="--time", fix=f"a number with one of {', '.join(_SECONDS)}, such as 20min")
+    return seconds
+
+
+def told_time(seconds: float) -> str:
+    """Seconds in the largest unit that they fill."""
+    unit, size = next(((u, n) for u, n in reversed(_SECONDS.items()) if seconds >= n), ("s", 1.0))
+    return f"{seconds / size:.6g}{unit}"
 
 
 def tie_option(values: Sequence[str] | None) -> str | list[str]:

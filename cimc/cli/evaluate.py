@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, note, print_json, print_table, progress
+from cimc.cli.common import Compiled, Json, Seed, announce, note, parse_time, print_json, print_table, progress, told_time
 from cimc.errors import DataError
 
 
@@ -20,6 +20,10 @@ def evaluate(
         typer.Option(metavar="MODEL.onnx", help="For ONNX Runtime; default: the graph that M.cim was compiled from."),
     ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at a time; the result does not depend on it.")] = 256,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="T[,T...]", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y; a row for each time."),
+    ] = None,
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images."""
@@ -35,18 +39,22 @@ def evaluate(
     x, y = load_labelled(data, spec, how=program.preprocessing)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
-    announce(program, len(x))
-    with progress("images", len(x), quiet=json) as advance:
-        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance)
+    times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
+    announce(program, len(x) * len(times))
+    with progress("images", len(x) * len(times), quiet=json) as advance:
+        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times)
     for text in result.notes:
         note(f"note: {text}")
     if json:
         print_json(result.to_dict())
         return
-    rows = [
+    rows: list[tuple[str, object]] = [
         ("images", result.images),
         ("accuracy on the chip", result.accuracy),
         ("accuracy of ONNX Runtime", result.reference_accuracy),
         ("the two agree", result.agreement),
     ]
     print_table(f"{program_file}, seed {seed}", ("", "value"), rows)
+    if time:
+        aged = [(told_time(a.time_s), a.accuracy, a.agreement) for a in result.times]
+        print_table("as the devices age", ("time", "accuracy", "agreement"), aged)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, note, print_run
+from cimc.cli.common import Compiled, Json, Seed, Time, announce, note, parse_time, print_run
 from cimc.cli.outputs import guard
 
 
@@ -20,6 +20,7 @@ def run(
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="Segments that depend on the batch split run by image.")
     ] = False,
+    time: Time = None,
     json: Json = False,
 ) -> None:
     """Run a compiled model on a simulated chip."""
@@ -34,6 +35,7 @@ def run(
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
     announce(program, image_count(program.inputs, inputs))
     chip = Chip(program, seed, deterministic=deterministic)
+    chip.advance(0.0 if time is None else parse_time(time))
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)
     notes = clipping_notes(chip.stats(), program.target)
@@ -41,6 +43,7 @@ def run(
         note(f"note: {text}")
     result: dict[str, Any] = {
         "seed": seed,
+        "time_s": chip.time_s,
         "stats": chip.stats(),
         "notes": notes,
     }

@@ -27,6 +27,7 @@ from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
+from cimc.runtime.devices.model import Arrays
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.write import Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter, missing_figures
@@ -232,30 +233,33 @@ def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, m
     target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
     key, own = device_seed(seed, name), (copy,) if copy else ()
     key = rng.key(key, "copy", copy) if copy else key
-    g_us, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
-    unit_g_us, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
+    g_us, arrays, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
+    unit_g_us, unit_arrays, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
     noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
     readback = np.maximum(g_us + noise, np.float32(0))
     if verified is None:
         low, high = image.windows(number, copy)
         verified = (readback >= low) & (readback <= high)
-    return Devices(g_us, unit_g_us, goals.coefficients), LayerReport(verified, readback, pulses, writes + more)
+    held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
+    return held, LayerReport(verified, readback, pulses, writes + more)
 
 
 def _free(devices: int) -> Writes:
     return Writes(devices=devices, pulses=None, trials=None, reads=None, time_ns=None, energy_nj=None)
 
 
-def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Array, Array | None, Array | None, Writes]:
-    """Devices as they were made, brought to their goals: conductances, pulses, success, totals."""
+def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Array, Arrays, Array | None, Array | None, Writes]:
+    """Devices as they were made, brought to their goals: conductances, what the model keeps beside, pulses, success, totals."""
     g_us, counters = np.ascontiguousarray(born_on(target.device, keys())), np.zeros(goal_us.size, np.uint32)
     made = writer(target, g_us, counters, key, training=False, keys=keys)
+    arrays = {name: array.reshape(g_us.shape) for name, array in made.state.arrays.items()}
     which, goals = np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1))
     if not isinstance(made, VerifyWriter):
         writes = made.write(which, goals)
-        return g_us, None, None, writes
+        return g_us, arrays, None, None, writes
     done = made.verify(which, goals)
-    return g_us, done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape), done.writes(target.device.write_verify)
+    pulses, success = done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape)
+    return g_us, arrays, pulses, success, done.writes(target.device.write_verify)
 
 
 def _self_test(image: Image, target: Target, held: Mapping[str, tuple[Devices, ...]], seed: int, quiet: bool) -> tuple[int, int]:

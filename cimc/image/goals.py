@@ -90,11 +90,11 @@ class ChipGoals:
 
     def of(self, layer: Layer) -> LayerGoals:
         """See `Goals`."""
-        return _Held(layer, self.chip.crossbars[layer.name].held)
+        return _Held(layer, self.chip.crossbars[layer.name].present)
 
     def shared_references(self) -> bool:
         """See `Goals`."""
-        units = [crossbar.unit_g_us for crossbar in self.chip.crossbars.values()]
+        units = [crossbar.present[0].unit_g_us for crossbar in self.chip.crossbars.values()]
         return not any(np.ptp(unit) > 0 for unit in units if unit.size)
 
 

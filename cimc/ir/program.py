@@ -20,7 +20,10 @@ A trained program also holds its chip, and its initializers are the trained ones
 ==========================  ===============================================================================
 ``state/seed``              int64 ``[1]``: of the chip
 ``state/draws``             int64 ``[3]``: images trained on, evaluations, calibrations, as `cimc.runtime.draws` counts them
-``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances, µS
+``state/time_s``            float64 ``[1]``: present time of the chip, s; absent: 0
+``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances that the last writes left, µS
+``state/LAYER/device.NAME`` as ``g_us``, numbers of any type: what the device model keeps beside, such as the time of the
+                            last write; ``unit_device.NAME``, ``copies_device.NAME``, ``copies_unit_device.NAME`` likewise
 ``state/LAYER/unit_g_us``   float32 ``[groups, rows, column tiles]``: those of unit columns, where there are any
 ``state/LAYER/copies_g_us`` float32 ``[copies - 1, ...]``: ``g_us`` of the further copies; ``copies_unit_g_us`` likewise
 ``state/LAYER/alpha``       float64 ``[groups, slices, planes, columns]``: how columns count, where some are stored complemented;

@@ -65,6 +65,14 @@ _STATE = {
 }
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
 _CHIP_STATE = {"seed": (1, 1 << 63), "draws": (3, 1 << 48)}
+#: ``state/LAYER/PREFIX.NAME``: what a device model keeps beside conductances, any numbers.
+_KEPT = {
+    "device": _State("", _devices),
+    "unit_device": _State("", _units),
+    "copies_device": _State("", _devices, several=True),
+    "copies_unit_device": _State("", _units, several=True),
+}
+_NUMBERS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = frozenset(kind.numpy().name for kind in ir.DataType if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING))
 _WORDS = ("initializer", "segment", "graph", "recipes", "blocks", "weight_max", "scale", "offset", "state")
 #: Tensors without an owner behind a slash.
@@ -128,12 +136,17 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
         if tensor.min() < 0 or int(tensor.max()) >= below:
             _fail(name, f"its values are not from 0 to {below - 1}")
         return
+    if owner == "time_s":
+        _need(name, tensor, ("float64",), (1,))
+        _need_finite(name, tensor, least=0)
+        return
     layer, _, word = owner.rpartition("/")
-    if layer not in layers or word not in _STATE:
+    prefix, _, kept = word.partition(".")
+    rule = _KEPT.get(prefix) if kept else _STATE.get(word)
+    if layer not in layers or rule is None:
         _fail(name, "it belongs to nothing in the program")
-    rule = _STATE[word]
     shape = rule.shape(layers[layer], planes)
-    _need(name, tensor, (rule.dtype,), (*tensor.shape[:1], *shape) if rule.several else shape)
+    _need(name, tensor, (rule.dtype,) if rule.dtype else _NUMBERS, (*tensor.shape[:1], *shape) if rule.several else shape)
     if rule.finite:
         _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "sites", "lines") else None)
 

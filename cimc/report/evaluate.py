@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +21,16 @@ from cimc.runtime.clipping import clipping_notes
 
 
 @dataclass(frozen=True)
+class Aged:
+    """What a chip of some age comes to."""
+
+    time_s: float
+    """Time that passed before, s."""
+    accuracy: float
+    agreement: float
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """Shares of images classified right; ``agreement`` of images on which chip and ONNX Runtime say the same."""
 
@@ -32,6 +42,8 @@ class Evaluation:
     stats: dict[str, Any]
     notes: list[str]
     """Layers that clip or saturate."""
+    times: tuple[Aged, ...] = ()
+    """The same after each of the times asked for; ``accuracy`` and ``agreement`` are those of the first."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,6 +58,7 @@ def evaluate(
     batch: int = 256,
     reference: Model | None = None,
     advance: Callable[[int], None] | None = None,
+    time_s: Sequence[float] = (0.0,),
 ) -> Evaluation:
     """Classify ``x`` on one chip.
 
@@ -57,6 +70,7 @@ def evaluate(
         batch: Images a run.
         reference: Run by ONNX Runtime on the same images; None: the program's own graph, with its weights.
         advance: Told the number of images after each batch.
+        time_s: Times (s) that pass before the images are classified, not falling; each counts from the beginning.
 
     Raises:
         DataError: The images do not suit the model, or a label is no class of it.
@@ -68,27 +82,33 @@ def evaluate(
     chip = Chip(program, seed)
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model
     runner = session(*split(model), optimise=True)
-    right = reference_right = agree = 0
-    for first in range(0, len(x), batch):
-        images = preprocess(x[first : first + batch], program.preprocessing)
-        labels = y[first : first + batch]
-        scores = next(iter(chip.run({name: images}, first).values()))
-        said = _classes(scores, labels)
-        right += int((said == labels).sum())
-        expected = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
-        reference_right += int((expected == labels).sum())
-        agree += int((expected == said).sum())
-        if advance is not None:
-            advance(len(labels))
-    total, stats = len(x), chip.stats()
+    total, begun, expected = len(x), chip.time_s, np.zeros(len(x), np.int64)
+    aged: list[Aged] = []
+    for time in time_s:
+        chip.advance(begun + time - chip.time_s)
+        right = agree = 0
+        for first in range(0, total, batch):
+            images = preprocess(x[first : first + batch], program.preprocessing)
+            here, labels = slice(first, first + batch), y[first : first + batch]
+            scores = next(iter(chip.run({name: images}, first).values()))
+            said = _classes(scores, labels)
+            if not aged:
+                expected[here] = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
+            right += int((said == labels).sum())
+            agree += int((expected[here] == said).sum())
+            if advance is not None:
+                advance(len(labels))
+        aged.append(Aged(time, right / total, agree / total))
+    stats = chip.stats()
     return Evaluation(
         images=total,
-        accuracy=right / total,
-        reference_accuracy=reference_right / total,
-        agreement=agree / total,
+        accuracy=aged[0].accuracy,
+        reference_accuracy=int((expected == y).sum()) / total,
+        agreement=aged[0].agreement,
         seed=seed,
         stats=stats,
         notes=clipping_notes(stats, program.target),
+        times=tuple(aged),
     )
 
 

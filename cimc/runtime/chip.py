@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,7 @@ from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import INFERENCE, Draws, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
-from cimc.runtime.fabricate import Devices
-from cimc.runtime.saved import DEVICE_STATE, device_state, saved_sites, take_devices
+from cimc.runtime.saved import device_state, is_device_state, saved_sites, take_devices
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
@@ -39,6 +39,7 @@ class Chip:
         crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
         memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
         draws: How far its streams of random numbers have been used.
+        time_s: Present time of the chip in seconds; it was programmed at 0. `advance` changes it.
         refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
     Raises:
@@ -56,6 +57,7 @@ class Chip:
         self.seed = int(own[0]) if own is not None else seed or 0
         self.noise_seed = self.seed if seed is None else seed
         self._deterministic = deterministic
+        self.time_s = float(program.tensors["state/time_s"][0]) if "state/time_s" in program.tensors else 0.0
         self.crossbars = {
             layer.name: Crossbar(
                 layer,
@@ -64,6 +66,7 @@ class Chip:
                 program.target,
                 self.seed,
                 cells=cells_of(program, layer, self.seed, saved_sites(program, layer)),
+                time_s=self.time_s,
             )
             for layer in program.layers
         }
@@ -164,6 +167,26 @@ class Chip:
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
 
+    # Time ---------------------------------------------------------------------------------------------------------
+
+    @checked()
+    def advance(self, seconds: float) -> None:
+        """Let time pass: devices drift as ``device.drift`` of the target says, and age as ``device.read_noise`` does.
+
+        Time passes in no other way, neither in a run nor in training.
+
+        Args:
+            seconds: How long, from 0 to 1e12.
+        """
+        within("seconds", seconds, 0, 1e12)
+        self.at_time(self.time_s + float(seconds))
+
+    def at_time(self, time_s: float) -> None:
+        """Let the present time be ``time_s``, as a saved chip or a checkpoint has it."""
+        self.time_s = time_s
+        for crossbar in self.crossbars.values():
+            crossbar.advance(time_s)
+
     # State --------------------------------------------------------------------------------------------------------
 
     def adopt(self, program: Program) -> None:
@@ -187,18 +210,23 @@ class Chip:
         """
         old = self.crossbars[layer]
         own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
-        crossbar = Crossbar(own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies)
-        crossbar.cells = old.cells
+        crossbar = Crossbar(
+            own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies, cells=old.cells,
+            time_s=self.time_s, programmed_s=self.time_s,
+        )  # fmt: skip
         if g_us is not None:
             first, *others = (old if old.programmed else crossbar).held
-            copies = (g_us, first.unit_g_us), *((copy.g_us, copy.unit_g_us) for copy in others)
-            crossbar.hold([Devices(*copy, crossbar.coefficients) for copy in copies])
+            arrays = first.arrays if g_us is first.g_us else {}
+            first = replace(first, g_us=g_us, arrays=arrays)
+            crossbar.hold([replace(copy, coefficients=crossbar.coefficients) for copy in (first, *others)])
         self.crossbars[layer] = crossbar
 
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
         self._fresh()
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
+        if self.time_s:
+            state["time_s"] = np.array([self.time_s], np.float64)
         for name, crossbar in self.crossbars.items():
             state |= {f"{name}/{part}": array for part, array in device_state(crossbar, self.program).items()}
         tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
@@ -225,9 +253,10 @@ class Chip:
             ArtifactError: An array is not of the shape and type of the layer's devices.
         """
         found = {name.removeprefix("state/"): array for name, array in program.tensors.items() if name.startswith("state/")}
-        devices = {"seed", "draws"}
+        devices = {"seed", "draws", "time_s"}
         for name, crossbar in self.crossbars.items():
-            own = {part: found[f"{name}/{part}"] for part in DEVICE_STATE if f"{name}/{part}" in found}
+            parts = (part.removeprefix(f"{name}/") for part in found if part.rpartition("/")[0] == name)
+            own = {part: found[f"{name}/{part}"] for part in parts if is_device_state(part)}
             devices |= {f"{name}/{part}" for part in own}
             if "g_us" in own:
                 take_devices(name, crossbar, own)
@@ -245,15 +274,15 @@ class Chip:
 
     @checked()
     def conductances(self, layer: str) -> NDArray[np.float32]:
-        """What the devices of a layer hold, µS, ``[groups, rows, planes, columns]``.
+        """What the devices of a layer hold at the present time, µS, ``[groups, rows, planes, columns]``.
 
         Raises:
             CimcError: No layer has that name.
         """
-        return self.crossbars[named(layer, self.crossbars, "layer")].g_us
+        return self.crossbars[named(layer, self.crossbars, "layer")].present[0].g_us
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """What the devices hold in weight units: layer name to ``[groups, rows, columns]``."""
+        """What the devices hold now, in weight units: layer name to ``[groups, rows, columns]``."""
         return {name: crossbar.weights() for name, crossbar in self.crossbars.items()}
 
     def stats(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ codes become the product again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -21,9 +21,10 @@ from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col, rng
-from cimc.runtime.cells import Cells
+from cimc.runtime.cells import Cells, may_be_stuck, stick
 from cimc.runtime.coding import Coding
 from cimc.runtime.copies import SharedPlan
+from cimc.runtime.devices import Memristor, State, device_model
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.plan import Plan
@@ -50,6 +51,8 @@ class Crossbar:
         chip_seed: Of the chip: the same seed programs the same conductances, faults and all.
         copies: Copies of the layer that work at once; each is programmed.
         cells: Of each copy on the die; copies that have none are cells of no array.
+        time_s: Present time of the chip; `advance` changes it.
+        programmed_s: Time at which the matrix is programmed, where it has to be.
 
     Raises:
         FitError: The leakage of the array's rows reaches half a level step, which a conversion per bit would count.
@@ -64,6 +67,8 @@ class Crossbar:
     stats: Stats = field(default_factory=Stats)
     copies: int = 1
     cells: tuple[Cells, ...] = ()
+    time_s: float = 0.0
+    programmed_s: float = 0.0
 
     def __post_init__(self) -> None:
         target, layer = self.target, self.layer
@@ -78,6 +83,10 @@ class Crossbar:
         self._ideal = target.is_ideal
         #: What each copy holds; empty until the layer is programmed.
         self._held: tuple[Devices, ...] = ()
+        #: What they hold at the present time; None: not known yet.
+        self._present: tuple[Devices, ...] | None = None
+        self._model = device_model(target.device)
+        self._states: dict[tuple[int, bool], State] = {}
         #: What a read of each copy sees, where the target has wires; empty until it is needed.
         self._effective: list[Devices] = []
         self._wires: list[LayerWires] = []
@@ -102,41 +111,95 @@ class Crossbar:
 
     @property
     def g_us(self) -> F32:
-        """Conductances, µS, ``[groups, rows, planes, columns]``. Call `written` after a change."""
+        """Conductances that the last writes left, µS, ``[groups, rows, planes, columns]``. Call `written` after a change."""
         return self._programmed().g_us
 
     @property
     def unit_g_us(self) -> F32:
-        """Conductances of the unit columns, µS, ``[groups, rows, column tiles]``."""
+        """The same of the unit columns, µS, ``[groups, rows, column tiles]``."""
         return self._programmed().unit_g_us
 
     @property
     def held(self) -> tuple[Devices, ...]:
-        """What each copy of the layer holds; `g_us`, calibration and coefficients are those of the first."""
+        """What the last writes left in each copy; `g_us`, calibration and coefficients are those of the first."""
         self._programmed()
         return self._held
 
     @property
+    def present(self) -> tuple[Devices, ...]:
+        """What each copy holds at the present time: the entries of `held` themselves where nothing has moved them."""
+        if self._present is None:
+            self._present = tuple(self._aged(copy) for copy in range(len(self.held)))
+        return self._present
+
+    @property
     def effective(self) -> tuple[Devices, ...]:
-        """What a read of each copy sees: what it holds, where lines have resistance with effective conductances."""
+        """What a read of each copy sees: what it holds now, where lines have resistance with effective conductances."""
         wires = self.target.array.wires
         if wires is None:
-            return self.held
+            return self.present
         if not self._effective:
-            self._wires = self._wires or [LayerWires(self.cells_of(copy), wires) for copy in range(len(self.held))]
-            self._effective = [own.solve(devices) for own, devices in zip(self._wires, self.held, strict=True)]
+            self._wires = self._wires or [LayerWires(self.cells_of(copy), wires) for copy in range(len(self.present))]
+            self._effective = [own.solve(devices) for own, devices in zip(self._wires, self.present, strict=True)]
         elif self._unsolved is None:
-            self._effective = [self._wires[0].solve(self.held[0])]
+            self._effective = [self._wires[0].solve(self.present[0])]
         elif self._unsolved:
-            self._wires[0].solve_some(self.held[0], np.concatenate(self._unsolved), self._effective[0])
+            self._wires[0].solve_some(self.present[0], np.concatenate(self._unsolved), self._effective[0])
         self._unsolved = []
         return tuple(self._effective)
 
     def hold(self, held: Sequence[Devices]) -> None:
-        """Let the copies of the layer hold these devices, one entry a copy; counts go on."""
-        self._held, self.copies = tuple(held), len(held)
-        self._effective, self._wires = [], []
-        self._plan = self.turned = None
+        """Let the copies of the layer hold these devices, one entry a copy; counts go on.
+
+        Where the device model keeps more than conductances and an entry does not give it, its devices are written now.
+        """
+        self._held, self.copies = tuple(self._complete(devices) for devices in held), len(held)
+        self._states.clear()
+        self._wires = []
+        self._forget()
+
+    def state(self, copy: int = 0, units: bool = False) -> State:
+        """The devices of a copy, or its unit columns, as writers and the device model take them; views, so changes are real."""
+        if (copy, units) not in self._states:
+            devices, cells = self.held[copy], self.cells_of(copy)
+            g_us, arrays = (devices.unit_g_us, devices.unit_arrays) if units else (devices.g_us, devices.arrays)
+            keys, flat = cells.unit_keys if units else cells.keys, {name: array.reshape(-1) for name, array in arrays.items()}
+            self._states[copy, units] = State(g_us.reshape(-1), keys, flat, self.time_s)
+        return self._states[copy, units]
+
+    def advance(self, time_s: float) -> None:
+        """Let the present time be ``time_s``."""
+        self.time_s = time_s
+        for state in self._states.values():
+            state.time_s = time_s
+        if type(self._model) is not Memristor or any(devices.arrays for devices in self._held):
+            self._forget()
+
+    def _forget(self) -> None:
+        """What follows from the devices is made anew when it is next needed."""
+        self._plan = self.turned = self._present = None
+        self._effective = []
+
+    def _complete(self, devices: Devices) -> Devices:
+        g_us, unit_g_us = np.ascontiguousarray(devices.g_us), np.ascontiguousarray(devices.unit_g_us)
+        arrays = devices.arrays or self._model.arrays(g_us, self.time_s)
+        unit_arrays = devices.unit_arrays or self._model.arrays(unit_g_us, self.time_s)
+        return Devices(g_us, unit_g_us, devices.coefficients, arrays, unit_arrays)
+
+    def _aged(self, copy: int) -> Devices:
+        """What a copy holds now."""
+        held = self.held[copy]
+        g_us, unit_g_us = (self._conductance(self.state(copy, units)) for units in (False, True))
+        if g_us is self.state(copy).g_us and unit_g_us is self.state(copy, True).g_us:
+            return held
+        return replace(held, g_us=g_us.reshape(held.g_us.shape), unit_g_us=unit_g_us.reshape(held.unit_g_us.shape))
+
+    def _conductance(self, state: State) -> F32:
+        """What devices hold now, µS, flat; ``state.g_us`` itself where nothing moves it. Stuck cells do not move."""
+        g_us = self._model.conductance(state, self.time_s)
+        if g_us is not state.g_us and may_be_stuck(self.target.device):
+            stick(self.target.device, g_us, state.cells)
+        return g_us
 
     @property
     def programmed(self) -> bool:
@@ -153,7 +216,7 @@ class Crossbar:
         return self.effective[0].g_us[:, begin:end].reshape(self.groups, end - begin, -1)
 
     def weights(self) -> F32:
-        """What a product without noise multiplies by, ``[groups, rows, columns]``: what the devices hold, in weight units."""
+        """What a product without noise multiplies by, ``[groups, rows, columns]``: what the devices hold now, in weight units."""
         if self._ideal:
             return self.matrix.astype(np.float32)
         return self.effective[0].weights(self.row_cuts, self.column_cuts, self.target)
@@ -170,9 +233,12 @@ class Crossbar:
             devices: Which, by flat numbers in `g_us`; None: any. Of a layer with copies, any device of any copy may have changed.
         """
         if len(self._held) > 1:
-            self._effective = []
-            self._plan = self.turned = None
+            self._forget()
             return
+        if devices is None:
+            self._present = None
+        elif self._present is not None and self._present[0] is not self._held[0]:
+            self._present[0].g_us.reshape(-1)[devices] = self._conductance(self.state().at(devices))
         if self._effective:
             self._unsolved = None if devices is None or self._unsolved is None else [*self._unsolved, devices]
         self._changed = None if devices is None or self._changed is None else [*self._changed, devices]
@@ -181,8 +247,8 @@ class Crossbar:
     def release(self) -> None:
         """Free what a later product makes again from the seed."""
         self._held = ()
-        self._effective = []
-        self._plan = self.turned = None
+        self._states.clear()
+        self._forget()
 
     def recode(self, layer: Layer) -> None:
         """Take the input coding and the ADC range of another version of the layer; conductances stay."""
@@ -196,7 +262,7 @@ class Crossbar:
             seed = rng.key("devices", self.chip_seed, self.layer.name)
             layer = self.matrix, self.weight_max, self.row_cuts, self.column_cuts, self.target
             keys = (rng.key(seed, "copy", copy) if copy else seed for copy in range(self.copies))
-            self._held = tuple(fabricate(*layer, key, self.cells_of(copy)) for copy, key in enumerate(keys))
+            self._held = tuple(fabricate(*layer, key, self.cells_of(copy), self.programmed_s) for copy, key in enumerate(keys))
         return self._held[0]
 
     def cells_of(self, copy: int = 0) -> Cells:
@@ -236,7 +302,7 @@ class Crossbar:
         if self._changed is None or self.target.array.wires is not None:
             seen = self.effective[0]
             return plan.refresh(seen.g_us, seen.unit_g_us)
-        return plan.refresh_some(self.g_us, np.concatenate(self._changed))
+        return plan.refresh_some(self.present[0].g_us, np.concatenate(self._changed))
 
     # Products -----------------------------------------------------------------------------------------------------
 

@@ -16,11 +16,20 @@ from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.fabricate import Devices
 
 #: Parts of a layer's saved devices. The first copy stands by itself, so that a chip without copies reads as it always did.
-DEVICE_STATE = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha", "sites", "lines")
+_PARTS = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha", "sites", "lines")
+
+
+#: Before the names of what a device model keeps beside conductances.
+_KEPT = ("device.", "unit_device.", "copies_device.", "copies_unit_device.")
+
+
+def is_device_state(part: str) -> bool:
+    """Whether a part of a layer's state is its devices'."""
+    return part in _PARTS or part.startswith(_KEPT)
 
 
 def device_state(crossbar: Crossbar, program: Program) -> dict[str, NDArray[Any]]:
-    """What a layer's devices hold, by the names of `DEVICE_STATE`; and which cells they are, where the program does not say."""
+    """What the last writes left in a layer's devices, by part; and which cells they are, where the program does not say."""
     first, *others = crossbar.held
     state: dict[str, NDArray[Any]] = {"g_us": first.g_us}
     if others:
@@ -29,6 +38,14 @@ def device_state(crossbar: Crossbar, program: Program) -> dict[str, NDArray[Any]
         state["unit_g_us"] = first.unit_g_us
         if others:
             state["copies_unit_g_us"] = np.stack([copy.unit_g_us for copy in others])
+    for name in first.arrays:
+        state[f"device.{name}"] = first.arrays[name]
+        if others:
+            state[f"copies_device.{name}"] = np.stack([copy.arrays[name] for copy in others])
+    for name in first.unit_arrays if first.unit_g_us.size else ():
+        state[f"unit_device.{name}"] = first.unit_arrays[name]
+        if others:
+            state[f"copies_unit_device.{name}"] = np.stack([copy.unit_arrays[name] for copy in others])
     if crossbar.target.adc.flipped:  # which columns are stored complemented is nothing that the weights of a read-back tell
         state["alpha"] = first.coefficients.alpha
         if first.coefficients.unit is not None:
@@ -75,10 +92,18 @@ def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]
     if "alpha" in state:
         unit = part("unit_alpha", c.unit) if c.unit is not None or "unit_alpha" in state else None
         c = Coefficients(part("alpha", c.alpha), unit, c.weight_step)
-    held = [Devices(part("g_us", made.g_us), unit_g_us, c)]
+    arrays = {name: part(f"device.{name}", like) for name, like in made.arrays.items()}
+    own_units = made.unit_arrays if made.unit_g_us.size else {}
+    unit_arrays = {name: part(f"unit_device.{name}", like) for name, like in own_units.items()}
+    held = [Devices(part("g_us", made.g_us), unit_g_us, c, arrays, unit_arrays)]
     if "copies_g_us" in state:
         copies = len(state["copies_g_us"]) if state["copies_g_us"].ndim else 0
         g_us = part("copies_g_us", made.g_us, copies)
         units = part("copies_unit_g_us", made.unit_g_us, copies) if made.unit_g_us.size else [made.unit_g_us] * copies
-        held += [Devices(g, unit, c) for g, unit in zip(g_us, units, strict=True)]
+        more = {name: part(f"copies_device.{name}", like, copies) for name, like in made.arrays.items()}
+        unit_more = {name: part(f"copies_unit_device.{name}", like, copies) for name, like in own_units.items()}
+        held += [
+            Devices(g, unit, c, {name: a[k] for name, a in more.items()}, {name: a[k] for name, a in unit_more.items()})
+            for k, (g, unit) in enumerate(zip(g_us, units, strict=True))
+        ]
     crossbar.hold(held)

@@ -70,6 +70,10 @@ class Writer(Protocol):
     device_seed: int
     touched: I64
     """Devices that the last call wrote, by flat numbers."""
+    state: State
+
+    def present_us(self) -> F32:
+        """What all devices hold now, µS, flat."""
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""

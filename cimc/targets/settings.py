@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -61,4 +61,6 @@ def _typed(path: str, text: str, where: str) -> Any:
         raise TargetError("no value given", where=where, fix=f"--set {path}=null, where nothing is meant")
     if "," in text and not text.startswith(("[", "{")):
         text = f"[{text}]"
-    return parse_yaml(text, where)[0]
+    value = parse_yaml(text, where)[0]
+    # A list of any length may have one entry; of a pair, a number is an error to be told.
+    return [value] if Ellipsis in get_args(annotation) and type(value) in (int, float) else value

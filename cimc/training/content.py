@@ -23,6 +23,8 @@ from cimc.training.progress import Progress
 Arrays = Mapping[str, NDArray[Any]]
 _Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
 _OPTIMIZER = "optimizer/"
+#: Present time of the chip, in the checkpoints of one whose time is not 0.
+_TIME = "chip/time_s"
 #: Arrays that say "never" by NaN or infinity.
 _OPEN = ("/written_us", "schedule/plateau")
 
@@ -103,10 +105,14 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], where: s
     Raises:
         ArtifactError: An array is missing, unknown, of another dtype or shape, or holds what no run makes.
     """
-    for name in sorted({name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)}):
+    for name in sorted({name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)} - {_TIME}):
         if name not in arrays or name not in own:
             _fail(where, f"array {name} is {'missing' if name in own else 'unknown'}")
         _need(where, name, arrays[name], own[name].dtype.name, own[name].shape)
+    if _TIME in arrays:
+        _need(where, _TIME, arrays[_TIME], "float64", (1,))
+        if not arrays[_TIME][0] >= 0:
+            _fail(where, f"array {_TIME} is {arrays[_TIME][0]}")
     for name, array in arrays.items():
         if not name.endswith(_OPEN) and not finite(array):
             _fail(where, f"array {name} holds NaN or an infinite value")

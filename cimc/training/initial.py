@@ -140,7 +140,7 @@ def _continued(chip: Chip, name: str) -> LayerState:
     shape = (layer.groups, layer.rows, layer.columns)
     blank = LayerState.from_weights(program.target, np.zeros(shape, np.float32), np.ones(1, np.float32))
     blank.restore({key: chip.memory[f"{name}/{key}"] for key in blank.state() if f"{name}/{key}" in chip.memory})
-    chip.remap(name, blank.weights, program.tensors[f"weight_max/{name}"], chip.conductances(name))
+    chip.remap(name, blank.weights, program.tensors[f"weight_max/{name}"], chip.crossbars[name].g_us)
     return blank
 
 

@@ -48,8 +48,9 @@ class Learner:
         for name, state in states.items():
             rule.begin(state)
             step.weights[name] = state.weights
-            keys = chip.crossbars[name].cells_of().keys
-            self._writers[name] = rule.writer(state, chip.conductances(name), device_seed(chip.seed, name), keys)
+            crossbar = chip.crossbars[name]
+            keys, devices = crossbar.cells_of().keys, crossbar.state()
+            self._writers[name] = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
         self._follow()
         self._changed()
@@ -127,7 +128,11 @@ class Learner:
         arrays |= {f"digital/{name}": array for name, array in self.step.parameters.items()}
         for name, state in self.states.items():
             arrays |= {f"layer/{name}/{key}": array for key, array in state.state().items()}
-            arrays[f"layer/{name}/g_us"] = self.chip.conductances(name)
+            held = self.chip.crossbars[name].held[0]
+            arrays[f"layer/{name}/g_us"] = held.g_us
+            arrays |= {f"layer/{name}/device.{key}": array for key, array in held.arrays.items()}
+        if self.chip.time_s:
+            arrays["chip/time_s"] = np.array([self.chip.time_s], np.float64)
         ranges = {
             layer.name: {"coding": layer.coding.model_dump(mode="json"), "adc_range_ua": layer.adc_range_ua}
             for layer in self.chip.program.layers
@@ -145,14 +150,17 @@ class Learner:
         Raises:
             ArtifactError: It does not suit the model, the target or the optimizer.
         """
+        self.chip.at_time(float(arrays["chip/time_s"][0]) if "chip/time_s" in arrays else 0.0)
         for name, state in self.states.items():
             start = f"layer/{name}/"
             own = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
-            g_us, held = own.get("g_us"), self.chip.conductances(name)
-            if g_us is None or g_us.shape != held.shape:
+            devices = self.chip.crossbars[name].held[0]
+            held = {"g_us": devices.g_us} | {f"device.{key}": array for key, array in devices.arrays.items()}
+            if any(key not in own or own[key].shape != array.shape for key, array in held.items()):
                 raise ArtifactError("the checkpoint holds other devices", where=f"layer {name}", fix="resume with the same model")
             state.restore(own)
-            held[...] = g_us
+            for key, array in held.items():
+                array[...] = own[key]
             self.chip.crossbars[name].written()
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")

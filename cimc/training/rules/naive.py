@@ -92,5 +92,16 @@ class Naive:
         done.updates = k
         seed = np.uint64(rng.key(writer.device_seed, "read back"))
         sigma = np.float32(self.target.device.read_sigma_us)
-        read_back(touched[:k], writer.g_us, state.updates, state.weights, state.written_us, state.w_max, *form, sigma, seed, True)
+        read_back(
+            touched[:k],
+            writer.present_us(),
+            state.updates,
+            state.weights,
+            state.written_us,
+            state.w_max,
+            *form,
+            sigma,
+            seed,
+            True,
+        )
         return done

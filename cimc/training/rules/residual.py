@@ -114,7 +114,7 @@ class Residual:
             seed = np.uint64(rng.key(writer.device_seed, "read back"))
             sigma, form = np.float32(self.target.device.read_sigma_us), (code.full, code.shift, code.pair, False)
             read_back(
-                touched[:k], writer.g_us, state.updates, state.weights, state.written_us, state.w_max, *form,
+                touched[:k], writer.present_us(), state.updates, state.weights, state.written_us, state.w_max, *form,
                 code.step_us, code.g_min_us, sigma, seed, False,
             )  # fmt: skip
         return done
