@@ -60,6 +60,11 @@ class Arrays:
         whole = self.images // self.batch
         self.steps_per_epoch = self.per_epoch or (whole if self.feed.fixed_batch else -(-self.images // self.batch))
 
+    @property
+    def length(self) -> int:
+        """Batches of an epoch."""
+        return self.steps_per_epoch
+
     def check(self) -> None:
         """Look at all data once.
 
@@ -152,6 +157,7 @@ class Stream:
     def __post_init__(self) -> None:
         self._running: Iterator[Any] | None = None
         self._drawn = 0
+        self._counted: int | None = None
         self._expected: str | None = None
         if not callable(self.batches) and isinstance(self.batches, Iterator):
             self._running = self.batches
@@ -162,6 +168,21 @@ class Stream:
     def known(self) -> bool:
         """As of `Arrays`."""
         return isinstance(self.batches, list | tuple)
+
+    @property
+    def length(self) -> int | None:
+        """Batches of an epoch, as ``steps_per_epoch``, ``len`` or `count` tells; None: nobody knows."""
+        if self.steps_per_epoch is not None or self._counted is not None:
+            return self.steps_per_epoch or self._counted
+        try:
+            return len(self.batches)  # type: ignore[arg-type]
+        except TypeError:  # it has none, or none that is known
+            return None
+
+    def count(self) -> None:
+        """Count the batches that a function gives for its first epoch; it is asked for them again in training."""
+        if callable(self.batches):
+            self._counted = sum(1 for _ in self.batches(0))
 
     def epoch(self, number: int, start: int) -> Iterator[Batch]:
         """Batches of epoch ``number`` (from 0), without the first ``start``."""

@@ -32,7 +32,8 @@ class Window:
     """
 
     he: float | None = None
-    """In units of the larger of ``sqrt(2 / fan_in)`` and, where weights are programmed, the layer's RMS weight."""
+    """In units of the larger of ``sqrt(2 / fan_in)`` and, where weights are programmed, the RMS weight of the layer, or of each
+    column where ``weights.scale`` is column."""
     w_max: float | None = None
     """The weight itself, the same in every layer."""
 
@@ -105,9 +106,13 @@ def span_of(program: Program, layer: Layer, window: Window, weights: NDArray[np.
         span = np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
         span[span == 0] = span.max() or unit  # weights that are all 0 need room to grow
         return span
-    if weights is not None and weights.size:
-        unit = max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64)))))
-    return np.full(1, factor * unit, np.float32)
+    if weights is None or not weights.size:
+        return np.full(1, factor * unit, np.float32)
+    if target.weights.scale == "column":
+        power = np.square(weight_matrix(program, layer), dtype=np.float64).sum(axis=1) / layer.weight.shape[1]
+        span = np.asarray(factor * np.maximum(unit, np.sqrt(power)), np.float32)
+        return span.reshape(-1)
+    return np.full(1, factor * max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))), np.float32)
 
 
 def _born(chip: Chip, name: str, window: Window) -> LayerState:

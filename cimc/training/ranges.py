@@ -33,11 +33,14 @@ class Ranges:
     Args:
         chip: Whose they are.
         step: Of its training program.
-        share: Of the last ADC reads that saturated, or of DAC inputs that clipped, from which on they are chosen anew.
+        share: Of the last ADC reads that saturated, or of DAC inputs that clipped, from which on they are chosen anew; at least
+            twice the share that the target allows (``adc.saturation_share``, ``dac.clip_share``).
         kept: Whether the chip brings ranges of inference.
     """
 
     def __init__(self, chip: Chip, step: Step, share: float, kept: bool) -> None:
+        allowed = max(chip.program.target.adc.saturation_share, chip.program.target.dac.clip_share)
+        share = max(share, 2 * allowed)  # ranges that were chosen to leave out a share are not outgrown by it
         self.chip, self._step, self._share = chip, step, share
         self._enough = 10 / max(share, 1e-6)  # reads that tell such a share
         self._forms = self._both("inference") if kept else set()

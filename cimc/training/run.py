@@ -76,7 +76,7 @@ class Run:
 
     def go(self) -> None:
         """Epoch after epoch."""
-        batches, together = self.source.steps_per_epoch, self.trainer.accumulate
+        batches, together = self.source.length, self.trainer.accumulate
         per_epoch = None if batches is None else max(1, -(-batches // together))
         for callback in self.callbacks:
             callback.on_start(self.trainer, self.epochs, per_epoch, self.at.epoch * (per_epoch or 0) + self.at.step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import cos, inf, pi
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ class Schedule:
     Args:
         lr: The initial rate.
     """
+
+    by_step: ClassVar[bool] = False
+    """Whether the rate changes within an epoch."""
 
     def __init__(self, lr: float) -> None:
         within("lr", lr, 0, inf, open_high=True)
@@ -72,6 +75,8 @@ class Step(Schedule):
 
 class Cosine(Schedule):
     """``final + (lr - final) * (1 + cos(pi * step / total_steps)) / 2`` (Loshchilov and Hutter, ICLR 2017, without restarts)."""
+
+    by_step = True
 
     def __init__(self, lr: float, final: float = 0.0) -> None:
         super().__init__(lr)

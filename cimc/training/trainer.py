@@ -21,7 +21,7 @@ from cimc.passes.training.losses import Classes
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
-from cimc.training.data import Arrays, arrays_of, source_of
+from cimc.training.data import Arrays, Stream, arrays_of, source_of
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, Window, initial_states
@@ -32,6 +32,7 @@ from cimc.training.ranges import Ranges
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
+from cimc.training.settings import check_settings
 from cimc.training.step import Step, plan_of, training_program
 from cimc.training.trained import in_inference_form
 from cimc.training.training import Training, size_of
@@ -70,7 +71,8 @@ class Trainer:
         clip_norm: Largest global norm of the gradients.
         accumulate: Batches whose mean gradient makes a step.
         recalibrate: Share of the last ADC reads that saturated, or of DAC inputs that clipped, from which on input gains and
-            ADC ranges are chosen anew. They are so before the first step and after each epoch in any case.
+            ADC ranges are chosen anew; at least twice what the target allows. They are chosen before the first step and after
+            each epoch in any case.
         calibration_images: Images that they are chosen on: the first of the random order, of a stream the present batch.
         optimizer_options: Such as ``weight_decay``.
         schedule_options: Such as ``final``.
@@ -130,18 +132,18 @@ class Trainer:
         rule = rules.create(program.target, update, **rule_options)
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
+        span, self._init = Window(window, w_max), init or ("trained" if chip.memory else "weights")
+        told = [*switched, *check_settings(program.target, rule, span, threshold, self._init == "trained")]
         classes = _classes(loss, class_axis, ignore_index)
 
         def shaped(lying: Classes) -> tuple[Program, list[str]]:
             options: dict[str, Any] = {"trainable": trainable, "frozen": freeze, "backward": backward, "ste": ste}
             made = training_program(program, loss=loss, classes=lying, **options)
-            return made, [*switched, *made.provenance.notes[len(program.provenance.notes) :]]
+            return made, [*told, *made.provenance.notes[len(program.provenance.notes) :]]
 
         self._shaped = shaped
         training, self.notes = shaped(classes)
         self._model_notes = len(self.notes)
-        self._init: str = init or ("trained" if chip.memory else "weights")
-        span = Window(window, w_max)
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         step = Step(training, chip)
         kept = bool(chip.memory) and init is None  # then it brings ranges too
@@ -270,6 +272,12 @@ class Trainer:
         self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
+        if isinstance(source, Stream) and source.length is None and self._schedule().by_step:
+            source.count()
+            if source.length is None:
+                self.notes.append(
+                    "the number of batches is not known: the rate changes from epoch to epoch (give steps_per_epoch)"
+                )
         images = source.calibration(self.calibration_images)
         basis = f"{size_of(images)} training images" if images else "the present batch"
         ranges = f"input gains and ADC ranges are chosen on the chip, from {basis}"

@@ -1,0 +1,54 @@
+"""Settings of target and trainer that a training cannot use: refused, or named in a note where another setting decides."""
+
+from __future__ import annotations
+
+from cimc.errors import CimcError, TargetError
+from cimc.targets.description import Target
+from cimc.training.initial import Window
+from cimc.training.rules.registry import Rule
+
+
+def check_settings(target: Target, rule: Rule, window: Window, threshold: float | None, kept: bool) -> list[str]:
+    """See that no setting is ignored in silence.
+
+    Args:
+        target: The chip.
+        rule: Of the updates.
+        window: Which weight is to span the window.
+        threshold: Of the update rule, as an option gave it.
+        kept: The chip goes on from a training, with the scale that it has.
+
+    Returns:
+        Notes on fields of the target that another setting overrules.
+
+    Raises:
+        TargetError: The ideal target has no window that a setting could be a part of.
+        CimcError: A trained chip is given another window.
+    """
+    update = target.update
+    options = {"window": window.he, "w_max": window.w_max, "threshold": threshold}
+    given = [name for name, value in options.items() if value is not None]
+    if target.is_ideal:
+        fields = {"update.window_he": update.window_he, "update.threshold_share": update.threshold_share}
+        if wrong := [*given, *(name for name, value in fields.items() if value is not None)]:
+            raise TargetError(
+                f"the ideal target has no conductance window, and {wrong[0]} is a part of it",
+                where=f"target {target.name}",
+                fix=f"leave {wrong[0]} out, or train for a chip with a window",
+            )
+    if kept and (wrong := [name for name in given if name != "threshold"]):
+        raise CimcError(
+            f"the chip goes on with the weight scale that it was trained with, so {wrong[0]} has no effect",
+            fix=f"leave {wrong[0]} out, or give init='weights', which programs the chip anew",
+        )
+    notes = []
+    scale = "w_max" if window.w_max is not None else "window" if window.he is not None else "update.window_he"
+    spanned = scale in given or update.window_he is not None
+    if target.weights.clip_sigma is not None and spanned and not kept:
+        notes.append(f"weights.clip_sigma {target.weights.clip_sigma:g} is not used: {scale} says which weight spans the window")
+    name = type(rule).__name__.lower()
+    if name == "naive" and update.threshold_share is not None:
+        notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
+    if name == "residual" and update.programming == "write_verify":
+        notes.append("update.programming write_verify is not used: residual updates are blind pulses")
+    return notes
