@@ -107,7 +107,7 @@ def draft(
         for name, array in program.tensors.items()
         if name == "graph" or (name.startswith(_KEPT) and name.removeprefix("initializer/") not in weights)
     }
-    board, vectors, tensors = Board.of(program, spots, faults), Vectors.of(program), Tensors.of(kept)
+    board, vectors, tensors = Board.of(program, spots, faults), Vectors.of(program, spots), Tensors.of(kept)
     small = {"LAYR": board.layers, "SEGM": board.segments, "LINE": board.lines, "STVE": vectors.heads, "STDR": vectors.drives}
     small |= instructions(program, names) | registers(program) | recipe(program.target) | names.sections()
     small["IDEN"] = _identity(program, faults, source, seed, die)

@@ -22,13 +22,14 @@ from cimc.image.control import registers
 from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import platform
 from cimc.image.image import Image
-from cimc.image.selftest import check, tests_of
+from cimc.image.selftest import check, moved, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.devices.model import Arrays
 from cimc.runtime.fabricate import Devices
+from cimc.runtime.wires.layer import LayerWires
 from cimc.runtime.write import Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter, missing_figures
 from cimc.targets.description import Target
@@ -172,7 +173,7 @@ def program_die(
         die.crossbars[name].hold(devices)
     if calibration is not None:
         die.calibrate(calibration)
-    reads, outside = _self_test(image, described, held, seed, error_free)
+    reads, outside = _self_test(image, die, error_free)
     basis = "image" if calibration is None else "data"
     die.programming = ProgrammingReport(method, reports, basis, reads, outside)
     return die
@@ -180,7 +181,8 @@ def program_die(
 
 def check_platform(image: Image, described: Target) -> None:
     ours, theirs = platform(image.target), platform(described)
-    differing = [f"{path} {theirs[path]} instead of {value}" for path, value in ours.items() if theirs[path] != value]
+    paths = dict.fromkeys([*ours, *theirs])
+    differing = [f"{path} {theirs.get(path)} instead of {ours.get(path)}" for path in paths if theirs.get(path) != ours.get(path)]
     if differing:
         raise ArtifactError(
             f"the image is for chip {image.target.name}, not {described.name}: {', '.join(differing[:4])}"
@@ -262,14 +264,20 @@ def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Arra
     return g_us, arrays, pulses, success, done.writes(target.device.write_verify)
 
 
-def _self_test(image: Image, target: Target, held: Mapping[str, tuple[Devices, ...]], seed: int, quiet: bool) -> tuple[int, int]:
+def _self_test(image: Image, die: Die, quiet: bool) -> tuple[int, int]:
     """Reads of all copies and those outside their bands; raises RunError where more than one in a hundred is."""
     reads = outside = 0
+    target, wires = die.program.target, image.target.array.wires
     for number, layer in enumerate(image.layers):
-        for k, (drive, expected) in enumerate(tests_of(image.sections, number, layer)):
-            for copy, devices in enumerate(held[layer.name]):
+        crossbar, goals = die.crossbars[layer.name], []
+        if wires is not None and image.copies(number) > 1:
+            copies = range(image.copies(number))
+            goals = [LayerWires(crossbar.cells_of(copy), wires).solve(image.goals(number, copy)) for copy in copies]
+        for k, (drive, of_first) in enumerate(tests_of(image.sections, number, layer)):
+            for copy, devices in enumerate(crossbar.effective):
                 own = (copy,) if copy else ()
-                noise = keyed("self-test", seed, layer.name, k, *own).standard_normal(expected.shape) * (not quiet)
+                expected = moved(target, layer, drive, of_first, goals[0], goals[copy]) if goals and copy else of_first
+                noise = keyed("self-test", die.seed, layer.name, k, *own).standard_normal(expected.shape) * (not quiet)
                 found = check(target, layer, drive, expected, devices, noise)
                 reads, outside = reads + found.reads, outside + found.outside
                 if found.outside > max(1, found.reads // 100):

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from cimc.ir.encoding import Coefficients, encode, level_step_us
 from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.runtime.fabricate import Devices
-from cimc.targets.description import Target, figures_of
+from cimc.targets.description import Target, Wires, figures_of
 
 if TYPE_CHECKING:
     from cimc.runtime.chip import Chip
@@ -24,6 +24,8 @@ PLATFORM = (
     "device.g_max_us", "device.levels", "device.read_voltage_v", "weights.representation", "weights.bits", "weights.cells",
     "dac.bits", "dac.signed", "adc.bits", "adc.range_ua", "adc.conversion", "adc.flipped",
 )  # fmt: skip
+#: The same of a chip that has wires: currents of the self-test depend on them.
+WIRED = tuple(f"array.wires.{name}" for name in Wires.model_fields if name != "solver")
 
 
 class LayerGoals(Protocol):
@@ -129,7 +131,7 @@ def target_sha256(target: Target) -> bytes:
 def platform(target: Target) -> dict[str, object]:
     """The figures that a die must share with the image's target."""
     figures = figures_of(target)
-    return {path: figures[path] for path in PLATFORM}
+    return {path: figures[path] for path in (*PLATFORM, *WIRED) if path in PLATFORM or path in figures}
 
 
 def platform_sha256(target: Target) -> bytes:

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from cimc.errors import FitError
 from cimc.image.faults import FaultMap
 from cimc.ir.blocks import CHIP, COLUMN, HEIGHT, ROW, TILE, WIDTH, placed_table
-from cimc.ir.program import Program
+from cimc.ir.program import Layer, Program
+from cimc.runtime.cells import Sites
 
 I64 = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -46,6 +47,17 @@ def as_compiled(program: Program) -> Spots:
             Spot(int(b[CHIP]), int(b[TILE]), b[ROW] + np.arange(b[HEIGHT]), b[COLUMN] + np.arange(b[WIDTH])) for b in table
         ]
     return spots
+
+
+def sites_of_first_copy(program: Program, layer: Layer, spots: Spots) -> Sites:
+    """Where the segments of a layer's first copy lie, as cells and wires take it."""
+    table = placed_table(program, layer)
+    if table is None:
+        raise FitError("the layer has no place yet", where=f"layer {layer.name}", fix="compile up to pass `place`")
+    own, taken = table[: layer.crossbars].copy(), spots[layer.name][: layer.crossbars]
+    own[:, [CHIP, TILE]] = [(spot.chip, spot.tile) for spot in taken]
+    lines = [line.astype(np.int32) for spot in taken for line in (spot.rows, spot.columns)]
+    return Sites(own, np.concatenate([np.zeros(0, np.int32), *lines]))
 
 
 def around(program: Program, faults: FaultMap, chips: int | None = None, own_references: bool = False) -> Spots:

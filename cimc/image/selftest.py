@@ -16,11 +16,14 @@ from numpy.typing import NDArray
 
 from cimc.image.goals import Goals
 from cimc.image.layout import DRIVE, READ, VECTOR
+from cimc.image.placement import Spots, sites_of_first_copy
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import Layer, Program
 from cimc.ir.samples import keyed
+from cimc.runtime.cells import Cells
 from cimc.runtime.coding import Coding
 from cimc.runtime.fabricate import Devices
+from cimc.runtime.wires.layer import LayerWires
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
@@ -32,12 +35,13 @@ class Vectors:
     """``STVE`` and ``STDR``: vectors, and what drives the word lines; `fill` adds what the bit lines must show."""
 
     program: Program
+    spots: Spots
     heads: Array
     drives: Array
 
     @classmethod
-    def of(cls, program: Program) -> Vectors:
-        """The vectors of all layers."""
+    def of(cls, program: Program, spots: Spots) -> Vectors:
+        """The vectors of all layers, whose segments lie at ``spots``."""
         heads: list[Array] = [np.zeros(0, VECTOR)]
         drives: list[Array] = [np.zeros(0, DRIVE)]
         at = [0, 0]
@@ -50,7 +54,7 @@ class Vectors:
                 heads.append(head)
                 drives.append(drive.reshape(-1))
                 at = [at[0] + drive.size, at[1] + len(drive) * int(head["reads"][0])]
-        return cls(program, np.concatenate(heads), np.concatenate(drives))
+        return cls(program, spots, np.concatenate(heads), np.concatenate(drives))
 
     @property
     def reads(self) -> int:
@@ -62,8 +66,12 @@ class Vectors:
         sections = {"STVE": self.heads, "STDR": self.drives, "STRE": reads}
         for number, layer in enumerate(self.program.layers):
             source, vectors = goals.of(layer), tests_of(sections, number, layer)
+            wires = self.program.target.array.wires
+            sites = None if wires is None else sites_of_first_copy(self.program, layer, self.spots)
             for g, s in np.ndindex(layer.groups, len(layer.row_cuts) - 1):
                 part = source.part(source.copy(0), g, s)
+                if wires is not None:
+                    part = LayerWires(Cells(layer, self.program.target, 0, 0, sites), wires, (g, s)).solve(part)
                 for drive, shown in vectors:
                     shown[:, g, s] = _expected(self.program.target, layer, drive, part, g, s)
                     after(shown[:, g, s].nbytes)
@@ -81,7 +89,7 @@ def currents_ua(target: Target, layer: Layer, drive: Array, held: Devices) -> Ar
         target: The chip.
         layer: The layer.
         drive: Share of the read voltage on each word line, ``[phases, groups, rows]``.
-        held: What the devices hold.
+        held: What a read sees of the devices.
     """
     parts = [
         _slice_ua(target, drive[:, :, r0:r1], held.g_us[:, r0:r1], held.unit_g_us[:, r0:r1])
@@ -186,7 +194,7 @@ def check(target: Target, layer: Layer, drive: Array, expected: Array, held: Dev
         layer: The layer.
         drive: ``DRIVE`` records, ``[phases, groups, rows]``.
         expected: ``READ`` records, ``[phases, groups, slices, bit lines]``.
-        held: What the devices hold.
+        held: What a read sees of the devices.
         noise: Standard normal draws of the shape of ``expected``.
     """
     current = currents_ua(target, layer, drive["drive"], held)
@@ -200,6 +208,23 @@ def check(target: Target, layer: Layer, drive: Array, expected: Array, held: Dev
             f"expected {want['current_a'] * 1e6:.4g} ± {want['band_a'] * 1e6:.3g}"
         )
     return SelfTest(off.size, int(off.sum()), first)
+
+
+def moved(target: Target, layer: Layer, drive: Array, expected: Array, first: Devices, own: Devices) -> Array:
+    """What another copy of a layer must show: wires lower its currents by another share than those of the first copy.
+
+    Args:
+        target: The chip.
+        layer: The layer.
+        drive: As `check`.
+        expected: Of the first copy, as `check`.
+        first: Goals of the first copy as a read sees them.
+        own: The same of the other copy.
+    """
+    shift = currents_ua(target, layer, drive["drive"], own) - currents_ua(target, layer, drive["drive"], first)
+    expected = expected.copy()
+    expected["current_a"] += shift * 1e-6
+    return expected
 
 
 def tests_of(sections: Mapping[str, Array], number: int, layer: Layer) -> list[tuple[Array, Array]]:

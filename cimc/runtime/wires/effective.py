@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -55,9 +56,19 @@ class Block:
         return cls(
             row_at[by_word],
             column_at[by_bit],
-            Line.of(bits[by_bit], shape[1], wires.row_segment_ohm, wires.driver_ohm, driven, other_us),
-            Line.of(words[by_word], shape[0], wires.column_segment_ohm, wires.sense_ohm, sensed, other_us),
+            _line(_bytes(bits[by_bit]), shape[1], wires.row_segment_ohm, wires.driver_ohm, driven, other_us),
+            _line(_bytes(words[by_word]), shape[0], wires.column_segment_ohm, wires.sense_ohm, sensed, other_us),
         )
+
+
+def _bytes(positions: I64) -> bytes:
+    return positions.astype(np.int64).tobytes()
+
+
+@lru_cache(maxsize=1024)
+def _line(positions: bytes, *arguments: Any) -> Line:
+    """As `Line.of`. Most blocks of a layer lie alike, and have the same lines."""
+    return Line.of(np.frombuffer(positions, np.int64), *arguments)
 
 
 class Solver:

@@ -32,12 +32,13 @@ class LayerWires:
     Args:
         cells: Of the copy.
         wires: Of the target.
+        part: Group and row slice of the part that is solved as a layer of its own; None: the whole layer.
 
     Raises:
         ArtifactError: Places in a file make no sense: two cells of a block on one crossing, or lines beyond any array.
     """
 
-    def __init__(self, cells: Cells, wires: Wires) -> None:
+    def __init__(self, cells: Cells, wires: Wires, part: tuple[int, int] | None = None) -> None:
         layer, target = cells.layer, cells.target
         row_cuts, column_cuts = layer.row_cuts or (0, layer.rows), layer.column_cuts or (0, layer.columns)
         tiles, lines = len(column_cuts) - 1, target.planes * layer.columns
@@ -46,13 +47,16 @@ class LayerWires:
         blocks: list[Block] = []
         #: Number of each block, by group, row slice and column tile.
         self._number = np.zeros((layer.groups, len(row_cuts) - 1, tiles), np.int64)
+        first_row = 0 if part is None else part[0] * layer.rows + row_cuts[part[1]]
         for (g, s, t), words, bits in cells.lines():
+            if part not in (None, (g, s)):
+                continue
             weights = np.arange(column_cuts[t], column_cuts[t + 1])
             column_at = (np.arange(target.planes) * layer.columns + weights[:, None]).reshape(-1)
             if self._units:
                 bits = np.append(bits, bits.max() + 1 if target.array.columns is None else target.array.columns)
                 column_at = np.append(column_at, lines + t)
-            row_at = (g * layer.rows + np.arange(row_cuts[s], row_cuts[s + 1])) * width
+            row_at = (g * layer.rows + np.arange(row_cuts[s], row_cuts[s + 1]) - first_row) * width
             shape = _shape(words, bits, target, layer.name)
             self._number[g, s, t] = len(blocks)
             blocks.append(Block.of(row_at, column_at, words, bits, shape, wires, target.device.g_min_us))
