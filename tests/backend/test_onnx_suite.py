@@ -107,4 +107,6 @@ def test_some_two_hundred_cases_go_through_crossbars() -> None:
             if rep.program is None:
                 rep.run([numpy_helper.to_array(x) if isinstance(x, onnx.TensorProto) else x for x in inputs])
             analog += bool(rep.program is not None and rep.program.vmm_steps)
-    assert analog >= ANALOG_CASES
+        if analog == ANALOG_CASES:
+            return
+    raise AssertionError(f"{analog} cases")

@@ -252,7 +252,7 @@ def test_hostile_descriptions_end_in_an_error_for_people(data: bytes, traced: An
     paths = [path for path in leaves(meta) if path and path[:2] != ("program", "provenance") and "placements" not in path]
     random = np.random.default_rng(5)
     refusals = 0
-    for k in random.permutation(len(paths))[:250]:
+    for k in random.permutation(len(paths))[:150]:
         other = json.loads(json.dumps(meta))
         *way, last = paths[k]
         place = other
@@ -261,7 +261,7 @@ def test_hostile_descriptions_end_in_an_error_for_people(data: bytes, traced: An
         place[last] = STRANGE[int(random.integers(len(STRANGE)))]
         made = pack({**sections, "META": np.frombuffer(json.dumps(other).encode(), "u1")})
         refusals += not survives(made)
-    assert refusals > 125
+    assert refusals > 75
 
 
 @pytest.mark.filterwarnings("ignore:overflow encountered:RuntimeWarning")
@@ -269,7 +269,7 @@ def test_hostile_records_end_in_an_error_for_people(data: bytes, traced: Any) ->
     sections = unpack(data, "test")
     tags = [tag for tag, (record, _) in SECTIONS.items() if record.names and len(sections[tag])]
     random = np.random.default_rng(6)
-    for _ in range(250):
+    for _ in range(100):
         tag = tags[int(random.integers(len(tags)))]
         records = sections[tag].copy()
         field = (records.dtype.names or ())[int(random.integers(len(records.dtype.names or ())))]
