@@ -35,6 +35,7 @@ A trained program also holds its chip, and its initializers are the trained ones
 ``state/LAYER/written_us``  float32, as ``g_us``: last target of each device, NaN where never written
 ``state/LAYER/updates``     uint32, as ``weights``: updates of each weight in training
 ``state/LAYER/writes``      uint32, as ``g_us``: writes of each device in training
+``state/LAYER/pulses``      uint32, likewise: pulses of each device, where the target's endurance counts pulses
 ``state/LAYER/w_max``       float32 ``[groups, columns]``: the weight that spans the window
 ==========================  ===============================================================================
 """

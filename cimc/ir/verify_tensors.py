@@ -61,6 +61,7 @@ _STATE = {
     "written_us": _State("float32", _devices, finite=False),
     "updates": _State("uint32", _weights),
     "writes": _State("uint32", _devices),
+    "pulses": _State("uint32", _devices),
     "w_max": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
 }
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.

@@ -28,7 +28,7 @@ _F1 = np.float32(1)
 @kernel(error_model="numpy")
 def _pulse(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, response: F32,
-    endurance: int, up: float, down: float, middle: float, half: float, cycle: float,
+    left: I64, up: float, down: float, middle: float, half: float, cycle: float,
 ) -> int:  # fmt: skip
     worn = 0
     for i in range(devices.size):
@@ -36,8 +36,8 @@ def _pulse(
         own = response[d] if response.size > 0 else _F1
         u = g_us[d] - middle
         moved = False
-        for _ in range(abs(n)):
-            if writes[d] >= endurance:
+        for number in range(abs(n)):
+            if number >= left[i]:
                 worn += 1
             elif stuck.size == 0 or not stuck[d]:
                 factor = own * (_F1 + cycle * draw(device_key(seed, d, writes[d]), 0))
@@ -58,9 +58,10 @@ class PulseWriter(DeviceState):
     """
 
     def __init__(
-        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None
-    ) -> None:
-        super().__init__(target, g_us, writes, seed, keys, state)
+        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None,
+        pulses: U32 | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(target, g_us, writes, seed, keys, state, pulses)
         up, down = pulse_steps(target)
         device, pulse = target.device, target.device.pulse
         self.up_us, self.down_us = np.float32(up), np.float32(down)
@@ -73,11 +74,13 @@ class PulseWriter(DeviceState):
         self.touched = devices
         if self.compiled:
             worn = _pulse(
-                self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.endurance,
+                self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.left(devices),
                 self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
             )  # fmt: skip
         else:
             worn = self._pulse_by_model(devices, pulses)
+        if self.pulses is not None:
+            self.pulses[devices] += np.abs(pulses).astype(np.uint32)
         total, p = int(np.abs(pulses).sum(dtype=np.int64)), self.device.pulse
         return Writes(
             devices=total,
@@ -93,8 +96,9 @@ class PulseWriter(DeviceState):
         for number in range(int(np.abs(pulses).max(initial=0))):
             some = np.abs(pulses) > number
             given, up = devices[some], pulses[some] > 0
-            worn += int((self.writes[given] >= self.endurance).sum())
-            able = self.able(given)
+            alive = self.left(given) > (number if self.pulses is not None else 0)  # those are counted at the end
+            worn += int((~alive).sum())
+            able = alive & ~self.stuck[given] if self.stuck.size else alive
             where = given[able]
             self.model.pulse(self.state, where, up[able], self.state.time_s, self.keys_of(where))
             self.writes[given] += np.uint32(1)

@@ -4,8 +4,8 @@ A writer owns nothing: it changes the state of a crossbar's devices and their wr
 by chip and layer, device, and the number of the device's write, so the same writes give the same bytes in any grouping; what a
 device brings from its birth is its cell's. What a write or a pulse does, the device model says; kernels here and in the other
 writers are the built-in model's, compiled.
-A device that is stuck from birth, or written more than ``device.endurance_writes`` times, keeps its conductance; the
-controller does not know, so its writes still count.
+A device that is stuck from birth, or was used more than ``device.endurance_writes`` times, keeps its conductance; the
+controller does not know, so its writes still count. ``device.endurance_unit`` says whether uses are writes or pulses.
 """
 
 from __future__ import annotations
@@ -126,11 +126,13 @@ class DeviceState:
         seed: From `device_seed`.
         keys: Gives the keys of the cells; None: cells of no array, numbered under ``seed``.
         state: The devices' state, whose conductances are ``g_us``, from `Crossbar.state`; None: devices written at time 0.
+        pulses: uint32 counters of the same size, changed in place, where endurance counts pulses; None: of new devices.
     """
 
     def __init__(
-        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None
-    ) -> None:
+        self, target: Target, g_us: F32, writes: U32, seed: int, keys: Keys | None = None, state: State | None = None,
+        pulses: U32 | None = None,
+    ) -> None:  # fmt: skip
         if not (g_us.flags.c_contiguous and writes.flags.c_contiguous and g_us.size == writes.size):
             raise ValueError("conductances and counters must be contiguous and of one size")
         self.target = as_known(target)
@@ -138,6 +140,9 @@ class DeviceState:
         self.g_us, self.writes = g_us.reshape(-1), writes.reshape(-1)
         self.touched = np.zeros(0, np.int64)
         self.device_seed, self.seed = seed, np.uint64(rng.key(seed, "training"))
+        if pulses is None and self.device.endurance_unit == "pulses":
+            pulses = np.zeros(writes.size, np.uint32)
+        self.pulses = None if pulses is None else pulses.reshape(-1)
         self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
         self._keys: Keys = keys or partial(numbered_keys, seed, self.g_us.size)
         self.model: DeviceModel = device_model(self.device)
@@ -151,9 +156,17 @@ class DeviceState:
         """Whether the kernels of the built-in model do what this chip's device model does."""
         return type(self.model) is Memristor and not self.state.arrays
 
+    def left(self, devices: I64) -> I64:
+        """Uses that devices (``[n]``) have left, ``[n]``; below 1: worn."""
+        if self.endurance == NO_END:
+            return np.full(devices.size, NO_END, np.int64)
+        used = self.writes if self.pulses is None else self.pulses
+        left: I64 = self.endurance - used[devices].astype(np.int64)
+        return left
+
     def able(self, devices: I64) -> NDArray[np.bool_]:
         """Which devices (``[n]``) still change when they are written: neither stuck nor worn."""
-        able: NDArray[np.bool_] = self.writes[devices] < self.endurance
+        able: NDArray[np.bool_] = self.left(devices) > 0
         return able & ~self.stuck[devices] if self.stuck.size else able
 
     def keys_of(self, devices: I64) -> NDArray[np.uint64]:
@@ -200,8 +213,9 @@ class GaussianWriter(DeviceState):
 
 
 def writer(
-    target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None, state: State | None = None
-) -> Writer:
+    target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None,
+    state: State | None = None, pulses: U32 | None = None,
+) -> Writer:  # fmt: skip
     """The writer that ``update.programming`` names; arguments as of `DeviceState`.
 
     Args:
@@ -213,5 +227,5 @@ def writer(
     if target.update.programming == "write_verify":
         from cimc.runtime.write_verify import VerifyWriter
 
-        return VerifyWriter(target, g_us, writes, seed, training, keys, state)
+        return VerifyWriter(target, g_us, writes, seed, training, keys, state, pulses)
     return GaussianWriter(target, g_us, writes, seed, keys, state)

@@ -22,7 +22,7 @@ from cimc.errors import TargetError
 from cimc.runtime.cells import Keys
 from cimc.runtime.devices import Memristor, State, device_keys, device_model, normals
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.runtime.write import F32, I64, NO_END, U32, DeviceState, Writes, device_key, draw
 from cimc.targets.description import Target, WriteVerify
 
 _F0, _F1 = np.float32(0), np.float32(1)
@@ -30,14 +30,14 @@ _F0, _F1 = np.float32(0), np.float32(1)
 
 @kernel()
 def _train(
-    g: float, goal: float, sign: float, steps: F32, stuck: bool, cycle: float, sigma: float, tolerance: float, key: int, used: int
+    g: float, goal: float, sign: float, steps: F32, left: int, cycle: float, sigma: float, tolerance: float, key: int, used: int
 ) -> tuple[float, float, int, int]:
-    """One train of pulses from conductance ``g``: the conductance, the last read, pulses and draws used."""
+    """One train of pulses from conductance ``g``, of which ``left`` move it: conductance, last read, pulses, draws used."""
     read = g + sigma * draw(key, used)
     used += 1
     pulses = 0
     while pulses < steps.size and (read > goal + tolerance) == (sign < 0):
-        if not stuck:
+        if pulses < left:
             g = max(g + sign * steps[pulses] * max(_F1 + cycle * draw(key, used), _F0), _F0)
         read = g + sigma * draw(key, used + 1)
         used += 2
@@ -47,16 +47,12 @@ def _train(
 
 @kernel(error_model="numpy")
 def _write_verify(
-    g_us: F32, writes: U32, fault: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, response: F32, endurance: int,
+    g_us: F32, writes: U32, life: I64, devices: I64, goal_us: F32, seed: int, response: F32,
     set_us: F32, reset_us: F32, cycle: float, sigma: float, tolerance: float, most_trials: int,
     pulses: NDArray[np.int32], reads: NDArray[np.int32], trials: NDArray[np.int32], success: NDArray[np.bool_],
-) -> int:  # fmt: skip
-    worn = 0
+) -> None:  # fmt: skip
     for i in range(devices.size):
         d, goal = devices[i], goal_us[i]
-        old = writes[d] >= endurance
-        worn += old
-        stuck = old or (fault.size > 0 and fault[d])
         key = device_key(seed, d, writes[d])
         own = response[d] if response.size > 0 else _F1
         g = g_us[d]
@@ -65,16 +61,15 @@ def _write_verify(
         reads[i] += 1
         while abs(read - goal) > tolerance and trials[i] < most_trials:
             trials[i] += 1
-            g, read, n, used = _train(g, goal, _F1, set_us * own, stuck, cycle, sigma, tolerance, key, used)
+            g, read, n, used = _train(g, goal, _F1, set_us * own, life[i] - pulses[i], cycle, sigma, tolerance, key, used)
             pulses[i] += n
             reads[i] += n + 1
-            g, read, n, used = _train(g, goal, -_F1, reset_us * own, stuck, cycle, sigma, tolerance, key, used)
+            g, read, n, used = _train(g, goal, -_F1, reset_us * own, life[i] - pulses[i], cycle, sigma, tolerance, key, used)
             pulses[i] += n
             reads[i] += n + 1
         success[i] = abs(read - goal) <= tolerance
         g_us[d] = g
         writes[d] += np.uint32(1)
-    return worn
 
 
 @dataclass(frozen=True)
@@ -118,9 +113,9 @@ class VerifyWriter(DeviceState):
 
     def __init__(
         self, target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None,
-        state: State | None = None,
+        state: State | None = None, pulses: U32 | None = None,
     ) -> None:  # fmt: skip
-        super().__init__(target, g_us, writes, seed, keys, state)
+        super().__init__(target, g_us, writes, seed, keys, state, pulses)
         v = target.device.write_verify
         missing = missing_figures(target)
         if missing:
@@ -144,22 +139,29 @@ class VerifyWriter(DeviceState):
         """Write, and say what each device (flat numbers, each at most once) took."""
         pulses, reads, trials = (np.zeros(devices.size, np.int32) for _ in range(3))
         success = np.zeros(devices.size, np.bool_)
+        left = self.left(devices)
+        if self.pulses is None:  # a write is one use, however many pulses it takes
+            left = np.where(left > 0, NO_END, 0)
+        life = np.where(self.stuck[devices], 0, left) if self.stuck.size else left
         if self.compiled:
-            worn = _write_verify(
-                self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, self.response, self.endurance,
+            _write_verify(
+                self.g_us, self.writes, life, devices, goal_us, self.seed, self.response,
                 self.set_us, self.reset_us, self.cycle, self.sigma_us, self.tolerance_us, self.trials,
                 pulses, reads, trials, success,
             )  # fmt: skip
         else:
-            worn = self._verify_by_model(devices, goal_us, pulses, reads, trials, success)
+            self._verify_by_model(devices, goal_us, life, pulses, reads, trials, success)
+        if self.pulses is not None:
+            self.pulses[devices] += pulses.astype(np.uint32)
+        worn = int(((left <= 0) | (pulses > left)).sum())
         return Verified(self.g_us[devices], pulses, reads, trials, success, worn)
 
     def _verify_by_model(
-        self, devices: I64, goal_us: F32, pulses: NDArray[np.int32], reads: NDArray[np.int32], trials: NDArray[np.int32],
-        success: NDArray[np.bool_],
-    ) -> int:  # fmt: skip
+        self, devices: I64, goal_us: F32, life: I64, pulses: NDArray[np.int32], reads: NDArray[np.int32],
+        trials: NDArray[np.int32], success: NDArray[np.bool_],
+    ) -> None:  # fmt: skip
         """The same as the kernel, for all devices at once: each step is one pulse of those that still take part."""
-        able, keys = self.able(devices), self.keys_of(devices)
+        keys = self.keys_of(devices)
         used, last = np.zeros(devices.size, np.uint32), np.zeros(devices.size, np.float32)
         tolerance, every = self.tolerance_us, np.arange(devices.size)
 
@@ -174,7 +176,7 @@ class VerifyWriter(DeviceState):
                 some = some[(last[some] > goal_us[some] + tolerance) != up]
                 if not some.size:
                     return
-                moved = some[able[some]]
+                moved = some[pulses[some] < life[some]]
                 each = np.full(moved.size, up), np.full(moved.size, volt, np.float32)
                 self.model.step(self.state, devices[moved], *each, self.state.time_s, numbered(keys[moved], used[moved]))
                 used[some] += np.uint32(1)
@@ -190,9 +192,7 @@ class VerifyWriter(DeviceState):
             train(some, True)
             train(some, False)
         success[:] = np.abs(last - goal_us) <= tolerance
-        worn = int((self.writes[devices] >= self.endurance).sum())
         self.writes[devices] += np.uint32(1)
-        return worn
 
     def _read(self, devices: I64, keys: NDArray[np.uint64]) -> F32:
         """One verify read of each device, µS, ``[n]``."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 
@@ -53,7 +53,12 @@ class Device(Section):
         None, description="Conductances before the first write, uniform between these two; null: g_min."
     )
     endurance_writes: int | None = Field(
-        None, ge=1, le=1 << 31, description="Writes, or blind pulses, after which a device keeps its conductance; null: no end."
+        None, ge=1, le=1 << 31, description="Uses, in endurance_unit, after which a device keeps its conductance; null: no end."
+    )
+    endurance_unit: Literal["writes", "pulses"] = Field(
+        "writes",
+        description="What endurance_writes counts. writes: each write once, however many pulses it took, and each blind pulse; "
+        "pulses: each SET, RESET or blind pulse.",
     )
     stuck_low_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_min whatever is written.")
     stuck_high_rate: float = Field(0.0, ge=0, le=1, description="Share of devices that hold g_max whatever is written.")
@@ -75,6 +80,8 @@ class Device(Section):
         for part in ("read_noise", "drift"):
             if getattr(self, part) is None:
                 del written[part]
+        if self.endurance_unit == "writes":
+            del written["endurance_unit"]
         return written
 
     @property

@@ -90,6 +90,8 @@ class LayerState:
     """Writes of each device, ``[groups, rows, planes, columns]``."""
     w_max: F32
     """Weight that spans the window, ``[groups, columns]``."""
+    pulses: U32 | None = None
+    """Pulses of each device, as `writes`, where the target's endurance counts them."""
 
     @classmethod
     def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any]) -> Self:
@@ -101,7 +103,7 @@ class LayerState:
         groups, _, _, columns = g_us.shape
         spans = _spans(w_max, groups, columns)
         weights = WeightCode.of(target).held(g_us, spans)
-        return cls._new(weights, np.full(g_us.shape, np.nan, np.float32), spans)
+        return cls._new(target, weights, np.full(g_us.shape, np.nan, np.float32), spans)
 
     @classmethod
     def from_weights(cls, target: Target, weights: NDArray[Any], w_max: NDArray[Any]) -> Self:
@@ -109,17 +111,18 @@ class LayerState:
         WeightCode.of(target)
         spans = _spans(w_max, weights.shape[0], weights.shape[2])
         goals = encode(weights, spans.reshape(-1).astype(np.float64), (0, weights.shape[1]), target).g_us
-        return cls._new(np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans)
+        return cls._new(target, np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans)
 
     @classmethod
-    def _new(cls, weights: F32, written_us: F32, w_max: F32) -> Self:
+    def _new(cls, target: Target, weights: F32, written_us: F32, w_max: F32) -> Self:
         weights, written_us = np.ascontiguousarray(weights), np.ascontiguousarray(written_us)
         counts = np.zeros(weights.shape, np.uint32), np.zeros(written_us.shape, np.uint32)
-        return cls(weights, np.zeros_like(weights), written_us, *counts, w_max)
+        pulses = np.zeros(written_us.shape, np.uint32) if target.device.endurance_unit == "pulses" else None
+        return cls(weights, np.zeros_like(weights), written_us, *counts, w_max, pulses)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All arrays by name, for a checkpoint."""
-        return dict(vars(self))
+        return {name: array for name, array in vars(self).items() if array is not None}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over a checkpoint, in place.
@@ -127,14 +130,14 @@ class LayerState:
         Raises:
             ArtifactError: An array is missing or of another shape or type.
         """
-        for name, own in vars(self).items():
+        for name, own in self.state().items():
             found = arrays.get(name)
             if found is None or found.shape != own.shape or found.dtype != own.dtype:
                 what = "is missing" if found is None else f"is {found.dtype}{list(found.shape)}, not {own.dtype}{list(own.shape)}"
                 raise ArtifactError(
                     f"the checkpoint does not suit this layer: {name} {what}", fix="resume with the same model and target"
                 )
-        for name, own in vars(self).items():
+        for name, own in self.state().items():
             own[...] = arrays[name]
 
 

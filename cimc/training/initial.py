@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,10 +78,10 @@ def initial_states(
             )
         if init is None and f"{name}/weights" in chip.memory:
             states[name] = _continued(chip, name)
-        elif init == "devices":
-            states[name] = _born(chip, name, window)
         else:
-            states[name] = _programmed(chip, name, window, notes)
+            worn = _Worn.of(chip, name)
+            states[name] = _born(chip, name, window, worn) if init == "devices" else _programmed(chip, name, window, notes)
+            worn.into(chip, name, states[name], programmed=init != "devices")
         chip.memory |= {f"{name}/{key}": array for key, array in states[name].state().items()}
     return states
 
@@ -115,11 +115,45 @@ def span_of(program: Program, layer: Layer, window: Window, weights: NDArray[np.
     return np.full(1, factor * max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))), np.float32)
 
 
-def _born(chip: Chip, name: str, window: Window) -> LayerState:
+@dataclass(frozen=True)
+class _Worn:
+    """What a layer that was trained before keeps when it starts anew: counters, and what worn devices hold."""
+
+    counters: dict[str, NDArray[Any]]
+    devices: NDArray[np.bool_] | None = None
+    g_us: NDArray[np.float32] | None = None
+
+    @classmethod
+    def of(cls, chip: Chip, name: str) -> Self:
+        """Of a layer; nothing where it was not trained."""
+        device, words = chip.program.target.device, ("updates", "writes", "pulses")
+        counters = {word: chip.memory[f"{name}/{word}"] for word in words if f"{name}/{word}" in chip.memory}
+        if device.endurance_writes is None or "writes" not in counters:
+            return cls(counters)
+        used = counters.get("pulses", counters["writes"])
+        return cls(counters, used >= device.endurance_writes, chip.crossbars[name].g_us.copy())
+
+    def keep(self, g_us: NDArray[np.float32]) -> None:
+        """Let worn devices hold what they held; in place."""
+        if self.devices is not None and self.g_us is not None:
+            g_us[self.devices] = self.g_us[self.devices]
+
+    def into(self, chip: Chip, name: str, state: LayerState, programmed: bool) -> None:
+        """Go on counting; devices that were ``programmed`` anew were written once more."""
+        for word, counts in self.counters.items():
+            getattr(state, word)[...] = counts
+        if programmed and self.counters:
+            state.writes += np.uint32(1)
+            self.keep(chip.crossbars[name].g_us)
+            chip.crossbars[name].written()
+
+
+def _born(chip: Chip, name: str, window: Window, worn: _Worn) -> LayerState:
     target, layer = chip.program.target, chip.program.layer(name)
     if target.is_ideal:
         raise CimcError("the ideal target has no devices to start from", fix="init weights")
     g_us = born_on(target.device, chip.crossbars[name].cells_of().keys())
+    worn.keep(g_us)
     span = span_of(chip.program, layer, window, None)
     state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span)
     state.weights *= _inside(layer)

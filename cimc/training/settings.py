@@ -41,12 +41,19 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
             f"the chip goes on with the weight scale that it was trained with, so {wrong[0]} has no effect",
             fix=f"leave {wrong[0]} out, or give init='weights', which programs the chip anew",
         )
+    name = type(rule).__name__.lower()
+    counted = target.device.endurance_writes is not None and target.device.endurance_unit == "pulses"
+    if counted and name != "residual" and update.programming == "gaussian":
+        raise TargetError(
+            "its endurance counts pulses, and a direct write (update.programming gaussian) has no number of pulses",
+            where=f"target {target.name}, device.endurance_unit",
+            fix="--set update.programming=write_verify, or --set device.endurance_unit=writes",
+        )
     notes = []
     scale = "w_max" if window.w_max is not None else "window" if window.he is not None else "update.window_he"
     spanned = scale in given or update.window_he is not None
     if target.weights.clip_sigma is not None and spanned and not kept:
         notes.append(f"weights.clip_sigma {target.weights.clip_sigma:g} is not used: {scale} says which weight spans the window")
-    name = type(rule).__name__.lower()
     if name == "naive" and update.threshold_share is not None:
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
     if name == "residual" and update.programming == "write_verify":

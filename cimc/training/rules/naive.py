@@ -77,7 +77,7 @@ class Naive:
 
     def writer(self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None) -> Writer:
         """The writer that `apply` takes; see `Threshold.writer`."""
-        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices)
+        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices, pulses=state.pulses)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
         """Add one optimizer step (``[groups, rows, columns]``) to what the devices hold. ΔW stays 0."""

@@ -93,7 +93,7 @@ class Residual:
         self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None
     ) -> PulseWriter:
         """The writer that `apply` takes; see `Threshold.writer`."""
-        return PulseWriter(self.target, g_us, state.writes, seed, keys, devices)
+        return PulseWriter(self.target, g_us, state.writes, seed, keys, devices, state.pulses)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: PulseWriter) -> Writes:
         """Take in one optimizer step (``[groups, rows, columns]``) and give the whole pulses of what has gathered.

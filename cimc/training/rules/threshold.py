@@ -83,7 +83,7 @@ class Threshold:
             keys: Gives the keys of the cells, see `cimc.runtime.write.DeviceState`.
             devices: Their state, likewise.
         """
-        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices)
+        return writer(self.target, g_us, state.writes, seed, keys=keys, state=devices, pulses=state.pulses)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: Writer) -> Writes:
         """Take in one optimizer step (``[groups, rows, columns]``) and write what crossed the threshold."""
