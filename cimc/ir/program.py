@@ -28,6 +28,8 @@ A trained program also holds its chip, and its initializers are the trained ones
 ``state/LAYER/copies_g_us`` float32 ``[copies - 1, ...]``: ``g_us`` of the further copies; ``copies_unit_g_us`` likewise
 ``state/LAYER/alpha``       float64 ``[groups, slices, planes, columns]``: how columns count, where some are stored complemented;
                             ``unit_alpha`` ``[groups, slices, columns]``: that of the unit column
+``state/LAYER/drift_factor`` float64 ``[copies, groups, slices, planes, columns]``: factors against drift; ``drift_unit_factor``
+                            ``[copies, groups, slices, column tiles]``: of unit columns
 ``state/LAYER/sites``       int32, as a block table: where the blocks of all copies are, if the program does not say; ``lines``
                             int32, flat: word lines, then bit lines, of one block after the other
 ``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below

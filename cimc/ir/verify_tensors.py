@@ -54,6 +54,12 @@ _STATE = {
     "copies_unit_g_us": _State("float32", _units, several=True),
     "alpha": _State("float64", lambda layer, planes: (layer.groups, len(layer.row_cuts) - 1, planes, layer.columns)),
     "unit_alpha": _State("float64", lambda layer, _: (layer.groups, len(layer.row_cuts) - 1, layer.columns)),
+    "drift_factor": _State(
+        "float64", lambda layer, planes: (layer.groups, len(layer.row_cuts) - 1, planes, layer.columns), several=True
+    ),
+    "drift_unit_factor": _State(
+        "float64", lambda layer, _: (layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1), several=True
+    ),
     "sites": _State("int32", lambda *_: (len(BLOCK_FIELDS),), several=True),
     "lines": _State("int32", lambda *_: (), several=True),
     "weights": _State("float32", _weights),

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import DataError, FitError, RunError
+from cimc.errors import ArtifactError, DataError, FitError, RunError
 from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col, rng
 from cimc.runtime.cells import Cells, may_be_stuck, stick
 from cimc.runtime.coding import Coding
+from cimc.runtime.compensation import Factors
 from cimc.runtime.copies import SharedPlan
 from cimc.runtime.devices import Memristor, State, device_model
 from cimc.runtime.fabricate import Devices, fabricate
@@ -86,6 +87,8 @@ class Crossbar:
         #: What they hold at the present time; None: not known yet.
         self._present: tuple[Devices, ...] | None = None
         self._model = device_model(target.device)
+        #: Of each copy, where drift is compensated and time has passed; else empty.
+        self.factors: tuple[Factors, ...] = ()
         self._states: dict[tuple[int, bool], State] = {}
         #: What a read of each copy sees, where the target has wires; empty until it is needed.
         self._effective: list[Devices] = []
@@ -155,7 +158,7 @@ class Crossbar:
         """
         self._held, self.copies = tuple(self._complete(devices) for devices in held), len(held)
         self._states.clear()
-        self._wires = []
+        self._wires, self.factors = [], ()
         self._forget()
 
     def state(self, copy: int = 0, units: bool = False) -> State:
@@ -174,6 +177,38 @@ class Crossbar:
             state.time_s = time_s
         if type(self._model) is not Memristor or any(devices.arrays for devices in self._held):
             self._forget()
+        drift = self.target.device.drift
+        if drift is not None and drift.compensation != "none":
+            self._compensate(drift.compensation)
+
+    def _compensate(self, kind: str) -> None:
+        """A reference read of every copy; products take its factors from now on."""
+        sigma_us, seed = self.target.device.read_sigma_us, rng.key("reference read", self.chip_seed, self.layer.name)
+        self.factors, factors = (), []
+        self._forget()
+        for copy, (written, now) in enumerate(zip(self.held, self.present, strict=True)):
+            key = rng.key(seed, copy, int(np.float64(self.time_s).view(np.int64)))
+            factors.append(Factors.measured(written, now, self.row_cuts, sigma_us, kind, key))
+        self.factors = tuple(factors)
+        self.stats.reference_reads += self.tiles * self.copies
+        if self.target.adc.bits is not None:
+            self.stats.reference_conversions += self.slices * self.device_columns * self.copies
+        self._forget()
+
+    def take_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
+        """Take factors against drift of the first copy from a checkpoint; None: there are none.
+
+        Raises:
+            ArtifactError: They are not of the shape of the layer's lines.
+        """
+        self.factors = ()
+        if columns is not None:
+            groups, slices = self.groups, len(self.row_cuts) - 1
+            shapes = (groups, slices, *self.g_us.shape[2:]), (groups, slices, self.unit_g_us.shape[2])
+            if units is None or (columns.shape, units.shape) != shapes or {columns.dtype, units.dtype} != {np.dtype(np.float64)}:
+                raise ArtifactError("its factors against drift are those of other devices", where=f"layer {self.layer.name}")
+            self.factors = (Factors(np.array(columns), np.array(units)),)
+        self._forget()
 
     def _forget(self) -> None:
         """What follows from the devices is made anew when it is next needed."""
@@ -189,10 +224,14 @@ class Crossbar:
     def _aged(self, copy: int) -> Devices:
         """What a copy holds now."""
         held = self.held[copy]
-        g_us, unit_g_us = (self._conductance(self.state(copy, units)) for units in (False, True))
-        if g_us is self.state(copy).g_us and unit_g_us is self.state(copy, True).g_us:
-            return held
-        return replace(held, g_us=g_us.reshape(held.g_us.shape), unit_g_us=unit_g_us.reshape(held.unit_g_us.shape))
+        shapes, states = (held.g_us.shape, held.unit_g_us.shape), (self.state(copy), self.state(copy, True))
+        g_us = [self._conductance(state) for state in states]
+        variances = [self._variance(state, g) for state, g in zip(states, g_us, strict=True)]
+        if any(new is not state.g_us for new, state in zip(g_us, states, strict=True)) or variances[0] is not None:
+            one, other = (None if v is None else v.reshape(shape) for v, shape in zip(variances, shapes, strict=True))
+            g_us = [g.reshape(shape) for g, shape in zip(g_us, shapes, strict=True)]
+            held = replace(held, g_us=g_us[0], unit_g_us=g_us[1], variance_us2=one, unit_variance_us2=other)
+        return self.factors[copy].applied(held, self.column_cuts) if self.factors else held
 
     def _conductance(self, state: State) -> F32:
         """What devices hold now, µS, flat; ``state.g_us`` itself where nothing moves it. Stuck cells do not move."""
@@ -200,6 +239,14 @@ class Crossbar:
         if g_us is not state.g_us and may_be_stuck(self.target.device):
             stick(self.target.device, g_us, state.cells)
         return g_us
+
+    def _variance(self, state: State, g_us: F32) -> F32 | None:
+        """Variance of a read of each device that holds ``g_us`` now, µS², flat; None: that of ``device.read_sigma_us``."""
+        variance = self._model.read_variance(state, g_us, self.time_s)
+        if isinstance(variance, np.ndarray):
+            return variance.astype(np.float32, copy=False)
+        same = variance == self.target.device.read_sigma_us**2
+        return None if same else np.full(g_us.size, variance, np.float32)
 
     @property
     def programmed(self) -> bool:
@@ -238,7 +285,11 @@ class Crossbar:
         if devices is None:
             self._present = None
         elif self._present is not None and self._present[0] is not self._held[0]:
-            self._present[0].g_us.reshape(-1)[devices] = self._conductance(self.state().at(devices))
+            now, some = self._present[0], self.state().at(devices)
+            g_us = self._conductance(some)
+            now.g_us.reshape(-1)[devices] = g_us
+            if now.variance_us2 is not None:
+                now.variance_us2.reshape(-1)[devices] = self._variance(some, g_us)
         if self._effective:
             self._unsolved = None if devices is None or self._unsolved is None else [*self._unsolved, devices]
         self._changed = None if devices is None or self._changed is None else [*self._changed, devices]

@@ -41,6 +41,10 @@ class Devices:
     """What the device model keeps beside ``g_us``, each of its shape."""
     unit_arrays: Arrays = field(default_factory=dict)
     """The same of the unit columns."""
+    variance_us2: F32 | None = None
+    """Variance of a read of each device, µS², shaped as ``g_us``; None: that of ``device.read_sigma_us``."""
+    unit_variance_us2: F32 | None = None
+    """The same of the unit columns."""
 
     def weights(self, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target) -> F32:
         """What the devices hold in weight units, ``[groups, rows, columns]``: what a product without noise multiplies by."""

@@ -12,11 +12,23 @@ from cimc.errors import ArtifactError
 from cimc.ir.encoding import Coefficients
 from cimc.ir.program import Layer, Program
 from cimc.runtime.cells import Sites
+from cimc.runtime.compensation import Factors
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.fabricate import Devices
 
 #: Parts of a layer's saved devices. The first copy stands by itself, so that a chip without copies reads as it always did.
-_PARTS = ("g_us", "unit_g_us", "copies_g_us", "copies_unit_g_us", "alpha", "unit_alpha", "sites", "lines")
+_PARTS = (
+    "g_us",
+    "unit_g_us",
+    "copies_g_us",
+    "copies_unit_g_us",
+    "alpha",
+    "unit_alpha",
+    "sites",
+    "lines",
+    "drift_factor",
+    "drift_unit_factor",
+)
 
 
 #: Before the names of what a device model keeps beside conductances.
@@ -46,6 +58,10 @@ def device_state(crossbar: Crossbar, program: Program) -> dict[str, NDArray[Any]
         state[f"unit_device.{name}"] = first.unit_arrays[name]
         if others:
             state[f"copies_unit_device.{name}"] = np.stack([copy.unit_arrays[name] for copy in others])
+    if crossbar.factors:
+        state["drift_factor"] = np.stack([factors.columns for factors in crossbar.factors])
+        if first.unit_g_us.size:
+            state["drift_unit_factor"] = np.stack([factors.units for factors in crossbar.factors])
     if crossbar.target.adc.flipped:  # which columns are stored complemented is nothing that the weights of a read-back tell
         state["alpha"] = first.coefficients.alpha
         if first.coefficients.unit is not None:
@@ -107,3 +123,10 @@ def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]
             for k, (g, unit) in enumerate(zip(g_us, units, strict=True))
         ]
     crossbar.hold(held)
+    if "drift_factor" in state:
+        slices = len(crossbar.row_cuts) - 1
+        columns = np.ones((made.g_us.shape[0], slices, *made.g_us.shape[2:]))
+        units = np.ones((made.g_us.shape[0], slices, made.unit_g_us.shape[2]))
+        of_columns = part("drift_factor", columns, len(held))
+        of_units = part("drift_unit_factor", units, len(held)) if units.size else [units] * len(held)
+        crossbar.factors = tuple(Factors(*pair) for pair in zip(of_columns, of_units, strict=True))

@@ -21,5 +21,8 @@ class Stats:
     """Tile operations of transposed reads, two a position and tile."""
     transposed_conversions: int = 0
     transposed_saturations: int = 0
+    reference_reads: int = 0
+    """Tile operations of reference reads for drift compensation."""
+    reference_conversions: int = 0
     digital_macs: int = 0
     """Multiply-accumulates of the digital backward products and outer products, with weights of the model."""

@@ -25,6 +25,8 @@ _Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
 _OPTIMIZER = "optimizer/"
 #: Present time of the chip, in the checkpoints of one whose time is not 0.
 _TIME = "chip/time_s"
+#: Factors of a layer against drift, once time has passed.
+_FACTORS = ("/drift_factor", "/drift_unit_factor")
 #: Arrays that say "never" by NaN or infinity.
 _OPEN = ("/written_us", "schedule/plateau")
 
@@ -105,7 +107,8 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], where: s
     Raises:
         ArtifactError: An array is missing, unknown, of another dtype or shape, or holds what no run makes.
     """
-    for name in sorted({name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)} - {_TIME}):
+    some = {name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER) and not name.endswith(_FACTORS)}
+    for name in sorted(some - {_TIME}):
         if name not in arrays or name not in own:
             _fail(where, f"array {name} is {'missing' if name in own else 'unknown'}")
         _need(where, name, arrays[name], own[name].dtype.name, own[name].shape)

@@ -131,6 +131,8 @@ class Learner:
             held = self.chip.crossbars[name].held[0]
             arrays[f"layer/{name}/g_us"] = held.g_us
             arrays |= {f"layer/{name}/device.{key}": array for key, array in held.arrays.items()}
+            for factors in self.chip.crossbars[name].factors:
+                arrays |= {f"layer/{name}/drift_factor": factors.columns, f"layer/{name}/drift_unit_factor": factors.units}
         if self.chip.time_s:
             arrays["chip/time_s"] = np.array([self.chip.time_s], np.float64)
         ranges = {
@@ -162,6 +164,7 @@ class Learner:
             for key, array in held.items():
                 array[...] = own[key]
             self.chip.crossbars[name].written()
+            self.chip.crossbars[name].take_factors(own.get("drift_factor"), own.get("drift_unit_factor"))
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")
             if found is None or found.shape != self.step.parameters[name].shape:

@@ -101,7 +101,7 @@ def test_entry_points_give_mappings_targets_and_paths(entry_points, write):
     assert load_target("made") == GIVEN_TARGET
     assert load_target("filed") == load_target("isaac")
     assert load_target(write("mine.yaml", "extends: foundry\n")).array.rows == 48
-    assert list(available_targets())[4:] == ["foundry", "made", "filed"]
+    assert list(available_targets())[-3:] == ["foundry", "made", "filed"]
 
 
 def test_broken_entry_points_are_refused(entry_points):
