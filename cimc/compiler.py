@@ -11,9 +11,10 @@ import onnx
 import onnx_ir as ir
 
 from cimc.arguments import checked
-from cimc.data import load_arrays, needed_inputs
+from cimc.data import bound_value, load_arrays, needed_inputs
 from cimc.errors import CimcError
 from cimc.frontend.load import Loaded, load
+from cimc.ir.bound import without_bound
 from cimc.ir.copies import sensible_copies
 from cimc.ir.dialect import register_schemas
 from cimc.ir.printer import print_program
@@ -30,6 +31,7 @@ from cimc.passes.quantise import Quantise
 from cimc.passes.ranges import Ranges
 from cimc.passes.schedule import Schedule
 from cimc.passes.select import Select
+from cimc.passes.specialise import Specialise
 from cimc.passes.tile import Tile
 from cimc.passes.untie import AUTO, Untie
 from cimc.targets.description import Target
@@ -38,6 +40,7 @@ from cimc.version import __version__
 
 #: The whole way. Up to `quantise` a pass changes the ONNX graph; from `tile` on, the program.
 PIPELINE: tuple[type[Pass], ...] = (
+    Specialise,
     Legalise,
     Untie,
     Fold,
@@ -71,6 +74,8 @@ def compile_model(
     copies: Mapping[str, int] | None = None,
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
+    bind: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
     verify: bool = False,
     stop_after: str | None = None,
     on_pass: OnPass | None = None,
@@ -88,6 +93,9 @@ def compile_model(
         preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
             that stay tied; see `cimc.passes.untie`.
+        bind: Inputs that become constants, by name: a number, nested lists, an array, or the path of an npy or npz file; None:
+            the input's own default, where the name may be a pattern. What follows from them is folded, an If on them too.
+        shapes: Sizes of inputs by name, None where one stays open.
         verify: Check what each pass promises, and the program after each program pass.
         stop_after: Name of the last pass to run.
         on_pass: Called after each pass.
@@ -100,13 +108,14 @@ def compile_model(
     register_schemas()
     described = load_target(target, settings)
     loaded = load(model)
-    data = _from_file(loaded, calibration, preprocessing) if isinstance(calibration, str | Path) else calibration
-    if preprocessing is not None and (count := sum(not value_spec(v).has_default for v in loaded.model.graph.inputs)) != 1:
-        raise CimcError(f"preprocessing is for a model of one input, this one has {count}", fix="leave it out")
-    state = Compilation(loaded.model, described, calibration=data, chips=chips, copies=copies or {})
+    state = Compilation(loaded.model, described, chips=chips, copies=copies or {})
     state.assumed_range = _assumed(preprocessing)
+    values = {name: bound_value(value, name) for name, value in (bind or {}).items()}
+    options: dict[type[Pass], Pass] = {Specialise: Specialise(values, shapes or {}), Untie: Untie(tie)}
     for step in PIPELINE:
-        _run(Untie(tie) if step is Untie else step(), state, verify, on_pass)
+        _run(options.get(step) or step(), state, verify, on_pass)
+        if step is Specialise:
+            state.calibration = _calibration(state, calibration, preprocessing)
         if step is Lower:
             _introduce(state, loaded, preprocessing)
             sensible_copies(state.copies, state.need_program())
@@ -120,9 +129,19 @@ def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: 
     return compile_model(model, target, **options).need_program()
 
 
-def _from_file(loaded: Loaded, path: str | Path, how: Preprocessing | None) -> dict[str, Any]:
-    """Calibration data from a file, preprocessed as `evaluate` does with its data."""
-    return load_arrays(path, needed_inputs([value_spec(value) for value in loaded.model.graph.inputs]), how=how)
+def _calibration(state: Compilation, given: Calibration | None, how: Preprocessing | None) -> Mapping[str, Any] | None:
+    """Calibration data for the inputs that are left; those of a file are preprocessed as `evaluate` does with its data.
+
+    Raises:
+        DataError: They hold another value of a bound input, or a file does not hold what the model takes.
+        CimcError: There are several inputs, and preprocessing.
+    """
+    inputs = needed_inputs([value_spec(value) for value in state.model.graph.inputs])
+    if how is not None and len(inputs) != 1:
+        raise CimcError(f"preprocessing is for a model of one input, this one has {len(inputs)}", fix="leave it out")
+    if isinstance(given, str | Path):
+        return load_arrays(given, inputs, how=how, bound=state.bound)
+    return None if given is None else without_bound(given, state.bound, "calibration data")
 
 
 def _assumed(how: Preprocessing | None) -> tuple[float, float]:
@@ -156,7 +175,10 @@ def _introduce(state: Compilation, loaded: Loaded, preprocessing: Preprocessing 
         calibration=state.calibration_basis,
         notes=tuple(state.notes),
     )
-    state.program = state.need_program().model_copy(update={"provenance": provenance, "preprocessing": preprocessing})
+    program = state.need_program()
+    update = {"provenance": provenance, "preprocessing": preprocessing, "bound": tuple(state.bound)}
+    tensors = {**program.tensors, **{f"bound/{name}": array for name, array in state.bound.items()}}
+    state.program = program.model_copy(update={**update, "tensors": tensors})
 
 
 @checked()

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from cimc.arguments import array
 from cimc.errors import DataError
 from cimc.files import replacing
+from cimc.ir.bound import without_bound
 from cimc.ir.kinds import expect
 from cimc.ir.program import Preprocessing, ValueSpec
 
@@ -87,7 +88,11 @@ def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
 
 
 def load_arrays(
-    path: str | Path, inputs: Sequence[ValueSpec | str], part: Part = "train", how: Preprocessing | None = None
+    path: str | Path,
+    inputs: Sequence[ValueSpec | str],
+    part: Part = "train",
+    how: Preprocessing | None = None,
+    bound: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, Any]:
     """The model's inputs from a data file: arrays; lists of arrays for sequences; those that it holds of the optional ones.
 
@@ -96,13 +101,16 @@ def load_arrays(
         inputs: What the model takes; a bare name leaves dtype and shape unchecked. One with a default may lack.
         part: Which half of a file with ``x_train`` and ``x_test`` to take, where it has no ``x``.
         how: Preprocessing, of a model of one input.
+        bound: Inputs that were bound to a value when the model was compiled.
 
     Raises:
-        DataError: The file is not usable, lacks an input, or an array has the wrong dtype or shape, is empty or holds NaN.
+        DataError: The file is not usable, lacks an input, has another value of a bound one, or an array has the wrong dtype or
+            shape, is empty or holds NaN.
     """
     specs = [ValueSpec(name=i, dtype="", shape=None) if isinstance(i, str) else i for i in inputs]
     lists = any(spec.type in ("sequence", "optional") for spec in specs)
-    held = read_npz(path, None if lists else [*(spec.name for spec in specs), "x", f"x_{part}"])
+    held = read_npz(path, None if lists else [*(spec.name for spec in specs), *(bound or ()), "x", f"x_{part}"])
+    held = without_bound(held, bound or {}, str(path))
     found = {spec.name: value for spec in specs if (value := _held(spec, held)) is not None}
     missing = [spec for spec in specs if spec.name not in found and not spec.has_default and spec.type != "optional"]
     needed = needed_inputs(specs)
@@ -114,6 +122,26 @@ def load_arrays(
         raise DataError(f"no array for input {', '.join(spec.name for spec in missing)}", where=str(path), fix=fix)
     how = how if len(needed) == 1 else None
     return {spec.name: _ready(found[spec.name], spec, str(path), how) for spec in specs if spec.name in found}
+
+
+def bound_value(value: Any, name: str) -> Any:
+    """What is to be bound to an input: a value, or that of an npy or npz file whose path is given.
+
+    Raises:
+        DataError: There is no such file, or it does not hold one array, nor one of that name.
+    """
+    if not isinstance(value, Path) and not (isinstance(value, str) and value.endswith((".npy", ".npz"))):
+        return value
+    where = str(value)
+    if where.endswith(".npz"):
+        arrays = read_npz(value)
+        if name not in arrays and len(arrays) != 1:
+            raise DataError(f"holds {', '.join(arrays) or 'nothing'}", where=where, fix=f"save one array, or one called {name}")
+        return arrays[name] if name in arrays else next(iter(arrays.values()))
+    if not Path(value).is_file():
+        raise DataError("no such file", where=where)
+    with _readable(where), Path(value).open("rb") as file:
+        return _read_array(file, os.path.getsize(value), where)
 
 
 def needed_inputs(specs: Sequence[ValueSpec]) -> list[ValueSpec]:

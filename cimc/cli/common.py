@@ -20,6 +20,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on sta
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
 Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
 
+Bind = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Make an input a constant and fold what follows: a number, a list, or an npy or npz file; NAME alone: its default.",
+    ),
+]
+Shape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=N,N", help="Fix the sizes of an input that the model leaves open; ? leaves one open."),
+]
+
+Tie = Annotated[
+    list[str] | None,
+    typer.Option(help="auto, as-written, none, or patterns of initializers that stay tied in training. Default: auto."),
+]
+
 Time = Annotated[
     str | None,
     typer.Option("--time", metavar="T", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y (365 days)."),
@@ -157,6 +174,47 @@ def tie_option(values: Sequence[str] | None) -> str | list[str]:
     return words[0] if len(words) == 1 and words[0] in ("auto", "as-written", "none") else words
 
 
+def parse_bind(values: Sequence[str]) -> dict[str, Any]:
+    """``["sr=16000", "state=s.npy", "w"]`` as values by name: numbers, lists, paths, None for a default.
+
+    Raises:
+        CimcError: A value is none of these, or a name stands twice.
+    """
+    bind: dict[str, Any] = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not name or name in bind:
+            raise CimcError(f"{value} {'names an input twice' if name else 'names no input'}", where="--bind", fix="NAME=VALUE")
+        if not equals or text.endswith((".npy", ".npz")):
+            bind[name] = Path(text) if equals else None
+            continue
+        try:
+            bind[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            bind[name] = None
+        if not isinstance(bind[name], bool | int | float | list):
+            fix = "for example sr=16000, flag=true, state=[0.0,0.5], state=FILE.npy"
+            raise CimcError(f"{text!r} is no number, no list and no npy or npz file", where="--bind", fix=fix)
+    return bind
+
+
+def parse_shapes(values: Sequence[str]) -> dict[str, list[int | None]]:
+    """``["input=1,?,512"]`` as sizes by name, None for those that stay open.
+
+    Raises:
+        CimcError: Not of that form, or a name stands twice.
+    """
+    shapes: dict[str, list[int | None]] = {}
+    for value in values:
+        name, _, text = value.rpartition("=")
+        sizes = [part.strip() for part in text.split(",")] if text else []
+        if not name or name in shapes or not all(part == "?" or (part.isdecimal() and len(part) < 19) for part in sizes):
+            what = "names an input twice" if name in shapes else "is not NAME=SIZE,SIZE,…"
+            raise CimcError(f"{value} {what}", where="--shape", fix="for example input=1,512; ? leaves a size open")
+        shapes[name] = [None if part == "?" else int(part) for part in sizes]
+    return shapes
+
+
 def parse_copies(values: Sequence[str]) -> dict[str, int]:
     """``["conv1=8"]`` as numbers by layer.
 
@@ -173,7 +231,13 @@ def parse_copies(values: Sequence[str]) -> dict[str, int]:
 
 
 def print_run(
-    output: Path, outputs: Mapping[str, Any], inputs: Mapping[str, Any], more: Mapping[str, Any], check: Path | None, json: bool
+    output: Path,
+    outputs: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    more: Mapping[str, Any],
+    check: Path | None,
+    program: Program,
+    json: bool,
 ) -> None:
     """What a run wrote to ``output``, how far it lies from ONNX Runtime's on the model ``check``, and ``more`` for machines."""
     described = [{"name": name, **_described(value)} for name, value in outputs.items()]
@@ -181,7 +245,7 @@ def print_run(
     if check is not None:
         from cimc.report.compare import compare_outputs, reference_values
 
-        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs))]
+        result["check"] = [row.to_dict() for row in compare_outputs(outputs, reference_values(check, inputs, program=program))]
     if json:
         print_json(result)
         return

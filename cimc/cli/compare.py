@@ -25,7 +25,7 @@ def compare(
     from cimc.runtime.executor import image_count
 
     program = load(program_file)
-    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
+    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     rows = [row.to_dict() for row in compare_layers(Chip(program, seed), model, inputs)]
     if json:

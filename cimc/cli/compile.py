@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, figure, note, parse_copies, print_json, print_table
+from cimc.cli.common import (
+    Bind,
+    Json,
+    Shape,
+    Tie,
+    figure,
+    note,
+    parse_bind,
+    parse_copies,
+    parse_shapes,
+    print_json,
+    print_table,
+    tie_option,
+)
 from cimc.cli.outputs import guard
 from cimc.errors import CimcError
 
@@ -29,6 +42,9 @@ def compile(  # noqa: A001
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
     ] = None,
+    bind: Bind = None,
+    shape: Shape = None,
+    tie: Tie = None,
     chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
     copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N", help="Copies of a layer that work at once.")] = None,
     scale: Annotated[
@@ -58,7 +74,8 @@ def compile(  # noqa: A001
         )
     if output is None and emit is None and stop_after is None:
         output = Path(f"{model.stem}.cim")
-    guard([output], [model, calibration, target])
+    bound = parse_bind(bind or [])
+    guard([output], [model, calibration, target, *(value for value in bound.values() if isinstance(value, Path))])
     passes: list[dict[str, Any]] = []
 
     def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
@@ -71,6 +88,9 @@ def compile(  # noqa: A001
         target,
         calibration=calibration,
         settings=settings,
+        bind=bound,
+        shapes=parse_shapes(shape or []),
+        tie=tie_option(tie),
         chips=chips,
         copies=parse_copies(copies or []),
         preprocessing=_preprocessing(scale, mean, std),

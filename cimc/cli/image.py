@@ -220,7 +220,9 @@ def run(
     guard([output], [image_file, inputs_file, chip, fault_map, calibration, check])
     image = _load(image_file, require_signature)
     die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
-    inputs = load_arrays(inputs_file, die.program.inputs, "test", die.program.preprocessing)
+    compiled = die.program
+    bound = compiled.bound_values()
+    inputs = load_arrays(inputs_file, compiled.inputs, "test", compiled.preprocessing, bound)
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
     result: dict[str, Any] = {
@@ -228,7 +230,7 @@ def run(
         "programming": die.programming.to_dict(),
         "stats": die.stats(),
     }
-    print_run(output, outputs, inputs, result, check, json)
+    print_run(output, outputs, inputs, result, check, compiled, json)
 
 
 def _load(image_file: Path, require_signature: bool = False) -> Image:

@@ -32,7 +32,7 @@ def run(
 
     guard([output], [program_file, inputs_file, check])
     program = load(program_file)
-    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing)
+    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     chip = Chip(program, seed, deterministic=deterministic)
     chip.advance(0.0 if time is None else parse_time(time))
@@ -47,4 +47,4 @@ def run(
         "stats": chip.stats(),
         "notes": notes,
     }
-    print_run(output, outputs, inputs, result, check, json)
+    print_run(output, outputs, inputs, result, check, program, json)

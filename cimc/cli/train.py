@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Json, note, print_json, tie_option
+from cimc.cli.common import Bind, Json, Shape, Tie, note, parse_bind, parse_shapes, print_json, tie_option
 from cimc.cli.outputs import guard
 from cimc.cli.training import Bar, Data, going_on, parse_options, tell, tell_plan
 from cimc.errors import CimcError
@@ -39,10 +39,9 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target; of an ONNX model.")
     ] = None,
-    tie: Annotated[
-        list[str] | None,
-        typer.Option(help="auto, as-written, none, or patterns of initializers that stay tied; of an ONNX model. Default: auto."),
-    ] = None,
+    bind: Bind = None,
+    shape: Shape = None,
+    tie: Tie = None,
     loss: Annotated[
         str, typer.Option(help="softmax_cross_entropy, mse, binary_cross_entropy, or model; :OUTPUT if not the first.")
     ] = "softmax_cross_entropy",
@@ -111,7 +110,9 @@ def train(
         raise CimcError("there is no file for the trained chip", where="--output", fix="give -o TRAINED.cim, or --plan")
     idle = plan or output is None or checkpoint is not None or emit is not None
     metrics = None if idle or output is None else output.with_name(f"{output.stem}.metrics.jsonl")
-    guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target])
+    bound = parse_bind(bind or [])
+    files = (value for value in bound.values() if isinstance(value, Path))
+    guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target, *files])
     for folder in (checkpoint, tensorboard):
         if folder is not None:
             check_folder(folder)
@@ -124,7 +125,7 @@ def train(
 
         check_no_run(checkpoint)
     arrays = None if data is None else Data(data)
-    program = _program(model, target, settings, arrays, tie)
+    program = _program(model, target, arrays, settings=settings, tie=tie, bind=bound, shapes=parse_shapes(shape or []))
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
     if plan or emit is not None or output is None:
         from cimc.passes.training.losses import Classes
@@ -234,25 +235,33 @@ def _emit(program: Program, form: str, output: Path, json: bool, **options: Any)
         print_json({"output": str(output), "target": program.target.name, "notes": list(step.provenance.notes)})
 
 
-def _program(model: Path, target: str | None, settings: list[str] | None, data: Data | None, tie: list[str] | None) -> Program:
+def _program(model: Path, target: str | None, data: Data | None, **options: Any) -> Program:
     """The program to train: compiled now, or loaded."""
     if model.suffix == ".cim":
         from cimc.ir.artifact import load
 
-        for option, value in (("--target", target), ("--set", settings), ("--tie", tie)):
-            if value:
-                raise CimcError(
-                    "the program is compiled already", where=option, fix="give the .onnx instead, or leave the option out"
-                )
+        names = {"settings": "--set", "tie": "--tie", "bind": "--bind", "shapes": "--shape"}
+        given = [("--target", target), *((option, options[name]) for name, option in names.items())]
+        if wrong := [option for option, value in given if value]:
+            fix = "give the .onnx instead, or leave the option out"
+            raise CimcError("the program is compiled already", where=wrong[0], fix=fix)
         return load(model)
     from cimc import compiler
     from cimc.data import needed_inputs
     from cimc.frontend.load import load as load_model
     from cimc.passes.lower import value_spec
 
-    inputs = needed_inputs([value_spec(value) for value in load_model(model).model.graph.inputs])
-    calibration = None if data is None or not inputs else data.calibration(inputs)
-    state = compiler.compile_model(model, target or "bulk-rram", calibration=calibration, settings=settings, tie=tie_option(tie))
+    specs = [value_spec(value) for value in load_model(model).model.graph.inputs]
+    bind = options["bind"]
+    if defaults := [spec.name for spec in specs if spec.has_default and spec.name not in bind]:
+        note(f"note: {', '.join(defaults)}: inputs with a default are taken as the model's own, as training changes them")
+    inputs = [spec for spec in needed_inputs(specs) if spec.name not in bind]
+    state = compiler.compile_model(
+        model,
+        target or "bulk-rram",
+        calibration=None if data is None or not inputs else data.calibration(inputs),
+        **{**options, "tie": tie_option(options["tie"]), "bind": {**dict.fromkeys(defaults), **bind}},
+    )
     for text in state.notes:
         note(f"note: {text}")
     return state.need_program()

@@ -9,9 +9,7 @@ import onnx.shape_inference
 import onnx_ir as ir
 
 from cimc.errors import ModelError
-
-#: Bytes of one value with its open dimensions at 1.
-MOST_BYTES = 4 << 30
+from cimc.ir.onnx_io import MOST_BYTES
 
 
 def check_sizes(model: onnx.ModelProto, where: str) -> None:

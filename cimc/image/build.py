@@ -25,7 +25,7 @@ from cimc.ir.program import DigitalStep, Program
 Array = NDArray[Any]
 
 #: Tensors of a program that an image carries as they are.
-_KEPT = ("initializer/", "segment/", "scale/", "offset/", "weight_max/")
+_KEPT = ("initializer/", "bound/", "segment/", "scale/", "offset/", "weight_max/")
 
 
 @dataclass

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 import cimc.threads
 from cimc.files import scratch
 
+#: Of one value of a model, with its open sizes at 1; what takes more is refused.
+MOST_BYTES = 4 << 30
 #: Element types that numpy has itself. The others (bfloat16, 8-bit floats, sub-byte, strings) stay in the small file.
 _PLAIN = frozenset("biufc")
 _REAL = (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16)

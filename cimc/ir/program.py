@@ -9,6 +9,7 @@ everything large is an array in ``tensors``, by name:
                       data whose location is the initializer's name
 ``graph``             uint8: the ONNX model after ``select``, initializers external in the same way
 ``recipes``           uint8: ONNX model of how folded constants follow from parameters; absent where none does
+``bound/NAME``        the value of the bound input NAME
 ``blocks/LAYER``      int32 ``[blocks, 9]``, columns as in ``BLOCK_FIELDS``
 ``weight_max/LAYER``  float32 ``[1]`` or ``[groups * columns]``: the weight that spans the conductance window
 ``scale/STEP``        float32 or float64, one for each output channel: digital factor after the crossbar sum; absent: 1
@@ -309,6 +310,7 @@ class Program(_Record):
     outputs: tuple[ValueSpec, ...]
     layers: tuple[Layer, ...] = ()
     steps: tuple[Step, ...] = ()
+    bound: tuple[str, ...] = Field((), description="Inputs of the model that became constants when it was compiled.")
     parameters: tuple[str, ...] = Field((), description="Digital initializers that a training program reads anew at each run.")
     plan: tuple[Parameter, ...] = Field((), description="Of a training program: every real initializer, and whether it trains.")
     loss: str | None = Field(None, description="Of a training program: the output that is its loss.")
@@ -356,6 +358,10 @@ class Program(_Record):
         """The model's own initializers by their own names."""
         prefix = "initializer/"
         return {name.removeprefix(prefix): array for name, array in self.tensors.items() if name.startswith(prefix)}
+
+    def bound_values(self) -> dict[str, NDArray[Any]]:
+        """The values of the inputs that became constants when the model was compiled, by name."""
+        return {name: self.tensors[f"bound/{name}"] for name in self.bound}
 
     def to_onnx(self) -> ModelProto:
         """The graph that this program was lowered from, with its weights, as plain ONNX that any runtime runs.

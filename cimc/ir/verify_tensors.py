@@ -81,7 +81,7 @@ _KEPT = {
 }
 _NUMBERS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = frozenset(kind.numpy().name for kind in ir.DataType if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING))
-_WORDS = ("initializer", "segment", "graph", "recipes", "blocks", "weight_max", "scale", "offset", "state")
+_WORDS = ("initializer", "segment", "bound", "graph", "recipes", "blocks", "weight_max", "scale", "offset", "state")
 #: Tensors without an owner behind a slash.
 _WHOLE = ("graph", "recipes")
 
@@ -97,7 +97,8 @@ def verify_tensors(program: Program) -> None:
     steps = {step.name for step in program.steps}
     digital = {step.name for step in program.steps if step.kind == "digital"}
     owners: dict[str, Mapping[str, Any] | set[str]] = {
-        "segment": digital, "blocks": layers, "weight_max": layers, "scale": steps - digital, "offset": steps - digital
+        "segment": digital, "blocks": layers, "weight_max": layers, "scale": steps - digital, "offset": steps - digital,
+        "bound": set(program.bound),
     }  # fmt: skip
     for name, tensor in program.tensors.items():
         word, _, owner = name.partition("/")
@@ -116,6 +117,9 @@ def verify_tensors(program: Program) -> None:
                 _need_finite(name, tensor)
             case "state":
                 _state(name, owner, tensor, layers, program.target.planes)
+    for name in program.bound:
+        if f"bound/{name}" not in program.tensors:
+            _fail(f"bound/{name}", "it is missing")
     for weights in {layer.weight.tensor for layer in program.layers}:
         name = f"initializer/{weights}"
         if name in program.tensors:

@@ -33,6 +33,8 @@ class Compilation:
     """As many chips as may be used; None: as many as it takes."""
     copies: Mapping[str, int] = field(default_factory=dict)
     """Copies of a layer's crossbars that work at once; absent: one."""
+    bound: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """Inputs that were made constants, and their values."""
     samples: dict[str, NDArray[Any]] = field(default_factory=dict)
     """From `calibrate`: real-valued row vectors ``[positions, groups, rows]`` that a layer saw."""
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

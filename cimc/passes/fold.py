@@ -12,7 +12,7 @@ reshaped keeps its name, as `select` tells the rearrangement by the weight's vie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -63,22 +63,29 @@ class Fold(Pass):
         return fold_constants(state)
 
 
-def fold_constants(state: Compilation) -> bool:
-    """Fold what can be folded; True if anything was. A folded size may tell shapes, which tell more sizes."""
+def fold_constants(state: Compilation, only: Container[ir.Node] | None = None) -> bool:
+    """Fold what can be folded; True if anything was. A folded size may tell shapes, which tell more sizes.
+
+    Args:
+        state: Its model is changed.
+        only: Nodes that may be folded; None: all.
+    """
     changed = False
     while True:
         infer_shapes(state.model)
-        if not _fold_once(state):
+        if not _fold_once(state, only):
             return changed
         changed = True
 
 
-def _fold_once(state: Compilation) -> bool:
+def _fold_once(state: Compilation, only: Container[ir.Node] | None) -> bool:
     graph = state.model.graph
     known: set[ir.Value] = set()  # values that depend on constants only, folded or not
     sizes: dict[ir.Value, Entries] = {}  # integers that depend on shapes
     changed = False
     for node in list(graph):
+        if only is not None and node not in only:
+            continue
         fixed = _fixed_sizes(node, sizes)
         if fixed is None and not all(value is None or value in known or is_constant(value) for value in node.inputs):
             continue

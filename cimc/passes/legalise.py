@@ -27,10 +27,9 @@ import onnx_ir as ir
 
 from cimc.errors import ModelError, VerifyError
 from cimc.ir.onnx_io import is_plain
-from cimc.ir.program import Placement
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
-from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, record
+from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, place_all, record
 from cimc.passes.selection.rewrites import rewrite_of
 from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.site import Site, StaysDigital
@@ -59,9 +58,7 @@ class Legalise(Pass):
     def call(self, state: Compilation) -> bool:
         model = state.model
         name_nodes(model)
-        for node in all_nodes(model):
-            name = node.name or ""
-            state.placements.setdefault(name, Placement(name=name, op_type=node.op_type, where="digital", why=""))
+        place_all(state)
         changed = False
         if model.ir_version < 4:
             for value in [v for v in model.graph.inputs if v.is_initializer()]:

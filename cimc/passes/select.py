@@ -24,7 +24,7 @@ from cimc.passes.selection.finite import check_finite
 from cimc.passes.selection.fused import why_foreign
 from cimc.passes.selection.observe import observe
 from cimc.passes.selection.operand import VIEW_OPS, resolve
-from cimc.passes.selection.placement import OWNER, body_placements, name_nodes, record
+from cimc.passes.selection.placement import OWNER, body_placements, name_nodes, record, why_control_flow
 from cimc.passes.selection.registry import rules, weight_slots
 from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.site import Product, Site, SizeUnknown, StaysDigital
@@ -67,7 +67,7 @@ class Select(Pass):
         if replaceable:
             state.notes.append(
                 f"{len(replaceable)} initializers are inputs too ('{replaceable[0]}', ...): a caller may replace them, so "
-                "products with them stay digital; export the model without initializers among its inputs to put them on crossbars"
+                "products with them stay digital; --bind '*' makes all inputs that have a default constants"
             )
         return bool(products)
 
@@ -107,7 +107,7 @@ def _select(node: ir.Node, site: Site, state: Compilation) -> list[Product]:
     found = rules().get(node.op_type) if node.domain in ("", "ai.onnx") else None
     if found is None:
         if user is None or not user.why:
-            why = "control flow" if bodies(node) else why_foreign(node) or "no product with a constant weight"
+            why = why_control_flow(node) if bodies(node) else why_foreign(node) or "no product with a constant weight"
             record(state, node, "digital", why)
         return []
     site.begin(node.name or "", user.op_type if user else node.op_type)

@@ -10,10 +10,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.compiler import Model
+from cimc.compiler import Model, compile_model
 from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.onnx_io import session, split
+from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 
 
@@ -51,13 +52,24 @@ def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float | None:
     return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None
 
 
-def reference_values(model: Model, inputs: Mapping[str, Any], also: tuple[str, ...] = ()) -> dict[str, Any]:
+def reference_values(
+    model: Model, inputs: Mapping[str, Any], also: tuple[str, ...] = (), program: Program | None = None
+) -> dict[str, Any]:
     """ONNX Runtime's outputs of ``model``, and those of the intermediate values ``also`` that the model has.
+
+    Args:
+        model: The model.
+        inputs: By name.
+        also: Names of intermediate values.
+        program: What the model was compiled to: inputs that were bound have their values, and branches that it has taken are
+            taken, so that values in them have names.
 
     Raises:
         DataError: ONNX Runtime does not take the inputs.
     """
     loaded = load(model).model
+    if program is not None:
+        loaded = _specialised(loaded, program)
     graph = loaded.graph
     known: dict[str, ir.Value] = {str(value.name): value for node in graph for value in node.outputs if value.name}
     wanted = [str(value.name) for value in graph.outputs]
@@ -69,6 +81,20 @@ def reference_values(model: Model, inputs: Mapping[str, Any], also: tuple[str, .
     except Exception as error:
         raise DataError(str(error).splitlines()[0], where="ONNX Runtime") from error
     return dict(zip([*wanted, *extra], values, strict=True))
+
+
+def _specialised(model: ir.Model, program: Program) -> ir.Model:
+    """The model with the bound inputs and the fixed sizes of the program; as it is where that changes nothing."""
+    inputs = {str(value.name) for value in model.graph.inputs}
+    bound = {name: value for name, value in program.bound_values().items() if name in inputs}
+    if not bound and not any(node.op_type == "If" for node in model.graph):
+        return model
+    shapes = {
+        spec.name: [size if isinstance(size, int) else None for size in spec.shape]
+        for spec in program.inputs
+        if spec.type == "tensor" and spec.shape is not None and spec.name in inputs
+    }
+    return compile_model(model, "ideal", bind=bound, shapes=shapes, stop_after="specialise").model
 
 
 def compare_outputs(outputs: Mapping[str, Any], reference: Mapping[str, Any]) -> list[Difference]:
@@ -89,7 +115,8 @@ def compare_layers(chip: Chip, model: Model, inputs: Mapping[str, Any]) -> list[
     """
     steps = chip.program.vmm_steps
     names = tuple(step.output for step in steps)
-    reference = reference_values(model, inputs, (*names, *(step.input for step in steps))) | dict(inputs)
+    wanted = (*names, *(step.input for step in steps))
+    reference = reference_values(model, inputs, wanted, chip.program) | dict(inputs)
     values = chip.run(inputs, 0, keep=names)
     rows = []
     for step in steps:

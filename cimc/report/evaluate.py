@@ -82,6 +82,8 @@ def evaluate(
     chip = Chip(program, seed)
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model
     runner = session(*split(model), optimise=True)
+    wanted = {value.name for value in runner.get_inputs()}
+    bound = {name: value for name, value in program.bound_values().items() if name in wanted}
     total, begun, expected = len(x), chip.time_s, np.zeros(len(x), np.int64)
     aged: list[Aged] = []
     for time in time_s:
@@ -93,7 +95,7 @@ def evaluate(
             scores = next(iter(chip.run({name: images}, first).values()))
             said = _classes(scores, labels)
             if not aged:
-                expected[here] = _classes(runner.run([program.outputs[0].name], {name: images})[0], labels)
+                expected[here] = _classes(runner.run([program.outputs[0].name], bound | {name: images})[0], labels)
             right += int((said == labels).sum())
             agree += int((expected[here] == said).sum())
             if advance is not None:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cimc.arguments import array as as_array
 from cimc.arguments import named
 from cimc.errors import DataError
+from cimc.ir.bound import without_bound
 from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import DigitalStep, Program, RandomStep, Step, ValueSpec, VmmBackwardStep, VmmStep
 from cimc.runtime import rng
@@ -116,7 +117,7 @@ class Executor:
     def _values(self, inputs: Mapping[str, Value], learning: Learning | None) -> dict[str, Value]:
         program = self._program
         defaults = {spec.name: program.tensors[f"initializer/{spec.name}"] for spec in program.inputs if spec.has_default}
-        given = defaults | dict(inputs)
+        given = defaults | without_bound(inputs, program.bound_values(), "inputs")
         if learning is not None:  # a batch of training was looked at when it came
             return {**check_inputs(self.inputs, given, values=False), **learning.parameters}
         values = check_inputs(self.inputs, given)

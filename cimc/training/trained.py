@@ -23,7 +23,7 @@ from cimc.training.accumulator import LayerState
 from cimc.training.step import to_initializer
 
 #: Tensors that belong to the layers, not to the graph.
-_KEPT = ("blocks/", "weight_max/", "state/")
+_KEPT = ("blocks/", "weight_max/", "state/", "bound/")
 
 
 def with_initializers(program: Program, changed: Mapping[str, NDArray[Any]], layers: tuple[Layer, ...]) -> Program:

@@ -5,7 +5,7 @@ Packages are found by their folder and never imported: their own dependencies ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,13 +19,20 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True)
 class Network:
-    """A network in an installed package; ``inputs`` gives some by seed."""
+    """A network in an installed package; ``inputs`` gives some by seed, ``bind`` and ``shapes`` are options of `cimc.compile`."""
 
     name: str
     task: str
     package: str
     file: str
     inputs: Callable[[int], Arrays]
+    bind: Mapping[str, Any] | None = None
+    shapes: Mapping[str, Sequence[int | None]] | None = None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """For `cimc.compile`."""
+        return {"bind": self.bind, "shapes": self.shapes}
 
     def find(self) -> Path | None:
         """The file, or None where the package is not installed."""
@@ -95,6 +102,10 @@ def sentence(length: int, seed: int, first: int, end: int) -> Arrays:
     return {"input_ids": tokens, "attention_mask": mask}
 
 
+#: Sizes of a Silero network's inputs: with them, the Ifs in it are decided and its LSTM has one step.
+_SIZES = {"input": (1, 576), "state": (2, 1, 128)}
+
+
 def _silero(seed: int) -> Arrays:
     return {"input": voice(576, seed)[None], "state": np.zeros((2, 1, 128), np.float32)}
 
@@ -114,14 +125,18 @@ NETWORKS = (
     ),
     Network(
         "silero_vad", "voice activity, LSTM, everything in If", "silero_vad", "data/silero_vad.onnx",
-        lambda seed: _silero(seed) | {"sr": np.array(16_000)},
+        lambda seed: _silero(seed) | {"sr": np.array(16_000)}, {"sr": 16_000}, _SIZES,
     ),
-    Network("silero_vad_half", "voice activity, LSTM in If", "silero_vad", "data/silero_vad_half.onnx", _silero),
+    Network(
+        "silero_vad_op18", "voice activity, LSTM as Gemm, everything in If", "silero_vad", "data/silero_vad_op18_ifless.onnx",
+        lambda seed: _silero(seed) | {"sr": np.array(16_000)}, {"sr": 16_000}, _SIZES,
+    ),
+    Network("silero_vad_half", "voice activity, LSTM in If", "silero_vad", "data/silero_vad_half.onnx", _silero, None, _SIZES),
     Network("silero_vad_openvino", "voice activity, LSTM", "silero_vad", "data/silero_vad_openvino_16k.onnx", _silero),
     Network(
-        "silero_vad_sequence", "voice activity, dynamic LSTM", "silero_vad", "data/silero_vad_16k_sequence.onnx",
+        "silero_vad_sequence", "voice activity, LSTM of open length", "silero_vad", "data/silero_vad_16k_sequence.onnx",
         lambda seed: {"input": voice(576 * 6, seed).reshape(6, 576), "h": np.zeros((1, 1, 128), np.float32),
-                      "c": np.zeros((1, 1, 128), np.float32)},
+                      "c": np.zeros((1, 1, 128), np.float32)}, None, {"input": (6, 576)},
     ),
     Network(
         "basic_pitch", "music to notes", "basic_pitch", "saved_models/icassp_2022/nmp.onnx",

@@ -69,12 +69,14 @@ def stacked(inputs: list[Arrays]) -> Arrays:
     }
 
 
-def measure(model: Path | onnx.ModelProto, inputs: Arrays, calibration: Arrays | None, target: str) -> dict[str, Any]:
-    """Compile and run for ideal and for the chip."""
+def measure(
+    model: Path | onnx.ModelProto, inputs: Arrays, calibration: Arrays | None, target: str, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Compile with these options and run, for ideal and for the chip."""
     reference = reference_values(model, inputs)
-    ideal = compare_outputs(cimc.Chip(cimc.compile(model, "ideal")).run(inputs), reference)
+    ideal = compare_outputs(cimc.Chip(cimc.compile(model, "ideal", **options)).run(inputs), reference)
     begin = time.perf_counter()
-    program = cimc.compile(model, target, calibration=calibration)
+    program = cimc.compile(model, target, calibration=calibration, **options)
     compiled = time.perf_counter()
     outputs = compare_outputs(cimc.Chip(program).run(inputs), reference)
     ran = time.perf_counter()
@@ -137,7 +139,7 @@ def main() -> None:
             calibration = stacked([network.inputs(seed) for seed in CALIBRATION_SEEDS]) if network else None
             if network and not _takes_batch(model, calibration or {}):
                 calibration = network.inputs(CALIBRATION_SEEDS[0])
-            found[name] = {"task": task} | measure(model, inputs, calibration, options.target)
+            found[name] = {"task": task} | measure(model, inputs, calibration, options.target, network.options if network else {})
         except cimc.CimcError as error:
             found[name] = {"task": task, "error": str(error)}
         print(f"{name} done", file=sys.stderr)

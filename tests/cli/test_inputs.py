@@ -40,6 +40,7 @@ def test_an_initializer_that_is_an_input_needs_no_array(ir_version: int, tmp_pat
         ("run", program, "--input", data, "-o", y, "--check", model),
         ("compare", program, model, "--input", data),
         ("evaluate", program, "--data", data, "--model", model),
+        ("train", model, "--target", "bulk-rram-256", "--data", data, "--epochs", 1, "-o", tmp_path / "t.cim"),
         ("export", program, "-o", tmp_path / "m.cimg"),
         ("image", "run", tmp_path / "m.cimg", "--input", data, "-o", tmp_path / "z.npz", "--calibration", data),
     ):
@@ -77,3 +78,56 @@ def test_lists_go_in_and_out_as_numbered_arrays(tmp_path: Path) -> None:
     done = cimc("run", tmp_path / "m.cim", "--input", tmp_path / "e.npz", "-o", tmp_path / "y.npz")
     assert done.code == 2
     assert "a list of arrays" in done.err
+
+
+def test_a_bound_input_on_every_command(tmp_path: Path) -> None:
+    """A branch on it is taken, in the comparison with the model too; data that say otherwise are refused."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, m] x, int64 sr) => (float[n, 5] y) { e = Equal (sr, k)
+        y = If (e) <then_branch = t () => (float[n, 5] p) { p = MatMul (x, w) },
+                    else_branch = f () => (float[n, 5] q) { q = MatMul (x, v) }> }"""
+    made = onnx.parser.parse_model(text)
+    made.graph.initializer.extend(numpy_helper.from_array(a, name) for name, a in {"w": W, "v": -W, "k": np.array(16000)}.items())
+    model, program, data, y = (tmp_path / name for name in ("m.onnx", "m.cim", "d.npz", "y.npz"))
+    onnx.save(made, model)
+    np.savez(data, x=X, y=np.arange(8) % 5)
+    np.save(tmp_path / "sr.npy", np.array(8000))
+    options = ("--bind", f"sr={tmp_path / 'sr.npy'}", "--shape", "x=?,6")
+    done = cimc("compile", model, "--target", "ideal", *options, "-o", program)
+    assert done.code == 0, done.err
+    done = cimc("run", program, "--input", data, "-o", y, "--check", model, "--json")
+    assert done.code == 0, done.err
+    assert done.json["check"][0]["largest_error"] < 1e-5
+    np.testing.assert_allclose(np.load(y)["y"], X @ -W, rtol=1e-5, atol=1e-6)
+    assert [row["layer"] for row in cimc("compare", program, model, "--input", data, "--json").json["layers"]]
+    done = cimc("evaluate", program, "--data", data, "--model", model, "--json")
+    assert done.json["agreement"] == 1.0
+    trained = ("--data", data, "--epochs", 1, "--target", "bulk-rram-256", "-o", tmp_path / "t.cim")
+    assert cimc("train", model, *options, *trained).code == 0
+    assert cimc("train", program, *options, "--data", data, "--epochs", 1, "-o", tmp_path / "t.cim").code == 2
+    np.savez(data, x=X, sr=np.array(16000))
+    done = cimc("run", program, "--input", data, "-o", y)
+    assert (done.code, "another value of sr (8000)" in done.err) == (2, True)
+    np.savez(data, x=X, sr=np.array(8000))
+    assert cimc("run", program, "--input", data, "-o", y).code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--bind", "sr=abc"), "no number, no list"),
+        (("--bind", "sr=null"), "no number, no list"),
+        (("--bind", "sr=1", "--bind", "sr=2"), "twice"),
+        (("--bind", "=1"), "names no input"),
+        (("--bind", "x=absent.npy"), "no such file"),
+        (("--bind", "x"), "has a default"),
+        (("--shape", "x"), "NAME=SIZE"),
+        (("--shape", "x=1,b"), "NAME=SIZE"),
+        (("--shape", "x=1,2,3"), "3 sizes"),
+    ],
+)
+def test_bad_values_are_told(options: tuple[str, ...], words: str, made: Path) -> None:
+    model = made / "small.onnx"
+    options = tuple(option.replace("x", "input", 1) if option.startswith("x") else option for option in options)
+    done = cimc("compile", model, *options, "-o", made / "bad.cim")
+    assert (done.code, words in done.err) == (2, True), done.err
+    assert not (made / "bad.cim").exists()

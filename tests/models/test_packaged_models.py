@@ -19,8 +19,6 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "real_networks")
 from networks import NETWORKS, Network
 from run import model_of
 
-#: Networks that are on crossbars at least in part; where everything is in a body of If, nothing is.
-ALL_DIGITAL = {"silero_vad"}
 #: Minutes, on the chip.
 SLOW = {"minilm", "nudenet", "pp-ocr-det", "pp-ocr-rec"}
 
@@ -37,8 +35,8 @@ def test_ideal_equals_onnx_runtime(network: Network) -> None:
     path = network.find()
     assert path is not None
     model, inputs = model_of(path), network.inputs(0)
-    program = cimc.compile(model, "ideal")
-    assert bool(program.layers) == (network.name not in ALL_DIGITAL)
+    program = cimc.compile(model, "ideal", **network.options)
+    assert program.layers
     outputs, reference = cimc.Chip(program).run(inputs), reference_values(model, inputs)
     assert outputs.keys() == reference.keys()
     for name, expected in reference.items():
@@ -51,10 +49,11 @@ def test_compiles_and_runs_on_the_chip(network: Network) -> None:
     assert path is not None
     model, inputs = model_of(path), network.inputs(0)
     for calibration in (None, network.inputs(1)):
-        program = cimc.compile(model, "bulk-rram-256", calibration=calibration, settings={} if calibration else _range(inputs))
+        settings = {} if calibration else _range(inputs)
+        program = cimc.compile(model, "bulk-rram-256", calibration=calibration, settings=settings, **network.options)
         placed = program.placement()
         assert all(row["why"] for row in placed)
-        assert any(row["where"] == "analog" for row in placed) == (network.name not in ALL_DIGITAL)
+        assert any(row["where"] == "analog" for row in placed)
         chip = cimc.Chip(program)
         outputs, reference = chip.run(inputs, 0), reference_values(model, inputs)
         for name, expected in reference.items():
@@ -82,3 +81,15 @@ def test_an_exact_chip_is_near_onnx_runtime(name: str) -> None:
     assert rows
     # The least of the three networks' states; 16 bits leave over 60 dB a layer, saturating gates some less.
     assert all(row.sqnr_db is None or row.sqnr_db > 15 for row in rows)
+
+
+@pytest.mark.parametrize("name", [network.name for network in NETWORKS if network.package == "silero_vad"])
+def test_every_product_of_a_voice_detector_is_on_crossbars(name: str) -> None:
+    network = next(n for n in NETWORKS if n.name == name)
+    path = network.find()
+    if path is None:
+        pytest.skip(f"the package {network.package} is not installed")
+    program = cimc.compile(path, "ideal", **network.options)
+    products = [p for p in program.placements if p.op_type in ("Conv", "Gemm", "LSTM") and p.where != "folded"]
+    assert len(products) >= 7
+    assert all(p.where == "analog" for p in products), products

@@ -126,7 +126,7 @@ def test_sizes_that_no_inference_tells_are_seen_in_a_run(steps: str) -> None:
     else:
         assert where == "digital"
         assert "length of its sequence" in why
-        assert "fixed sizes of its input 'x'" in why
+        assert "--shape NAME=SIZE,… fixes the sizes of 'x'" in why
 
 
 def test_a_size_that_depends_on_the_data_is_not_taken_from_a_run() -> None:

@@ -55,7 +55,9 @@ def contract(
             columns.append(label)
             column_sizes.append(size)
         elif dims[x_axis[label]] is None:
-            raise SizeUnknown(f"whether axis {x_axis[label]} of '{x.name}' broadcasts is not known before it runs{site.remedy()}")
+            raise SizeUnknown(
+                f"whether axis {x_axis[label]} of '{x.name}' broadcasts is not known before it runs{site.remedy(x)}"
+            )
         else:
             groups.append(label)
     rows = [label for label in x_labels if label in w_axis and label not in output]

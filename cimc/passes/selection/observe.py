@@ -104,6 +104,21 @@ def _drawn(value: ir.Value, batch: Any, sizes: tuple[int, int], span: tuple[floa
     return draw(value, tuple(dims), span, keyed("observe", str(value.name), *sizes))
 
 
+def made_from_data(value: ir.Value) -> bool:
+    """Whether the size of a value stays unknown although all inputs have fixed sizes: an operator makes it from the data."""
+    seen: set[ir.Node] = set()
+    todo: list[ir.Value] = [value]
+    while todo:
+        node = todo.pop().producer()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if node.op_type in ("Loop", "Scan") or _SIZED_BY.get(node.op_type, ()) is None:
+            return True
+        todo += used_values(node)
+    return False
+
+
 def _sized_by_data(graph: ir.Graph) -> set[ir.Value]:
     """Values whose size may depend on what the inputs hold, not only on how large they are."""
     contents = {value for value in graph.inputs if not value.is_initializer()}

@@ -151,7 +151,7 @@ def _steps(node: ir.Node, site: Site, x: ir.Value, batch_first: bool) -> int:
     dims = site.dims(x)
     steps, most = dims[1 if batch_first else 0], site.target.mapping.max_unroll
     if steps is None:
-        raise SizeUnknown(f"the length of its sequence is not known before it runs{site.remedy()}")
+        raise SizeUnknown(f"the length of its sequence is not known before it runs{site.remedy(x)}")
     if steps == 0:
         raise StaysDigital("its sequence is empty")
     if steps > most:

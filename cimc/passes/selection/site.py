@@ -14,6 +14,7 @@ from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
 from cimc.passes.selection.finite import beyond_float32
 from cimc.passes.selection.nodes import fresh, typed_attributes
+from cimc.passes.selection.observe import made_from_data
 from cimc.passes.selection.operand import Operand, is_constant, resolve
 from cimc.passes.selection.packing import group_packing
 from cimc.passes.selection.placement import OWNER, all_nodes
@@ -155,14 +156,15 @@ class Site:
             SizeUnknown: Not even the rank is known.
         """
         if value.shape is None:
-            raise SizeUnknown(f"the rank of '{value.name}' is not known{self.remedy()}")
+            raise SizeUnknown(f"the rank of '{value.name}' is not known{self.remedy(value)}")
         return tuple(d if isinstance(d, int) else None for d in value.shape)
 
-    def remedy(self) -> str:
-        """How to fix what the model's inputs leave open, as an end of a reason; empty where they leave nothing open."""
-        inputs = [v for v in self.model.graph.inputs if not v.is_initializer() and v.shape is not None]
-        names = [f"'{v.name}'" for v in inputs if v.shape is not None and not v.shape.is_static()]
-        return f"; export the model with fixed sizes of its input {', '.join(names)}" if names else ""
+    def remedy(self, value: ir.Value) -> str:
+        """How to fix a size of ``value`` that the model's inputs leave open, as an end of a reason; empty: there is no way."""
+        open_ = [v for v in self.model.graph.inputs if not v.is_initializer() and v.shape is not None and not v.shape.is_static()]
+        if not open_ or made_from_data(value):
+            return ""
+        return f"; --shape NAME=SIZE,… fixes the sizes of {', '.join(repr(v.name) for v in open_)}"
 
     def op(
         self,
@@ -262,8 +264,10 @@ def _why_no_weight(value: ir.Value | None) -> str:
     if value is None:
         return "it has no weight"
     if value.is_graph_input():
-        also = ", and the initializer of that name is only its default" if value.is_initializer() else ""
-        return f"no product with a constant weight: '{value.name}' is an input of the model{also}"
+        what = f"no product with a constant weight: '{value.name}' is an input of the model"
+        if value.is_initializer():
+            return f"{what}, and the initializer of that name is only its default; --bind {value.name} makes it the weight"
+        return f"{what}; --bind {value.name}=FILE.npy makes it a constant"
     if is_constant(value):
         return f"its weight '{value.name}' is not of a real type ({value.dtype})"
     return f"no product with a constant weight: '{value.name}' is computed at run time"

@@ -47,6 +47,30 @@ def entries_of(node: ir.Node, known: Mapping[ir.Value, Entries]) -> Entries | No
         return None
 
 
+def decided(graph: ir.Graph) -> dict[ir.Value, Entries]:
+    """What the main graph computes from sizes, comparisons and conditions included; None where an entry is not known."""
+    known: dict[ir.Value, Entries] = {}
+    for node in graph:
+        found = entries_of(node, known)
+        if found is None:
+            found = _condition(node, known)
+        if found is not None:
+            known[node.outputs[0]] = found
+    return known
+
+
+def _condition(node: ir.Node, known: Mapping[ir.Value, Entries]) -> Entries | None:
+    """A comparison of sizes, or a number of sizes (the rank of a value)."""
+    operands = [_entries(value, known) if value is not None else None for value in node.inputs]
+    found = [operand for operand in operands if operand is not None]
+    if node.domain not in ("", "ai.onnx") or not found or len(found) != len(operands):
+        return None
+    if node.op_type == "Size":
+        return np.array(found[0].size, object)
+    rule = _CONDITIONS.get(node.op_type)
+    return None if rule is None else rule(node, found)
+
+
 def _entries(value: ir.Value, known: Mapping[ir.Value, Entries]) -> Entries | None:
     if value in known:
         return known[value]
@@ -104,6 +128,13 @@ def _concat(node: ir.Node, operands: list[Entries]) -> Entries | None:
     return np.concatenate(operands)
 
 
+def _boolean(node: ir.Node, operands: list[Entries]) -> Entries | None:
+    if node.op_type == "Cast" and node.attributes.get_int("to", 0) != ir.DataType.BOOL:
+        return None
+    flat = operands[0].reshape(-1)
+    return _array([None if a is None else bool(a) != (node.op_type == "Not") for a in flat]).reshape(operands[0].shape)
+
+
 def _elementwise(function: Callable[[int, int], int | None]) -> Callable[[ir.Node, list[Entries]], Entries | None]:
     def one(a: Any, b: Any) -> int | None:
         return None if a is None or b is None else function(int(a), int(b))
@@ -129,4 +160,15 @@ _RULES: dict[str, Callable[[ir.Node, list[Entries]], Entries | None]] = {
     "Sub": _elementwise(lambda a, b: a - b),
     "Mul": _elementwise(lambda a, b: a * b),
     "Div": _elementwise(lambda a, b: a // b if a >= 0 and b > 0 else None),
+}
+_CONDITIONS: dict[str, Callable[[ir.Node, list[Entries]], Entries | None]] = {
+    "Cast": _boolean,
+    "Not": _boolean,
+    "Equal": _elementwise(lambda a, b: a == b),
+    "Greater": _elementwise(lambda a, b: a > b),
+    "Less": _elementwise(lambda a, b: a < b),
+    "GreaterOrEqual": _elementwise(lambda a, b: a >= b),
+    "LessOrEqual": _elementwise(lambda a, b: a <= b),
+    "And": _elementwise(lambda a, b: bool(a and b)),
+    "Or": _elementwise(lambda a, b: bool(a or b)),
 }

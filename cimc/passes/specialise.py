@@ -1,0 +1,94 @@
+"""Bind inputs to constants, fix sizes that the model leaves open, and take the branches that follow.
+
+Example, with ``bind={"sr": 16000}``::
+
+    before  c = Equal (sr, k)      y = If (c) <then_branch = {p = MatMul (x, w16)}, else_branch = {q = MatMul (x, w8)}>
+    after   y = MatMul (x, w16)
+
+An If is replaced by one of its branches wherever its condition depends on constants and on fixed sizes alone, so that the
+products in it reach the crossbars. Nothing else is folded here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import onnx_ir as ir
+
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.fold import fold_constants
+from cimc.passes.selection.operand import is_constant
+from cimc.passes.selection.placement import name_nodes, place_all, record
+from cimc.passes.selection.shapes import infer_shapes
+from cimc.passes.selection.sizes import decided
+from cimc.passes.specialising.branches import inline, nodes_within
+from cimc.passes.specialising.inputs import bind_inputs, fix_shapes
+
+
+@dataclass
+class Specialise(Pass):
+    """See the module's text.
+
+    Args:
+        bind: Values by input name; None: the input's default, which no caller can replace then; the name may be a pattern.
+        shapes: Sizes by input name; None leaves one open.
+    """
+
+    bind: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, Sequence[int | None]] = field(default_factory=dict)
+
+    name: ClassVar[str] = "specialise"
+
+    def call(self, state: Compilation) -> bool:
+        name_nodes(state.model)
+        place_all(state)
+        fix_shapes(state.model.graph, self.shapes)
+        state.bound = bind_inputs(state.model.graph, self.bind)
+        changed = bool(self.shapes or self.bind)
+        while _take_branches(state):
+            changed = True
+        return changed
+
+
+def _take_branches(state: Compilation) -> bool:
+    """Replace every If whose condition is known by now; True if there was one."""
+    graph = state.model.graph
+    choices = [node for node in graph if node.op_type == "If" and node.domain in ("", "ai.onnx")]
+    if not choices:
+        return False
+    fold_constants(state, _ancestors(choices))
+    infer_shapes(state.model)
+    known = decided(graph)
+    taken = False
+    for node in choices:
+        condition = node.inputs[0]
+        if condition is None:
+            continue
+        if is_constant(condition) and condition.const_value is not None:
+            value: Any = condition.const_value.numpy()
+        else:
+            value = known.get(condition)
+        if value is None or value.size != 1 or value.reshape(-1)[0] is None:
+            continue
+        branch, other = ("then_branch", "else_branch") if value.reshape(-1)[0] else ("else_branch", "then_branch")
+        record(state, node, "folded", f"its condition is constant: the {branch.removesuffix('_branch')} branch is always taken")
+        for left_out in nodes_within(node.attributes[other].as_graph()):
+            record(state, left_out, "folded", f"in the branch of '{node.name}' that is never taken")
+        inline(graph, node, node.attributes[branch].as_graph())
+        taken = True
+    return taken
+
+
+def _ancestors(choices: Sequence[ir.Node]) -> set[ir.Node]:
+    """Nodes of the main graph that conditions follow from."""
+    found: set[ir.Node] = set()
+    todo = [node.inputs[0] for node in choices]
+    while todo:
+        value = todo.pop()
+        node = value.producer() if value is not None else None
+        if node is not None and node not in found:
+            found.add(node)
+            todo += node.inputs
+    return found
