@@ -92,6 +92,7 @@ def test_the_published_reference_program() -> None:
         ((256, 64), wired(1.0, 1.0), 0.005),
         ((64, 256), wired(1.0, 1.0), 0.005),
         ((256, 64), wired(1.0, 1.0, driven_from="both", sensed_from="both", sense_ohm=5.0), 0.005),
+        ((128, 128), wired(4.0, 4.0), 0.01),  # loses as much as 256 x 256 cells at 1 Ω
         ((64, 64), wired(3.0, 3.0, driver_ohm=100.0, sense_ohm=100.0), 0.01),
     ],
 )

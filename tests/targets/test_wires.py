@@ -55,6 +55,6 @@ def test_commands_tell_the_drop_and_the_error_of_the_solver() -> None:
     assert "IR drop of a 64x64 array" in told()
     assert "fast solver's currents are off by" in told()
     assert "fast" not in told("array.wires.solver=exact")
-    assert "array.wires.solver=exact" in told("array.rows=256", "array.columns=256")
+    assert "array.wires.solver=exact" in told("array.rows=256", "array.columns=256", "array.wires.driver_ohm=500")
     assert "no limit" in told("array.rows=null")
     assert "IR drop" not in CliRunner().invoke(app, ["targets", "show", "bulk-rram"]).stderr

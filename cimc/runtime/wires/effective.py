@@ -91,8 +91,8 @@ class Solver:
                 first, second = second, first
             table.append((len(first[0]), len(second[0]), *at))
             places += [first[0], second[0]]
-            lines += [first[1].series_mohm, first[1].leak_us, first[1].reach, second[1].series_mohm, second[1].leak_us]
-            at = [at[0] + sum(map(len, places[-2:])), at[1] + sum(map(len, lines[-5:]))]
+            lines += [first[1].series_mohm, first[1].leak_us, second[1].series_mohm, second[1].leak_us]
+            at = [at[0] + sum(map(len, places[-2:])), at[1] + sum(map(len, lines[-4:]))]
         self._table = np.array(table, np.int64).reshape(-1, 4)
         self._places, self._lines = np.concatenate(places), np.concatenate(lines)
 
