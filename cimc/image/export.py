@@ -96,7 +96,8 @@ def export_image(
 
     def compiled(wanted: Target) -> Program:
         made_anew.clear()
-        held = made.weights() if made and source == "readback" else {}
+        bars = made.crossbars if made and source == "readback" else {}
+        held = {name: crossbar.held_weights() for name, crossbar in bars.items()}
         return _compile_again(original, wanted, held, calibration, chips, copied, made_anew)
 
     copied = {name: count for name, count in placed_copies(program).items() if count > 1} if copies is None else copies

@@ -282,7 +282,10 @@ class Chip:
         return self.crossbars[named(layer, self.crossbars, "layer")].present[0].g_us
 
     def weights(self) -> dict[str, NDArray[np.float32]]:
-        """What the devices hold now, in weight units: layer name to ``[groups, rows, columns]``."""
+        """What products without noise multiply by now, in weight units: layer name to ``[groups, rows, columns]``.
+
+        That is what the devices hold, and the IR drop where the target has wires.
+        """
         return {name: crossbar.weights() for name, crossbar in self.crossbars.items()}
 
     def stats(self) -> dict[str, Any]:

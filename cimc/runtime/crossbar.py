@@ -263,10 +263,15 @@ class Crossbar:
         return self.effective[0].g_us[:, begin:end].reshape(self.groups, end - begin, -1)
 
     def weights(self) -> F32:
-        """What a product without noise multiplies by, ``[groups, rows, columns]``: what the devices hold now, in weight units."""
-        if self._ideal:
-            return self.matrix.astype(np.float32)
-        return self.effective[0].weights(self.row_cuts, self.column_cuts, self.target)
+        """What a product without noise multiplies by, ``[groups, rows, columns]``: `held_weights`, and the IR drop of wires."""
+        return self.matrix.astype(np.float32) if self._ideal else self._in_weight_units(self.effective[0])
+
+    def held_weights(self) -> F32:
+        """What the devices hold now, in weight units, ``[groups, rows, columns]``."""
+        return self.matrix.astype(np.float32) if self._ideal else self._in_weight_units(self.present[0])
+
+    def _in_weight_units(self, devices: Devices) -> F32:
+        return devices.weights(self.row_cuts, self.column_cuts, self.target)
 
     def set_conductances(self, g_us: F32, unit_g_us: F32 | None = None) -> None:
         """Let the first copy hold these conductances, of the shapes of `g_us` and `unit_g_us`."""

@@ -51,6 +51,16 @@ def test_a_die_without_errors_passes_in_all_copies(solver: str) -> None:
     assert np.isfinite(die.run(x, 0)["y"]).all()
 
 
+def test_what_is_read_back_for_another_chip_is_what_the_devices_hold() -> None:
+    """The drop is of the reads of this chip; another has its own."""
+    chip = cimc.Chip(cimc.compile(network(rows=8), exact(array__columns=32, array__wires=WIRES, weights__rounded=False)))
+    other = exact(array__columns=32, array__rows=24, weights__rounded=False)
+    made = cimc.export_image(chip, other, source="readback").program(error_free=True)
+    for name, weights in made.weights().items():
+        held, seen = chip.crossbars[name].held_weights(), chip.weights()[name]
+        assert np.abs(weights - held).max() < 0.1 * np.abs(seen - held).max()
+
+
 def test_an_image_is_for_dice_of_the_same_wires() -> None:
     made = image({})
     for wires in (None, {**WIRES, "sense_ohm": 0.0}):
