@@ -9,7 +9,7 @@ import typer
 
 from cimc.cli.common import Bind, Json, Shape, Tie, note, parse_bind, parse_shapes, print_json, tie_option
 from cimc.cli.outputs import guard
-from cimc.cli.training import Bar, Data, going_on, parse_options, tell, tell_plan
+from cimc.cli.training import Bar, Data, check_options, going_on, parse_options, tell, tell_plan
 from cimc.errors import CimcError
 from cimc.files import check_folder
 
@@ -124,10 +124,24 @@ def train(
         from cimc.training.checkpoint import check_no_run
 
         check_no_run(checkpoint)
+    showing = plan or emit is not None or output is None
+    if not showing and (data is None or epochs is None):
+        missing = " and ".join(word for word, value in (("--data", data), ("--epochs", epochs)) if value is None)
+        raise CimcError(
+            "training wants both --data and --epochs", where=missing, fix=f"give {missing}, or --plan to see what trains"
+        )
+    optimizer_options = parse_options("--optimizer-option", optimizer_option or ())
+    optimizer_options |= {} if weight_decay is None else {"weight_decay": weight_decay}
+    schedule_options = parse_options("--schedule-option", schedule_option or ())
+    check_options(
+        loss=loss, class_axis=class_axis, ignore_index=ignore_index, optimizer=(optimizer, optimizer_options), lr=lr,
+        schedule=(schedule, schedule_options), window=window, w_max=w_max, threshold=threshold, clip_norm=clip_norm,
+    )  # fmt: skip
     arrays = None if data is None else Data(data)
-    program = _program(model, target, arrays, settings=settings, tie=tie, bind=bound, shapes=parse_shapes(shape or []))
+    given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or [])}
+    program = _program(model, target, arrays, trains=not showing, **given)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
-    if plan or emit is not None or output is None:
+    if showing or output is None or arrays is None or epochs is None:
         from cimc.passes.training.losses import Classes
 
         shown: dict[str, Any] = {**patterns, "frozen": freeze or (), "classes": Classes(class_axis, ignore=ignore_index)}
@@ -136,8 +150,6 @@ def train(
         else:
             _emit(program, emit, output, json, **shown)
         return
-    if arrays is None or epochs is None:
-        raise CimcError("training wants both", where="--data, --epochs", fix="give them, or --emit to see the training step")
     from cimc.runtime.chip import Chip
     from cimc.training.history import Metrics
     from cimc.training.tensorboard import TensorBoard
@@ -162,9 +174,8 @@ def train(
         threshold=threshold,
         clip_norm=clip_norm,
         accumulate=accumulate,
-        optimizer_options=parse_options("--optimizer-option", optimizer_option or ())
-        | ({} if weight_decay is None else {"weight_decay": weight_decay}),
-        schedule_options=parse_options("--schedule-option", schedule_option or ()),
+        optimizer_options=optimizer_options,
+        schedule_options=schedule_options,
         callbacks=[] if tensorboard is None else [TensorBoard(tensorboard)],
         class_axis=class_axis,
         ignore_index=ignore_index,
@@ -235,8 +246,8 @@ def _emit(program: Program, form: str, output: Path, json: bool, **options: Any)
         print_json({"output": str(output), "target": program.target.name, "notes": list(step.provenance.notes)})
 
 
-def _program(model: Path, target: str | None, data: Data | None, **options: Any) -> Program:
-    """The program to train: compiled now, or loaded."""
+def _program(model: Path, target: str | None, data: Data | None, *, trains: bool, **options: Any) -> Program:
+    """The program to train: compiled now, or loaded. Data that it cannot be trained on are told first."""
     if model.suffix == ".cim":
         from cimc.ir.artifact import load
 
@@ -259,7 +270,7 @@ def _program(model: Path, target: str | None, data: Data | None, **options: Any)
     state = compiler.compile_model(
         model,
         target or "bulk-rram",
-        calibration=None if data is None or not inputs else data.calibration(inputs),
+        calibration=None if data is None or not inputs else data.calibration(inputs, needed=trains),
         **{**options, "tie": tie_option(options["tie"]), "bind": {**dict.fromkeys(defaults), **bind}},
     )
     for text in state.notes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +31,13 @@ class Data:
 
         self.path, self.arrays = path, read_npz(path)
 
-    def calibration(self, specs: Sequence[ValueSpec]) -> dict[str, NDArray[Any]] | None:
-        """Images by input name; None: the file lacks some."""
-        found = self._part("train", specs)
+    def calibration(self, specs: Sequence[ValueSpec], needed: bool = False) -> dict[str, NDArray[Any]] | None:
+        """Images by input name; None: the file lacks some.
+
+        Raises:
+            DataError: They are ``needed``, and an array is missing, or does not suit the model.
+        """
+        found = self._part("train", specs) if not needed else self._training(specs)
         if found is None or isinstance(found[0], dict):
             return None if found is None else found[0]
         return {specs[0].name: found[0]}
@@ -45,8 +50,10 @@ class Data:
         """
         from cimc.data import needed_inputs
 
-        specs = needed_inputs(program.inputs)
-        found = self._part("train", specs, program.preprocessing)
+        return self._training(needed_inputs(program.inputs), program.preprocessing)
+
+    def _training(self, specs: Sequence[ValueSpec], how: Preprocessing | None = None) -> tuple[Any, Any]:
+        found = self._part("train", specs, how)
         if found is None:
             names = ", ".join(spec.name for spec in specs)
             wanted = "x and y, or x_train and y_train" if len(specs) == 1 else f"an array for each of {names}, and y"
@@ -80,6 +87,31 @@ class Data:
         from cimc.data import as_input
 
         return as_input(array, spec, f"{self.path}, {key}", how)
+
+
+def check_options(
+    loss: str, class_axis: int | None, ignore_index: int | None, optimizer: tuple[str, dict[str, Any]], lr: float,
+    schedule: tuple[str, dict[str, Any]], window: float | None, w_max: float | None, threshold: float | None,
+    clip_norm: float | None,
+) -> None:  # fmt: skip
+    """What can be told of a training's options without its model: before that is compiled.
+
+    Raises:
+        CimcError: An option is not usable.
+    """
+    from cimc.arguments import within
+    from cimc.training import optimizers, schedules
+    from cimc.training.initial import Window
+    from cimc.training.trainer import check_loss
+
+    check_loss(loss, class_axis, ignore_index)
+    optimizers.create(optimizer[0], **optimizer[1])
+    schedules.create(schedule[0], lr, **schedule[1])
+    Window(window, w_max)
+    if threshold is not None:
+        within("threshold", threshold, 0, inf, open_high=True)
+    if clip_norm is not None:
+        within("clip_norm", clip_norm, 1e-30, inf)
 
 
 def parse_options(option: str, values: Sequence[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, RunError
-from cimc.ir.program import InputCoding, Program, to_matrix
+from cimc.ir.program import InputCoding, Program, UpdateStep, to_matrix
 from cimc.runtime.chip import Chip
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
@@ -52,6 +52,13 @@ class Learner:
             keys, devices = crossbar.cells_of().keys, crossbar.state()
             self._writers[name] = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
+        trained = {s.parameter for s in step.program.steps if isinstance(s, UpdateStep) and s.action == "descend"}
+        self.masters: Arrays = {
+            name: value.astype(np.float32)
+            for name, value in step.parameters.items()
+            if name in trained - self._tied.keys() and value.dtype.itemsize < 4
+        }
+        """What digital parameters of half precision are the rounded values of."""
         self._follow()
         self._changed()
 
@@ -75,7 +82,8 @@ class Learner:
             gradients, _ = clip_gradients(gradients, self.clip_norm)
         _finite("the gradient", gradients)
         held = {f"layer/{name}": state.weights for name, state in self.states.items()}
-        held |= {f"digital/{name}": value for name, value in self.step.parameters.items() if name not in self._tied}
+        digital = {**self.step.parameters, **self.masters}
+        held |= {f"digital/{name}": value for name, value in digital.items() if name not in self._tied}
         changes = self.optimizer.step(gradients, held, lr)
         _finite("the step", changes)
         done = Writes()
@@ -90,7 +98,11 @@ class Learner:
                     self.chip.crossbars[own].written(writer.touched)
             else:
                 value = self.step.parameters[own]
-                self.step.parameters[own] = (value.astype(np.float32, copy=False) + change).astype(value.dtype, copy=False)
+                if own in self.masters:
+                    self.masters[own] += change
+                    self.step.parameters[own] = self.masters[own].astype(value.dtype)
+                else:
+                    self.step.parameters[own] = (value + change).astype(value.dtype, copy=False)
         self._follow()
         self._changed()
         return done
@@ -126,6 +138,7 @@ class Learner:
         """All arrays, and the ranges and codings of all layers, for a checkpoint."""
         arrays: Arrays = {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"digital/{name}": array for name, array in self.step.parameters.items()}
+        arrays |= {f"master/{name}": array for name, array in self.masters.items()}
         for name, state in self.states.items():
             arrays |= {f"layer/{name}/{key}": array for key, array in state.state().items()}
             held = self.chip.crossbars[name].held[0]
@@ -170,6 +183,8 @@ class Learner:
             if found is None or found.shape != self.step.parameters[name].shape:
                 raise ArtifactError("the checkpoint lacks it", where=f"parameter {name}", fix="resume with the same model")
             self.step.parameters[name] = np.array(found)
+        for name, own_master in self.masters.items():
+            own_master[...] = arrays[f"master/{name}"]
         start = "optimizer/"
         self.optimizer.restore({key.removeprefix(start): a for key, a in arrays.items() if key.startswith(start)})
         self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})

@@ -51,23 +51,42 @@ class Run:
     at: Progress = field(default_factory=Progress)
     folder: Folder | None = None
     metrics: Metrics | None = None
+    found: Checkpoint | None = None
+    """In the folder, checked."""
     settings: dict[str, Any] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     clipping: list[str] = field(default_factory=list)
     """Layers that clipped or saturated in the last epoch."""
 
     def open(self, path: str | Path, resume: bool, settings: dict[str, Any]) -> None:
-        """Take the folder, and what it holds if resumed; else write a first checkpoint: what cannot be written shows early."""
+        """Take the folder, and check what it holds if resumed; trainer and chip stay as they are.
+
+        Raises:
+            CimcError: Another run has the folder, or it holds one that is not to be resumed.
+            ArtifactError: The checkpoint is damaged, or that of another run.
+        """
         self.folder, self.settings = Folder(path), settings
+        found = self.folder.find(resume)
+        if found is not None:
+            where, own = str(self.folder.file), self._state()
+            check_record(found.record, own.record, where)
+            same_settings(found.record["settings"], settings, where)
+            check_arrays(found.arrays, own.arrays, self.training.learner.sizes(), where)
+        self.found = found
+
+    def begin(self) -> None:
+        """Go on from the checkpoint that `open` found; else write a first one: what cannot be written shows early."""
+        if self.folder is None:
+            return
         if isinstance(self.source, Stream):
             self.source.watched = True
         self.metrics = Metrics(self.folder.metrics)
-        found = self.folder.find(resume)
-        if found is not None:
-            self._restore(found)
+        if self.found is not None:
+            self._restore(self.found)
         self.rows = self.metrics.resume(self.at.rows)
-        if found is None:
+        if self.found is None:
             self._save()
+        self.found = None
 
     def close(self) -> None:
         """Let others have the folder."""
@@ -160,11 +179,7 @@ class Run:
         return Checkpoint({**state.arrays, **schedule}, record)
 
     def _restore(self, found: Checkpoint) -> None:
-        """Go on from a checkpoint that is checked first: one that is refused leaves trainer and chip as they were."""
-        where, own = str(self.folder.file if self.folder else ""), self._state()
-        check_record(found.record, own.record, where)
-        same_settings(found.record["settings"], self.settings, where)
-        check_arrays(found.arrays, own.arrays, self.training.learner.sizes(), where)
+        """Go on from a checkpoint that was checked."""
         self.training.restore(found)
         self.schedule.restore(found.part("schedule"))
         self.at = Progress(**found.record["progress"])

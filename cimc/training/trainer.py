@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from cimc.arguments import checked, within
 from cimc.errors import CimcError
 from cimc.ir.program import Program, ValueSpec
-from cimc.passes.training.losses import Classes
+from cimc.passes.training.losses import LOSSES, Classes
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
@@ -134,7 +134,7 @@ class Trainer:
         self._lr = self._schedule().lr
         span, self._init = Window(window, w_max), init or ("trained" if chip.memory else "weights")
         told = [*switched, *check_settings(program.target, rule, span, threshold, self._init == "trained")]
-        classes = _classes(loss, class_axis, ignore_index)
+        classes = check_loss(loss, class_axis, ignore_index)
 
         def shaped(lying: Classes) -> tuple[Program, list[str]]:
             options: dict[str, Any] = {"trainable": trainable, "frozen": freeze, "backward": backward, "ste": ste}
@@ -269,6 +269,28 @@ class Trainer:
             tests = arrays_of(self._feed, *validation, "validation")
         if (odd := source.odd()) is not None:
             self._training.step.check(odd[0])
+        told, data = [*self.callbacks, *callbacks], source.fingerprint()
+        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
+        try:
+            if checkpoint is not None:
+                test = None if tests is None else tests.fingerprint()
+                same = {**self._settings, "steps per epoch": per_epoch, "data": data, "test data": test}
+                run.open(checkpoint, resume, same)
+            self._start(source, {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": data}, checkpoint is not None)
+            run.begin()
+            run.go()
+        finally:
+            run.close()
+        return History(run.rows, [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping)], self.cost())
+
+    def _start(self, source: Arrays | Stream, run: Mapping[str, Any], kept: bool) -> None:
+        """Forget what only the run before needs, and say how this one goes.
+
+        Args:
+            source: Of batches.
+            run: What the program is to say of it.
+            kept: Whether it has checkpoints.
+        """
         self._training.ranges.forget()
         if self._may_forget and isinstance(source, Arrays) and self.steps == 0:
             self._forget(source)
@@ -283,21 +305,9 @@ class Trainer:
         ranges = f"input gains and ADC ranges are chosen on the chip, from {basis}"
         if not (self.chip.program.target.is_ideal or ranges in self.notes):
             self.notes.append(ranges)
-        data = source.fingerprint()
-        self._tell({"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": data}, basis)
-        if checkpoint is not None and not source.known:
+        self._tell(run, basis)
+        if kept and not source.known:
             self.notes.append("the data come as a stream: a resumed run can only check the batches that it draws again")
-        told = [*self.callbacks, *callbacks]
-        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
-        try:
-            if checkpoint is not None:
-                test = None if tests is None else tests.fingerprint()
-                same = {**self._settings, "steps per epoch": per_epoch, "data": data, "test data": test}
-                run.open(checkpoint, resume, same)
-            run.go()
-        finally:
-            run.close()
-        return History(run.rows, [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping)], self.cost())
 
     def _forget(self, source: Arrays) -> None:
         """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""
@@ -347,12 +357,17 @@ class Trainer:
         return training_cost(self._training.step.program, self._training.count)
 
 
-def _classes(loss: str, axis: int | None, ignore: int | None) -> Classes:
+def check_loss(loss: str, axis: int | None, ignore: int | None) -> Classes:
     """How labels are to lie, as far as options say.
 
     Raises:
-        CimcError: An option is no whole number, or the loss has no classes.
+        CimcError: There is no such loss, an option is no whole number, or the loss has no classes.
     """
+    if isinstance(loss, str) and loss.partition(":")[0] not in LOSSES:
+        raise CimcError(
+            f"no loss is called {loss.partition(':')[0]}",
+            fix=f"the losses are {', '.join(LOSSES)}; add :OUTPUT to choose an output",
+        )
     for name, value in (("class_axis", axis), ("ignore_index", ignore)):
         if value is None:
             continue

@@ -142,6 +142,37 @@ def test_what_would_lose_the_work_is_refused_before_it(
     assert not (stripes / "never.cim").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("-o", "t.cim"), "--data and --epochs: training wants both --data and --epochs"),
+        (("-o", "t.cim", "--data", "DATA"), "--epochs: training wants both"),
+        (("-o", "t.cim", "--epochs", 1), "--data: training wants both"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--loss", "hinge"), "no loss is called hinge"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--loss", "mse", "--ignore-index", 1), "has no classes"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--optimizer-option", "momentum"), "NAME=VALUE"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--optimizer-option", "beta=1"), "no option 'beta'"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--schedule-option", "final=1"), "final"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--window", 1, "--w-max", 1), "both window and w_max"),
+        (("-o", "t.cim", "--data", "DATA", "--epochs", 1, "--lr", "nan"), "lr"),
+        (("-o", "t.cim", "--data", "OTHER", "--epochs", 1), "save x and y"),
+    ],
+)
+def test_what_needs_no_program_is_told_before_one_is_compiled(
+    stripes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[object, ...], said: str
+) -> None:
+    def compiled(*_: object, **__: object) -> None:
+        raise AssertionError("the model is compiled")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cimc.compiler.compile_model", compiled)
+    np.savez(tmp_path / "OTHER.npz", z=np.zeros(3))
+    files = {"DATA": stripes / "data.npz", "OTHER": tmp_path / "OTHER.npz"}
+    done = cimc("train", stripes / "small.onnx", *(files.get(str(a), a) for a in arguments))
+    assert (done.code, done.out) == (2, ""), done.err
+    assert said in " ".join(done.err.split())
+
+
 def test_metrics_are_always_written(stripes: Path) -> None:
     """Without a checkpoint's folder beside the result; the run before leaves nothing in them."""
     for epochs in (2, 1):
