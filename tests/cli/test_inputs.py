@@ -131,3 +131,17 @@ def test_bad_values_are_told(options: tuple[str, ...], words: str, made: Path) -
     done = cimc("compile", model, *options, "-o", made / "bad.cim")
     assert (done.code, words in done.err) == (2, True), done.err
     assert not (made / "bad.cim").exists()
+
+
+@pytest.mark.parametrize(("tie", "biases"), [("none", 2), ("as-written", 1), ("zero", 1)])
+def test_compile_ties_parameters_as_it_is_told(tie: str, biases: int, tmp_path: Path) -> None:
+    """Two layers whose equal biases an exporter has merged; the program trains them as it was compiled."""
+    text = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 6] x) => (float[n, 5] y)
+        { h = Gemm (x, w, zero)  r = Relu (h)  y = Gemm (r, v, zero) }"""
+    made = onnx.parser.parse_model(text)
+    arrays = {"w": W, "v": W[:5], "zero": np.zeros(5, np.float32)}
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    onnx.save(made, tmp_path / "m.onnx")
+    assert cimc("compile", tmp_path / "m.onnx", "--target", "ideal", "--tie", tie, "-o", tmp_path / "m.cim").code == 0
+    rows = cimc("train", tmp_path / "m.cim", "--plan", "--json").json["parameters"]
+    assert sum(row["shape"] == [5] for row in rows) == biases

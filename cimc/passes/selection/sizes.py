@@ -10,6 +10,7 @@ Example, ``x [batch, 5, 8]``::
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -60,10 +61,14 @@ def decided(graph: ir.Graph) -> dict[ir.Value, Entries]:
 
 
 def _condition(node: ir.Node, known: Mapping[ir.Value, Entries]) -> Entries | None:
-    """A comparison of sizes, or a number of sizes (the rank of a value)."""
+    """A comparison of sizes, the rank of a value, or how many elements it has."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "Size" and (value := node.inputs[0]) is not None and value.shape is not None and value.shape.is_static():
+        return np.array(prod(d for d in value.shape if isinstance(d, int)), object)
     operands = [_entries(value, known) if value is not None else None for value in node.inputs]
     found = [operand for operand in operands if operand is not None]
-    if node.domain not in ("", "ai.onnx") or not found or len(found) != len(operands):
+    if not found or len(found) != len(operands):
         return None
     if node.op_type == "Size":
         return np.array(found[0].size, object)
