@@ -185,6 +185,21 @@ def test_products_with_a_real_output(operator: str, per_column: bool, bias: bool
     check(model(nodes, x, arrays), x)
 
 
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize(("group", "analog"), [(1, 1), (2, 1), (4, 0)])
+def test_a_quantised_convolution_with_its_channels_last(group: int, analog: int, per_channel: bool) -> None:
+    x = codes(2, 7, 6, 4, kind=np.uint8)
+    scales = np.linspace(0.01, 0.03, 8, dtype=np.float32) if per_channel else np.float32(0.02)
+    arrays = {
+        "xs": np.float32(0.1), "xz": np.uint8(7), "w": codes(8, 4 // group, 3, 3), "ws": scales,
+        "wz": np.zeros(np.shape(scales), np.int8), "ys": np.float32(0.21), "yz": np.uint8(120),
+        "b": np.arange(8, dtype=np.int32) * 9,
+    }  # fmt: skip
+    inputs = ["x", "xs", "xz", "w", "ws", "wz", "ys", "yz", "b"]
+    conv = node("QLinearConv", inputs, ["y"], domain=MICROSOFT, channels_last=1, group=group, pads=[1, 0, 1, 2], strides=[2, 1])
+    check(model([conv], x, arrays), x, analog=analog, exact=True)
+
+
 def test_a_run_time_weight_is_no_weight() -> None:
     x = real(5, 5)
     made = model([node("FusedMatMul", ["x", "x"], ["y"], domain=MICROSOFT, transB=1)], x, {})

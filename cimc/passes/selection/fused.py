@@ -33,7 +33,7 @@ _ACTIVATIONS: dict[str, tuple[str, ...]] = {
 _HOLD_PRODUCTS = frozenset(
     {
         "Attention", "QAttention", "PackedAttention", "DecoderAttention", "DecoderMaskedSelfAttention", "LongformerAttention",
-        "QOrderedAttention", "QOrderedMatMul", "QLinearConv", "NhwcFusedConv", "NhwcConv", "Conv", "MatMulBnb4", "MatMulFpQ4",
+        "QOrderedAttention", "QOrderedMatMul", "NhwcFusedConv", "NhwcConv", "Conv", "MatMulBnb4", "MatMulFpQ4",
         "GemmFastGelu", "GemmFloat8", "FusedMatMulActivation", "DynamicQuantizeLSTM", "MoE", "QMoE", "SparseToDenseMatMul",
     }
 )  # fmt: skip

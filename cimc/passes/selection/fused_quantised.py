@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_ir as ir
 
+from cimc.passes.selection import quantised
 from cimc.passes.selection.nodes import input_at
 from cimc.passes.selection.quantised import (
     activation_of,
@@ -53,6 +54,35 @@ def dynamic_quantize_matmul(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     x.shape = node.inputs[0].shape if node.inputs[0] is not None else None
     scale.shape = zero.shape = ir.Shape(())
     return _to_float(node, site, x, scale, zero, weight, input_at(node, 4))
+
+
+def qlinear_conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
+    """As the standard's; with ``channels_last`` the input and the output are ``[N, spatial axes, C]``, the weight is as ever."""
+    if not node.attributes.get_int("channels_last", 0):
+        return quantised.qlinear_conv(node, site)
+    x = activation_of(node, 0)
+    rank = len(site.dims(x))
+    axes = [0, rank - 1, *range(1, rank - 1)]
+    (moved,) = site.op("Transpose", [x], "channels_first", {"perm": axes})
+    moved.type, moved.shape = x.type, ir.Shape([x.shape[a] for a in axes]) if x.shape is not None else None
+    attributes = [attribute for name, attribute in node.attributes.items() if name != "channels_last"]
+    plain = ir.Node("", "QLinearConv", [moved, *node.inputs[1:]], attributes)
+    try:
+        (y,) = quantised.qlinear_conv(plain, site)
+    except StaysDigital:
+        _forget(moved.producer())
+        raise
+    finally:
+        _forget(plain)
+    (last,) = site.op("Transpose", [y], "channels_last", {"perm": [0, *range(2, rank), 1]})
+    return [last]
+
+
+def _forget(node: ir.Node | None) -> None:
+    """A node that does not join the graph reads nothing."""
+    if node is not None:
+        for slot in range(len(node.inputs)):
+            node.replace_input_with(slot, None)
 
 
 def _weight(node: ir.Node, site: Site, slot: int, scale_slot: int, zero_slot: int) -> tuple[ir.Value, np.ndarray]:

@@ -23,6 +23,7 @@ _MICROSOFT: dict[str, Rewrite] = {
     "FusedMatMul": fused.fused_matmul,
     "TransposeMatMul": fused.fused_matmul,
     "MatMulNBits": fused.matmul_n_bits,
+    "QLinearConv": fused_quantised.qlinear_conv,
     "QGemm": fused_quantised.qgemm,
     "MatMulIntegerToFloat": fused_quantised.matmul_integer_to_float,
     "DynamicQuantizeMatMul": fused_quantised.dynamic_quantize_matmul,
