@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -47,10 +48,17 @@ class Commands(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run what was parsed."""
-        try:
-            return super().invoke(ctx)
-        except KeyboardInterrupt:
-            raise Stopped(signal.SIGINT) from None
+        with warnings.catch_warnings():
+            warnings.showwarning = _note_warning
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                raise Stopped(signal.SIGINT) from None
+
+
+def _note_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """Warnings of cimc to its users are notes; others keep the place that they come from."""
+    note(f"note: {message}" if category is UserWarning else warnings.formatwarning(message, category, filename, lineno).rstrip())
 
 
 def _tell(error: CimcError | Stopped, words: list[str]) -> int:

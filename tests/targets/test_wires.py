@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
+import cimc
 from cimc.cli.app import app
 from cimc.errors import TargetError
 from cimc.targets.description import Wires, figures_of
@@ -43,6 +48,21 @@ def test_given_as_a_whole_or_figure_by_figure() -> None:
 def test_what_is_no_wire_is_refused(setting: str, message: str) -> None:
     with pytest.raises(TargetError, match=message):
         load_target("bulk-rram", [f"array.wires.{setting}"])
+
+
+def test_a_run_notes_that_the_solver_is_rough(tmp_path: Path) -> None:
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["": 17]> m (float[n, 9] x) => (float[n, 4] y) { y = MatMul (x, w) }'
+    )
+    weights = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
+    target = load_target("bulk-rram", ["array.wires.column_segment_ohm=100", "array.wires.row_segment_ohm=100"])
+    cimc.compile(model, target).save(tmp_path / "m.cim")
+    np.savez(tmp_path / "x.npz", x=np.ones((2, 9), np.float32))
+    result = CliRunner().invoke(app, ["run", f"{tmp_path}/m.cim", "--input", f"{tmp_path}/x.npz", "-o", f"{tmp_path}/y.npz"])
+    assert result.exit_code == 0, result.output
+    assert "note: target bulk-rram: IR drop of a 64x64 array" in result.stderr
+    assert "UserWarning" not in result.stderr
 
 
 def test_commands_tell_the_drop_and_the_error_of_the_solver() -> None:

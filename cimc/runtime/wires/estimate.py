@@ -109,7 +109,7 @@ def warn_if_rough(target: Target, shapes: Iterable[tuple[int, int]]) -> None:
     if array.wires is None or array.wires.solver == "exact":
         return
     rows, columns = (max((shape[axis] for shape in shapes), default=1) for axis in (0, 1))
-    rows, columns = array.rows or rows, array.columns or columns
+    rows, columns = array.rows or rows, array.columns + array.unit_column if array.columns else columns
     found = estimate(target, rows, columns)
     if found.fast_error > _ROUGH:
         warnings.warn(f"target {target.name}: {sentence(found, rows, columns, array.wires.solver)}", stacklevel=2)
