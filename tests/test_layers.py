@@ -29,6 +29,8 @@ ALLOWED = {
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "compiler", "data"},
     "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data"},
+    "testing": {"errors", "arguments", "targets", "ir", "runtime"},
+    "devices": {"targets", "runtime"},
     "backend": {"errors", "arguments", "ir", "runtime", "compiler"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cimc.cli.common import Compiled, Json, Seed, announce, decibels, print_json, print_table
+from cimc.cli.plugins import Plugins
 
 
 def compare(
@@ -15,6 +16,7 @@ def compare(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", show_default=False, help="The model it was compiled from.")],
     inputs_file: Annotated[Path, typer.Option("--input", metavar="X.npz", help="x, or an array for each input by name.")],
     seed: Seed = 0,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Compare a chip with ONNX Runtime layer by layer, worst first."""

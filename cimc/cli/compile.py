@@ -23,6 +23,7 @@ from cimc.cli.common import (
     tie_option,
 )
 from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def compile(  # noqa: A001
     stop_after: Annotated[str | None, typer.Option(metavar="PASS", help="Stop after a pass.")] = None,
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Show the seconds of each pass.")] = False,
     verify: Annotated[bool, typer.Option("--verify", help="Check graph and program after each pass.")] = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Compile an ONNX model for a chip."""

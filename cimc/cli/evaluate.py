@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from cimc.cli.common import Compiled, Json, Seed, announce, note, parse_time, print_json, print_table, progress, told_time
+from cimc.cli.plugins import Plugins
 from cimc.errors import DataError
 
 
@@ -24,6 +25,7 @@ def evaluate(
         str | None,
         typer.Option("--time", metavar="T[,T...]", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y; a row for each time."),
     ] = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images."""

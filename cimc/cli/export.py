@@ -9,6 +9,7 @@ import typer
 
 from cimc.cli.common import Compiled, Json, note, parse_copies, print_json
 from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
 
 
 def export(
@@ -37,6 +38,7 @@ def export(
         list[str] | None, typer.Option(metavar="bin|hex|c", help="Also write this form beside the image; may be repeated.")
     ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Sign with this Ed25519 private key.")] = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Export a program, or a trained chip, as an image for another chip."""

@@ -9,6 +9,7 @@ import typer
 
 from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, progress, training_rows
 from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
 
 if TYPE_CHECKING:
     from cimc.image.die import Die
@@ -36,6 +37,7 @@ def info(
     image_file: ImageFile,
     cell: Annotated[str | None, typer.Option(metavar="CHIP,TILE,ROW,COLUMN", help="Show one cell.")] = None,
     require_signature: Signed = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Show what is in an image."""
@@ -91,6 +93,7 @@ def verify(
     fault_map: FaultFile = None,
     key: Annotated[Path | None, typer.Option(metavar="PUBLIC.pem", help="Refuse it unless this Ed25519 key signed it.")] = None,
     require_signature: Signed = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Check hash, structure and tiles; and platform, fault map and signer where they are given."""
@@ -107,7 +110,7 @@ def verify(
 
 
 @app.command()
-def diff(one: ImageFile, other: ImageFile, json: Json = False) -> None:
+def diff(one: ImageFile, other: ImageFile, plugins: Plugins = None, json: Json = False) -> None:
     """Show what differs between two images."""
     from cimc.image.diff import diff as compare
 
@@ -144,6 +147,7 @@ def program(
     programming: Method = "auto",
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
     require_signature: Signed = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Write an image into a simulated die, and report what came of it."""
@@ -183,6 +187,7 @@ def faults(
         typer.Option(min=1, help="Arrays of a chip to test; default: all, or some spare ones.", show_default=False),
     ] = None,
     die: Annotated[str | None, typer.Option(help="Name of the die; default: target and seed.", show_default=False)] = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Find the stuck cells of a simulated die, for `cimc export --fault-map`."""
@@ -212,6 +217,7 @@ def run(
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
     require_signature: Signed = False,
     check: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="Compare with ONNX Runtime on this model.")] = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Write an image into a simulated die and run a batch on it."""

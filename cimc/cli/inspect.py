@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from cimc.cli.common import Compiled, Json, parse_copies, print_json, print_table, training_rows
+from cimc.cli.plugins import Plugins
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ def inspect(
     copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N|auto", help="Copies of slow layers, for the cost.")] = None,
     crossbars: Annotated[int | None, typer.Option(min=1, help="Crossbar budget of --copies auto.")] = None,
     nodes: Annotated[bool, typer.Option("--nodes", help="Also show where every ONNX node went, and why.")] = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Layers, tiles, utilisation, weight error, digital share and cost of a compiled model."""

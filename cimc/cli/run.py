@@ -9,6 +9,7 @@ import typer
 
 from cimc.cli.common import Compiled, Json, Seed, Time, announce, note, parse_time, print_run
 from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
 
 
 def run(
@@ -21,6 +22,7 @@ def run(
         bool, typer.Option("--deterministic", help="Segments that depend on the batch split run by image.")
     ] = False,
     time: Time = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Run a compiled model on a simulated chip."""

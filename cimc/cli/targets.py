@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cimc.cli.common import Json, note, print_json, print_table
+from cimc.cli.plugins import Plugins
 
 app = typer.Typer(name="targets", help="List, show and check descriptions of target chips.", no_args_is_help=True)
 
@@ -15,7 +16,7 @@ Settings = Annotated[list[str] | None, typer.Option("--set", metavar="A.B=VALUE"
 
 
 @app.command("list")
-def list_targets(json: Json = False) -> None:
+def list_targets(plugins: Plugins = None, json: Json = False) -> None:
     """List the built-in chips and those that installed packages add."""
     from cimc.errors import TargetError
     from cimc.targets.load import available_targets, load_target
@@ -37,6 +38,7 @@ def list_targets(json: Json = False) -> None:
 def show(
     name: Annotated[str, typer.Argument(help="Name of a target, or path of its YAML file.", show_default=False)],
     settings: Settings = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Show every figure of a chip with its unit and its source."""
@@ -72,6 +74,7 @@ def show(
 def validate(
     file: Annotated[Path, typer.Argument(help="YAML file of a target.", show_default=False)],
     settings: Settings = None,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Check a target file: exit code 2 and the reason where it is wrong; figures that were stated for another chip are named."""
@@ -103,6 +106,7 @@ def validate(
 @app.command()
 def fields(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/target-fields.md.")] = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """List every field of a target file: values, unit, default, meaning."""
@@ -121,7 +125,7 @@ def fields(
 
 
 @app.command()
-def schema(json: Json = True) -> None:
+def schema(plugins: Plugins = None, json: Json = True) -> None:
     """Print the JSON Schema of a target file, for editors."""
     from cimc.targets.schema import json_schema
 

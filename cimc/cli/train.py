@@ -9,6 +9,7 @@ import typer
 
 from cimc.cli.common import Bind, Json, Shape, Tie, note, parse_bind, parse_shapes, print_json, tie_option
 from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
 from cimc.cli.training import Bar, Data, check_options, going_on, parse_options, tell, tell_plan
 from cimc.errors import CimcError
 from cimc.files import check_folder
@@ -103,6 +104,7 @@ def train(
         Literal["onnx", "text", "json"] | None, typer.Option(help="Write the training step in this form, and do not train.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="List what trains, and why the rest does not; do not train.")] = False,
+    plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Train a model on a simulated chip."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from cimc.arguments import checked
-from cimc.errors import ArtifactError, VerifyError
+from cimc.errors import ArtifactError, TargetError, VerifyError
 from cimc.files import replacing
 from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
@@ -138,6 +138,8 @@ def load(path: str | Path) -> Program:
         raise _inconsistent(where, _first(error)) from error
     except VerifyError as error:
         raise _inconsistent(where, f"{error.where}: {error.what}") from error
+    except TargetError as error:  # a kind of device that is not there
+        raise ArtifactError(error.what, where=where, fix=error.fix) from error
     return program
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cimc.errors import TargetError
 from cimc.targets.description import field_table, optional_sections, part_sections
-from cimc.targets.kinds import load_installed, section_class
+from cimc.targets.kinds import BASES, BUILT_IN, load_installed, section_class
 from cimc.targets.yaml_file import Lines
 
 #: Source of a figure that a setting changed.
@@ -45,8 +45,10 @@ def flatten(document: Mapping[str, Any], origin: str, lines: Lines | None = None
     stated = _stated_for(document.get("stated_for") or {}, f"{origin}, stated_for")
     body = {key: value for key, value in document.items() if key not in ("sources", "stated_for")}
     figures = {}
-    for keys, value, source in _leaves(body, (), origin):
-        path, line = ".".join(keys), (lines or {}).get(keys)
+    leaves = [(".".join(keys), keys, value, source) for keys, value, source in _leaves(body, (), origin)]
+    check_kinds({path: value for path, _, value, _ in leaves}, origin)
+    for path, keys, value, source in leaves:
+        line = (lines or {}).get(keys)
         place = f"{origin}, line {line}" if line else origin
         check_path(path, place)
         figures[path] = Figure(value, source if source is not None else listed.get(path), place, stated.get(path))
@@ -66,7 +68,10 @@ def _stated_for(listed: Any, where: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def of_kind(base: Figures, new: Figures) -> Figures:
-    """``base`` without the figures that the kinds which ``new`` chooses do not have.
+    """``base`` without the figures of other kinds than those which ``new`` chooses.
+
+    Of a part whose section changes its class, only what all of its kinds have stays: a field of another kind may have the same
+    name, and its figure was stated for the other.
 
     Raises:
         TargetError: There is no such kind.
@@ -75,7 +80,11 @@ def of_kind(base: Figures, new: Figures) -> Figures:
     for section, part in part_sections().items():
         chosen = new.get(f"{section}.kind")
         if chosen is not None and isinstance(chosen.value, str):
-            known, prefix = section_class(part, chosen.value).model_fields, f"{section}."
+            old, prefix = base.get(f"{section}.kind"), f"{section}."
+            kind = old.value if old is not None else next(iter(BUILT_IN[part]))
+            section_now = section_class(part, chosen.value)
+            same = isinstance(kind, str) and section_class(part, kind) is section_now
+            known = (section_now if same else BASES[part]).model_fields
             kept = {
                 p: f for p, f in kept.items() if not p.startswith(prefix) or p.removeprefix(prefix).partition(".")[0] in known
             }
@@ -114,6 +123,17 @@ def _leaves(node: Mapping[str, Any], path: tuple[str, ...], origin: str) -> Iter
                     fix=f'{dotted.split(".")[-1]}: {{value: ..., source: "paper, section"}}',
                 )
             yield here, value["value"], source
+
+
+def check_kinds(values: Mapping[str, Any], where: str) -> None:
+    """Raises TargetError where a figure (by dotted path) names a kind that there is not: before its fields are missed."""
+    for section, part in part_sections().items():
+        kind = values.get(f"{section}.kind")
+        if isinstance(kind, str):
+            try:
+                section_class(part, kind)
+            except TargetError as error:
+                raise TargetError(error.what, where=f"{where}, {section}.kind", fix=error.fix) from error
 
 
 def check_path(path: str, where: str) -> None:

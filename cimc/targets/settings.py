@@ -9,7 +9,7 @@ import numpy as np
 
 from cimc.errors import TargetError
 from cimc.targets.description import field_table, optional_sections
-from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_path, laid_over
+from cimc.targets.figures import SET_BY_USER, Figure, Figures, check_kinds, check_path, laid_over
 from cimc.targets.yaml_file import parse_yaml
 
 
@@ -21,7 +21,8 @@ def parse_settings(settings: Mapping[str, Any] | Sequence[str]) -> Figures:
     """
     if isinstance(settings, str):
         settings = [settings]
-    pairs = _pairs(settings) if isinstance(settings, Mapping) else (_split(text) for text in settings)
+    pairs = list(_pairs(settings) if isinstance(settings, Mapping) else (_split(text) for text in settings))
+    check_kinds(dict(pairs), "--set")
     figures: Figures = {}
     for path, value in pairs:
         where = f"--set {path}={value}"

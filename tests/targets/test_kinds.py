@@ -65,6 +65,15 @@ def test_a_kind_has_fields_of_its_own_and_drops_those_that_it_has_not():
     assert back.device.programming == Programming()
 
 
+def test_figures_of_another_kind_do_not_stand_for_fields_of_the_same_name(plugins):
+    named = load_target("bulk-rram", {"device.programming.kind": "lognormal"})
+    assert (named.device.programming.mean_us, named.device.programming.sigma_us) == (0.0, 0.0)  # bulk-rram has 1.0 and 2.9
+    power = {"device.drift.kind": "power_law", "device.drift.t0_s": 20.0, "device.drift.compensation": "global"}
+    relaxing = load_target(load_target("bulk-rram", power), {"device.drift.kind": "relaxation"})
+    assert (relaxing.device.drift.t0_s, relaxing.device.drift.compensation) == (1.0, "global")
+    assert load_target("bulk-rram", {"device.kind": "flux"}).device.g_max_us == 32.9
+
+
 def test_a_file_that_extends_a_chip_chooses_another_kind(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(

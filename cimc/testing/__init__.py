@@ -1,0 +1,5 @@
+"""Contracts of a chip's parts: what every implementation has to pass, one from another package too."""
+
+from cimc.testing.devices import check_device, check_drift, check_programming, check_read_noise
+
+__all__ = ["check_device", "check_drift", "check_programming", "check_read_noise"]
