@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from cimc.ir.program import Program
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output; notes go to standard error.")]
+BackendName = Annotated[
+    str,
+    typer.Option("--backend", help="What computes the reads: cpu, reference (plain NumPy, slow), or an installed one's name."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
 Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
 

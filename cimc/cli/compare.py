@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, decibels, print_json, print_table
+from cimc.cli.common import BackendName, Compiled, Json, Seed, announce, decibels, print_json, print_table
 from cimc.cli.plugins import Plugins
 
 
@@ -17,6 +17,7 @@ def compare(
     inputs_file: Annotated[Path, typer.Option("--input", metavar="X.npz", help="x, or an array for each input by name.")],
     seed: Seed = 0,
     plugins: Plugins = None,
+    backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
     """Compare a chip with ONNX Runtime layer by layer, worst first."""
@@ -29,7 +30,7 @@ def compare(
     program = load(program_file)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
-    rows = [row.to_dict() for row in compare_layers(Chip(program, seed), model, inputs)]
+    rows = [row.to_dict() for row in compare_layers(Chip(program, seed, backend=backend), model, inputs)]
     if json:
         print_json({"seed": seed, "layers": rows})
         return

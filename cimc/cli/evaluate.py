@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, announce, note, parse_time, print_json, print_table, progress, told_time
+from cimc.cli.common import (
+    BackendName,
+    Compiled,
+    Json,
+    Seed,
+    announce,
+    note,
+    parse_time,
+    print_json,
+    print_table,
+    progress,
+    told_time,
+)
 from cimc.cli.plugins import Plugins
 from cimc.errors import DataError
 
@@ -26,6 +38,7 @@ def evaluate(
         typer.Option("--time", metavar="T[,T...]", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y; a row for each time."),
     ] = None,
     plugins: Plugins = None,
+    backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images."""
@@ -44,7 +57,9 @@ def evaluate(
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     announce(program, len(x) * len(times))
     with progress("images", len(x) * len(times), quiet=json) as advance:
-        result = report.evaluate(program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times)
+        result = report.evaluate(
+            program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend
+        )
     for text in result.notes:
         note(f"note: {text}")
     if json:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Compiled, Json, Seed, Time, announce, note, parse_time, print_run
+from cimc.cli.common import BackendName, Compiled, Json, Seed, Time, announce, note, parse_time, print_run
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -23,6 +23,7 @@ def run(
     ] = False,
     time: Time = None,
     plugins: Plugins = None,
+    backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
     """Run a compiled model on a simulated chip."""
@@ -36,7 +37,7 @@ def run(
     program = load(program_file)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
-    chip = Chip(program, seed, deterministic=deterministic)
+    chip = Chip(program, seed, deterministic=deterministic, backend=backend)
     chip.advance(0.0 if time is None else parse_time(time))
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)

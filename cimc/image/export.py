@@ -92,6 +92,10 @@ def export_image(
     notes: list[str] = []
     if described.is_ideal:
         raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
+    if described.signed_conversion:
+        field = "adc.pair_read=separate" if described.adc.pair_read == "subtracted" else "dac.signed=two_phase"
+        what = "an image describes unsigned conversions only"
+        raise FitError(what, where=f"target {described.name}", fix=f"--set {field}, or another --chip")
     made_anew: list[str] = []
 
     def compiled(wanted: Target) -> Program:

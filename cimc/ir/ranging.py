@@ -93,7 +93,7 @@ def full_code(target: Target, signed: bool) -> int:
     bits = target.dac.bits
     if bits is None:
         raise RuntimeError("a DAC without quantisation has no codes")
-    if signed and target.dac.signed != "two_phase":
+    if signed and target.dac.signed in ("offset", "twos_complement"):
         bits -= 1
     if bits == 0:
         raise FitError(
@@ -128,6 +128,8 @@ def drives(vectors: F32, coding: InputCoding, gain: float, target: Target) -> li
     codes = np.clip(codes, -top, top)
     if target.dac.signed == "two_phase" or bits is None:
         return [np.maximum(codes, 0) * np.float32(unit), np.maximum(-codes, 0) * np.float32(unit)]
+    if target.dac.signed == "bipolar":
+        return [codes * np.float32(unit)]
     return [(codes + np.float32(2 ** (bits - 1))) * np.float32(unit)]
 
 
@@ -141,16 +143,21 @@ def column_reads(phases: Sequence[F32], devices: Devices, row_cuts: tuple[int, .
         target: The chip.
 
     Returns:
-        Currents in µA, ``[slices * phases * groups * vectors, device columns]``, and for each row the current, in µA, of one
+        Sizes of currents in µA, ``[slices * phases * groups * vectors, converted lines]``: of a pair that is subtracted in the
+        array the difference. And for each row the current, in µA, of one
         device of ``sqrt(sum(drive**2))``: times the spread of a device in µS it is the spread of the row's reads.
     """
     volt = np.float32(target.device.read_voltage_v)
     currents, norms = [], []
     for begin, end in pairwise(row_cuts):
         g = devices(begin, end)
+        if target.adc.pair_read == "subtracted":
+            half = g.shape[2] // 2
+            g = g[:, :, :half] - g[:, :, half:]
         for phase in phases:
             x = np.ascontiguousarray(phase[:, :, begin:end].swapaxes(0, 1)) * volt
-            currents.append((x @ g).reshape(-1, g.shape[2]))
+            current = (x @ g).reshape(-1, g.shape[2])
+            currents.append(np.abs(current) if target.signed_conversion else current)
             norms.append(np.sqrt(np.einsum("gnr,gnr->gn", x, x)).reshape(-1))
     return np.concatenate(currents), np.concatenate(norms)
 
@@ -229,7 +236,9 @@ def choose_range(
     if bits is None or adc.conversion == "per_bit":
         raise RuntimeError("this target converts without a range")
     vectors = _fitting(vectors, devices, row_cuts, key)
-    noise = adc.sigma_lsb / (2**bits - 1)
+    noise = adc.sigma_lsb / target.top_code
+    if adc.pair_read == "subtracted":
+        sigma_us *= sqrt(2)
 
     def needed(gain: float) -> tuple[float, int]:
         phases = drives(vectors, coding, gain, target)
@@ -244,7 +253,7 @@ def choose_range(
         return Choice(rounded_up(current) if current > 0 else float(largest), full_gain, 0.0, count)
     gain = full_gain
     if current > adc.range_ua:
-        idle = 0.0 if target.dac.signed == "two_phase" or not coding.signed else needed(full_gain * 1e-9)[0]
+        idle = 0.0 if target.dac.signed in ("two_phase", "bipolar") or not coding.signed else needed(full_gain * 1e-9)[0]
         gain = _lowered(full_gain, adc.range_ua, idle, current, lambda g: needed(g)[0], target)
     return Choice(adc.range_ua, gain, log2(full_gain / gain), count)
 
@@ -284,7 +293,7 @@ def _largest_unit_read(phases: Sequence[F32], row_cuts: tuple[int, ...], target:
         return 0.0
     held = device.g_min_us + level_step_us(target) + device.programming.mean_us
     parts = [phase[:, :, begin:end] for phase in phases for begin, end in pairwise(row_cuts)]
-    currents = [held * part.sum(axis=2) + _SIGMAS * sigma_us * np.sqrt((part * part).sum(axis=2)) for part in parts]
+    currents = [held * np.abs(part.sum(axis=2)) + _SIGMAS * sigma_us * np.sqrt((part * part).sum(axis=2)) for part in parts]
     return max(float(current.max()) for current in currents) * device.read_voltage_v
 
 

@@ -59,6 +59,7 @@ def evaluate(
     reference: Model | None = None,
     advance: Callable[[int], None] | None = None,
     time_s: Sequence[float] = (0.0,),
+    backend: str = "cpu",
 ) -> Evaluation:
     """Classify ``x`` on one chip.
 
@@ -71,6 +72,7 @@ def evaluate(
         reference: Run by ONNX Runtime on the same images; None: the program's own graph, with its weights.
         advance: Told the number of images after each batch.
         time_s: Times (s) that pass before the images are classified, not falling; each counts from the beginning.
+        backend: What computes the reads, see `Chip`.
 
     Raises:
         DataError: The images do not suit the model, or a label is no class of it.
@@ -79,7 +81,7 @@ def evaluate(
     if len(needed) != 1:
         raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `cimc run`")
     name = needed[0].name
-    chip = Chip(program, seed)
+    chip = Chip(program, seed, backend=backend)
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model
     runner = session(*split(model), optimise=True)
     wanted = {value.name for value in runner.get_inputs()}

@@ -35,6 +35,8 @@ U64 = NDArray[np.uint64]
 _FAULT = 0
 #: Bit line of the unit column in an array without limit.
 _BEHIND_ALL = 2**32 - 1
+#: In the place of a word line: the converters of bit lines.
+_CONVERTERS = np.array(2**32 - 1)
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,32 @@ class Cells:
             begin, end = self.layer.row_cuts[s], self.layer.row_cuts[s + 1]
             keys[block[GROUP], begin:end, block[COLUMN_TILE]] = _keys(self._array(block), word, column)
         return keys
+
+    def line_keys(self) -> U64:
+        """Keys of the converters of bit lines, ``[groups, row slices, lines]``: device columns, then unit columns.
+
+        Of a pair that is subtracted in the array, whose difference has one converter, that of its first line.
+        """
+        groups, rows, planes, columns = self._shape
+        cuts = self.layer.row_cuts or (0, rows)
+        tiles = max(1, len(self.layer.column_cuts) - 1) if self.target.array.unit_column else 0
+        keys = np.zeros((groups, len(cuts) - 1, planes, columns), np.uint64)
+        units = np.zeros((*keys.shape[:2], tiles), np.uint64)
+        if self.sites is None:
+            lines, slices = np.arange(planes * columns + tiles), np.arange(len(cuts) - 1)
+            for g in range(groups):
+                own = _keys(self._own_array(g), _CONVERTERS - slices[:, None], lines)
+                keys[g], units[g] = own[:, : planes * columns].reshape(-1, planes, columns), own[:, planes * columns :]
+        else:
+            for block, _, bit in self._blocks:
+                g, s, tile = int(block[GROUP]), int(block[SLICE]), int(block[COLUMN_TILE])
+                c0, c1 = self.layer.column_cuts[tile : tile + 2]
+                keys[g, s, :, c0:c1] = _keys(self._array(block), _CONVERTERS, bit).reshape(c1 - c0, planes).T
+                if tiles:
+                    units[g, s, tile] = _keys(self._array(block), _CONVERTERS, np.array(unit_line(self.target)))
+        if self.target.adc.pair_read == "subtracted":
+            keys = keys[:, :, : planes // 2]
+        return np.concatenate([keys.reshape(groups, len(cuts) - 1, -1), units], axis=2)
 
     def _own_array(self, group: int) -> int:
         return rng.key("cells", self.die_seed, self.layer.name, self.copy, group)

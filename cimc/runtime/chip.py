@@ -15,6 +15,7 @@ from cimc.arguments import array, checked, named, within
 from cimc.errors import CimcError, DataError
 from cimc.ir.program import InputCoding, Program, ValueSpec, VmmStep, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
+from cimc.runtime.backends import registry as backends
 from cimc.runtime.cells import cells_of
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
@@ -34,6 +35,7 @@ class Chip:
         seed: Of fabrication, programming error and read noise; None: 0. Of a trained program's chip, which is made already,
             it keys the read noise alone; None: the chip's own.
         deterministic: Also run digital segments that may depend on the batch split image by image.
+        backend: What computes the reads: ``cpu``, ``reference`` (plain NumPy, slow), or one that an installed package offers.
 
     Attributes:
         crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
@@ -47,7 +49,7 @@ class Chip:
     """
 
     @checked()
-    def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False) -> None:
+    def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False, backend: str = "cpu") -> None:
         if seed is not None:
             within("seed", seed, 0, 2**63, open_high=True, whole=True)
         if program.loss is not None:
@@ -58,6 +60,7 @@ class Chip:
         self.noise_seed = self.seed if seed is None else seed
         self._deterministic = deterministic
         self.time_s = float(program.tensors["state/time_s"][0]) if "state/time_s" in program.tensors else 0.0
+        self.backend = backends.backend(backend)
         self.crossbars = {
             layer.name: Crossbar(
                 layer,
@@ -67,6 +70,7 @@ class Chip:
                 self.seed,
                 cells=cells_of(program, layer, self.seed, saved_sites(program, layer)),
                 time_s=self.time_s,
+                backend=self.backend,
             )
             for layer in program.layers
         }
@@ -212,7 +216,7 @@ class Chip:
         own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
         crossbar = Crossbar(
             own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies, cells=old.cells,
-            time_s=self.time_s, programmed_s=self.time_s,
+            time_s=self.time_s, programmed_s=self.time_s, backend=self.backend,
         )  # fmt: skip
         if g_us is not None:
             first, *others = (old if old.programmed else crossbar).held

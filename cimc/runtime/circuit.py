@@ -34,6 +34,24 @@ class Circuit(NamedTuple):
     noise of a conversion, highest ADC code (0: no ADC; -1: neither scale nor noise either)."""
 
 
+class Lines(NamedTuple):
+    """What converted lines have of their own: device columns, then unit columns. None in its place: all lines convert alike."""
+
+    variance: Array
+    """``[groups, n]``, float32: read noise of cells in LSB**2 per unit of a code's power, in panels as ``Circuit.matrix``; no
+    entries: that of the circuit's constants."""
+    starts: Array
+    """``[slices, blocks]``: where each of those starts."""
+    gain: Array
+    """``[groups, slices, lines]``, float32, like the others."""
+    offset: Array
+    bow: Array
+    low: float
+    """Lowest ADC code."""
+    fresh: bool
+    """Whether the power of a code is the sum of its pulses' squares; else it is its square."""
+
+
 class Inputs(NamedTuple):
     """What a layer's word lines see, and the noise of it."""
 

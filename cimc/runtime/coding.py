@@ -110,6 +110,8 @@ class Coding:
             low, high = 0.0, top
         elif polarities(layer, target) == 2:
             mode, low, high, weights = TWO_PHASE, -top, top, np.concatenate([weights, -weights])
+        elif target.dac.signed == "bipolar":
+            low, high = -top, top
         elif target.dac.signed == "offset":
             mode, shift = OFFSET, half
         else:

@@ -8,40 +8,55 @@ gets anew, and draws read noise under a key of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
+from cimc.runtime.backends.interface import Handle
 from cimc.runtime.coding import room
-from cimc.runtime.plan import Plan
+from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding
 
 Array = NDArray[Any]
 
 
 @dataclass(frozen=True)
-class SharedPlan(Plan):
-    """The plan of the first copy, and those of the others."""
+class SharedRead:
+    """The reads of all copies of a layer, as one `Handle`."""
 
-    others: tuple[Plan, ...] = ()
+    copies: Sequence[Handle]
 
-    @classmethod
-    def of_copies(cls, plans: Sequence[Plan]) -> SharedPlan:
-        """One plan of all copies."""
-        first = plans[0]
-        return cls(**{field.name: getattr(first, field.name) for field in fields(Plan)}, others=tuple(plans[1:]))
+    @property
+    def factor(self) -> Array:
+        return self.copies[0].factor
+
+    @property
+    def constant(self) -> Array:
+        return self.copies[0].constant
+
+    def refresh(self, spec: ReadSpec) -> bool:
+        """Never: a specification is that of one copy."""
+        return False
+
+    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
+        """Never: a specification is that of one copy."""
+        return False
+
+    def refresh_ideal(self, matrix: Array) -> None:
+        for copy in self.copies:
+            copy.refresh_ideal(matrix)
 
     def read(
         self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: Array, constant: Array, y: Array,
         strides: tuple[int, int, int],
     ) -> int:  # fmt: skip
-        """As `Plan.read`, each copy its share."""
-        count, saturated = 1 + len(self.others), 0
+        """As `Handle.read`, each copy its share."""
+        count, saturated = len(self.copies), 0
         per_image, per_position, per_column = strides
-        for copy in range(count):
+        for copy, handle in enumerate(self.copies):
             key = rng.key(seed, "copy", copy) if copy else seed
             if where.positions > 1:
                 share = replace(where, base=np.ascontiguousarray(where.base[copy::count]))
@@ -49,10 +64,11 @@ class SharedPlan(Plan):
                 steps = (per_image, count * per_position, per_column)
             else:
                 offset = (copy - first_image) % count
-                own = codes[:, offset::count]
-                images, first = room(own.shape, own.dtype), (first_image + offset) // count
-                images[...] = own
+                part = codes[:, offset::count]
+                images, first = room(part.shape, part.dtype), (first_image + offset) // count
+                images[...] = part
                 share, begin, steps = where, offset * per_image, (count * per_image, per_position, per_column)
-            arguments = (images, share, key, first, factor, constant, y[begin:], steps)
-            saturated += super().read(*arguments) if copy == 0 else self.others[copy - 1].read(*arguments)
+            # A copy's converters have intercepts of their own.
+            own = constant if copy == 0 else constant + (handle.constant - self.constant) * (factor / self.factor)
+            saturated += handle.read(images, share, key, first, factor, own, y[begin:], steps)
         return saturated

@@ -21,14 +21,16 @@ from cimc.ir.encoding import Coefficients, quantise
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col, rng
+from cimc.runtime.backends.cpu import Cpu
+from cimc.runtime.backends.interface import Backend, Handle
 from cimc.runtime.cells import Cells, may_be_stuck, stick
 from cimc.runtime.coding import Coding
 from cimc.runtime.compensation import Factors
-from cimc.runtime.copies import SharedPlan
+from cimc.runtime.converters import ColumnErrors
+from cimc.runtime.copies import SharedRead
 from cimc.runtime.devices import Memristor, State, device_model
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
-from cimc.runtime.plan import Plan
 from cimc.runtime.planes import Window
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.stats import Stats
@@ -54,6 +56,7 @@ class Crossbar:
         cells: Of each copy on the die; copies that have none are cells of no array.
         time_s: Present time of the chip; `advance` changes it.
         programmed_s: Time at which the matrix is programmed, where it has to be.
+        backend: Computes its reads.
 
     Raises:
         FitError: The leakage of the array's rows reaches half a level step, which a conversion per bit would count.
@@ -70,6 +73,7 @@ class Crossbar:
     cells: tuple[Cells, ...] = ()
     time_s: float = 0.0
     programmed_s: float = 0.0
+    backend: Backend = field(default_factory=Cpu)
 
     def __post_init__(self) -> None:
         target, layer = self.target, self.layer
@@ -77,7 +81,9 @@ class Crossbar:
         self.row_cuts = layer.row_cuts or (0, self.rows)
         self.column_cuts = layer.column_cuts or (0, self.columns)
         tiles = len(self.column_cuts) - 1
-        self.device_columns = target.planes * self.columns + (tiles if target.array.unit_column else 0)
+        lines = target.planes // 2 if target.adc.pair_read == "subtracted" else target.planes
+        #: Lines that are converted.
+        self.lines = lines * self.columns + (tiles if target.array.unit_column else 0)
         #: That fire at a position: row slices of all groups, and tiles.
         self.slices = self.groups * (len(self.row_cuts) - 1)
         self.tiles = self.slices * tiles
@@ -95,15 +101,17 @@ class Crossbar:
         self._wires: list[LayerWires] = []
         #: Devices that were written since; None: any.
         self._unsolved: list[NDArray[np.int64]] | None = []
-        self._plan: Plan | None = None
-        #: Devices that were written since the plan was made, a part for each call of `written`; None: any.
+        #: Made ready for reads; None: not since what it was made of changed.
+        self._read: Handle | None = None
+        #: Devices that were written since the handle was made, a part for each call of `written`; None: any.
         self._changed: list[NDArray[np.int64]] | None = []
-        #: Plan of transposed reads, which `cimc.runtime.transposed` makes, and whether conductances have changed since.
-        self.turned: Plan | None = None
+        #: Handle of transposed reads, which `cimc.runtime.transposed` makes, and whether conductances have changed since.
+        self.turned: Handle | None = None
         self.turned_stale = False
+        self._errors: dict[int, ColumnErrors | None] = {}
         self.recode(layer if self.adc_range_ua is None else layer.model_copy(update={"adc_range_ua": self.adc_range_ua}))
         leak = leak_steps(target) * max(end - begin for begin, end in pairwise(self.row_cuts))
-        if self._coding.per_bit and leak >= 0.5:
+        if self._coding.per_bit and leak >= 0.5 and target.adc.pair_read == "separate":
             raise FitError(
                 f"rows at g_min leak {leak:.3g} level steps into a column; a conversion per bit needs less than 0.5",
                 where=f"target {target.name}, layer {layer.name}",
@@ -192,7 +200,7 @@ class Crossbar:
         self.factors = tuple(factors)
         self.stats.reference_reads += self.tiles * self.copies
         if self.target.adc.bits is not None:
-            self.stats.reference_conversions += self.slices * self.device_columns * self.copies
+            self.stats.reference_conversions += self.slices * self.lines * self.copies
         self._forget()
 
     def take_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
@@ -212,7 +220,7 @@ class Crossbar:
 
     def _forget(self) -> None:
         """What follows from the devices is made anew when it is next needed."""
-        self._plan = self.turned = self._present = None
+        self._read = self.turned = self._present = None
         self._effective = []
 
     def _complete(self, devices: Devices) -> Devices:
@@ -310,7 +318,7 @@ class Crossbar:
         """Take the input coding and the ADC range of another version of the layer; conductances stay."""
         self.layer, self.adc_range_ua = layer, layer.adc_range_ua
         self._coding = Coding.of(self.target, layer)
-        self._plan = None
+        self._read = None
         self._shift: NDArray[np.float64] | None = None
 
     def _programmed(self) -> Devices:
@@ -325,25 +333,40 @@ class Crossbar:
         """The cells of one copy."""
         return self.cells[copy] if copy < len(self.cells) else Cells(self.layer, self.target, self.chip_seed, copy)
 
-    def _planned(self, positions: int) -> Plan:
-        if self._plan is not None and self._changed != []:
-            self._plan = self._plan if self._refreshed(self._plan) else None
+    def _ready(self, positions: int) -> Handle:
+        """The layer made ready for reads, of what its devices hold now."""
+        if self._read is not None and self._changed != []:
+            self._read = self._read if self._refreshed(self._read) else None
             self._set_shift()
         self._changed = []
-        if self._plan is not None:
-            return self._plan
+        if self._read is not None:
+            return self._read
         if self._ideal:
-            self._plan = Plan.ideal(self.matrix)
-            return self._plan
+            self._read = self.backend.prepare_ideal(self.matrix)
+            return self._read
+        handles = [self.backend.prepare(self.read_spec(copy), positions) for copy in range(len(self.held))]
+        self._read = handles[0] if len(handles) == 1 else SharedRead(handles)
+        self._set_shift()
+        return self._read
+
+    def read_spec(self, copy: int = 0) -> ReadSpec:
+        """What a read of one copy does.
+
+        Raises:
+            RunError: The ADC's range is not known.
+        """
         if self.target.adc.bits is not None and self.adc_range_ua is None and not self._coding.per_bit:
             fix = "calibrate, or --set adc.range_ua=..."
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
-        layer = self._coding, self.row_cuts, self.column_cuts, self.target, range_ua
-        plans = [Plan.of(ReadSpec.from_target(devices, *layer), positions) for devices in self.effective]
-        self._plan = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
-        self._set_shift()
-        return self._plan
+        cuts = self.row_cuts, self.column_cuts
+        return ReadSpec.from_target(self.effective[copy], self._coding, *cuts, self.target, range_ua, self._errors_of(copy))
+
+    def _errors_of(self, copy: int) -> ColumnErrors | None:
+        """Of the converters of one copy; they are those of its cells' lines and never change."""
+        if copy not in self._errors:
+            self._errors[copy] = ColumnErrors.of(self.target, self.cells_of(copy))
+        return self._errors[copy]
 
     def _set_shift(self) -> None:
         """What inputs of 0, which have a code of their own where inputs are offset, add to each product."""
@@ -351,14 +374,14 @@ class Crossbar:
             sums = quantise(self.matrix, self.weight_max, self.target).sum(axis=1).reshape(-1)
             self._shift = sums * self._coding.shift * self.coefficients.weight_step / self._coding.gain
 
-    def _refreshed(self, plan: Plan) -> bool:
-        """Whether the plan could take in what was written."""
+    def _refreshed(self, read: Handle) -> bool:
+        """Whether the handle could take in what was written."""
         if self._ideal:
-            return plan.refresh(self.matrix)
-        if self._changed is None or self.target.array.wires is not None:
-            seen = self.effective[0]
-            return plan.refresh(seen.g_us, seen.unit_g_us)
-        return plan.refresh_some(self.present[0].g_us, np.concatenate(self._changed))
+            read.refresh_ideal(self.matrix)
+            return True
+        if self._changed is None or self.target.array.wires is not None or self.target.adc.pair_read == "subtracted":
+            return read.refresh(self.read_spec())
+        return read.refresh_some(self.read_spec(), np.concatenate(self._changed))
 
     # Products -----------------------------------------------------------------------------------------------------
 
@@ -396,13 +419,13 @@ class Crossbar:
             fix = "give data of the shape that the model takes"
             raise DataError(error.what, where=f"layer {self.layer.name}", fix=fix) from None
         positions, total = where.positions, self.groups * self.columns
-        plan = self._planned(positions)
+        read = self._ready(positions)
         codes = self._codes(x, where, dtype)
         images = codes.shape[1]
-        factor, constant = self._digital(plan, scale, None if isinstance(geometry, ConvTranspose) else offset)
+        factor, constant = self._digital(read, scale, None if isinstance(geometry, ConvTranspose) else offset)
         y = np.empty(images * positions * total, dtype)
         strides = (positions * total, *((total, 1) if isinstance(geometry, Dense) else (1, positions)))
-        self._count(images * positions, plan.read(codes, where, seed_key, first_image, factor, constant, y, strides))
+        self._count(images * positions, read.read(codes, where, seed_key, first_image, factor, constant, y, strides))
         out: Array
         if isinstance(geometry, ConvTranspose):
             added = im2col.fold(y.reshape(images, total, positions), Window.of(geometry, x.shape))
@@ -425,13 +448,15 @@ class Crossbar:
         self.stats.dac_clips += clips
         return codes
 
-    def _digital(self, plan: Plan, scale: Array | None, offset: Array | None) -> tuple[Array, Array]:
+    def _digital(self, read: Handle, scale: Array | None, offset: Array | None) -> tuple[Array, Array]:
         """Factor and constant of each column after the digital sum, float64."""
         total = self.groups * self.columns
         self._need_one_a_column("scale", scale, total)
         self._need_one_a_column("offset", offset, total)
-        factor = plan.factor if scale is None else plan.factor * scale
-        constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
+        factor = read.factor if scale is None else read.factor * scale
+        constant = read.constant if scale is None else read.constant * scale
+        if offset is not None:
+            constant = constant + offset.astype(np.float64).reshape(-1)
         if self._shift is not None:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant
@@ -452,4 +477,4 @@ class Crossbar:
         stats.tile_reads += positions * coding.polarities * self.tiles
         stats.adc_saturations += saturations
         if self.target.adc.bits is not None:
-            stats.adc_conversions += positions * coding.weights.size * self.slices * self.device_columns
+            stats.adc_conversions += positions * coding.weights.size * self.slices * self.lines

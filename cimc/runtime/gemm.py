@@ -200,6 +200,14 @@ def multiply_across(
 
 
 @kernel()
+def multiply_across_single(
+    a: NDArray[Any], first: int, steps: int, count: int, words: NDArray[Any], wide: int, out: NDArray[Any]
+) -> None:
+    """As `multiply_across`, in float32: ``words`` are ``[steps or more, columns or more]``, one row a step."""
+    _multiply(a, 4 * first, count, words, words.shape[1] * 4, 64, wide // 16, steps, out)
+
+
+@kernel()
 def moments_across(words: NDArray[Any], steps: int, wide: int, out: NDArray[Any]) -> None:
     """Sum and sum of squares of each column into the two rows of ``out``; arguments as of `multiply_across`."""
     stride, out_stride, panels = words.shape[1] * 4, out.shape[1] * 4, wide // 16

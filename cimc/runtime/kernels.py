@@ -15,7 +15,7 @@ from numba.extending import overload
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
-from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, wide
@@ -130,6 +130,59 @@ def _overload_moments(a: Any) -> Any:
     return moments
 
 
+@njit(inline="always")
+def pulses(code: Scalar) -> Scalar:
+    """Sum of the squares of a code's pulses: bit b of the code counts ``4**b``."""
+    x = np.uint32(abs(np.int32(code)))
+    x = (x | (x << np.uint32(8))) & np.uint32(0x00FF00FF)
+    x = (x | (x << np.uint32(4))) & np.uint32(0x0F0F0F0F)
+    x = (x | (x << np.uint32(2))) & np.uint32(0x33333333)
+    x = (x | (x << np.uint32(1))) & np.uint32(0x55555555)
+    return np.float32(x)
+
+
+@kernel(**INNER)
+def _power(a: Array, fresh: Scalar, out: Array) -> Scalar:
+    """The power of each code of a row vector into ``out``; returns their sum."""
+    total = np.float64(0)
+    for r in range(a.size):
+        out[r] = pulses(a[r]) if fresh else np.float32(a[r]) * np.float32(a[r])
+        total += np.float64(out[r])
+    return total
+
+
+@kernel(**INNER)
+def _of_block(lines: Array, width: Scalar, columns: Scalar, planes: Scalar, block: Array, out: Array) -> None:
+    """What the lines of one block of columns have, from what all lines of a slice have."""
+    c0, _, u0, u1 = block
+    for p in range(planes):
+        for j in range(width):
+            out[p * width + j] = lines[p * columns + c0 + j]
+    for j in range(u1 - u0):
+        out[planes * width + j] = lines[planes * columns + u0 + j]
+
+
+@kernel(fastmath={"contract"}, **INNER)
+def _convert_each(
+    sums: Array, slope: Scalar, level: Scalar, variance: Array, variance_read: Scalar, own: Array, bits: Array, noisy: Scalar,
+    low: Scalar, top: Scalar, out: Array,
+) -> Scalar:  # fmt: skip
+    """As `_convert`, where lines differ: ``own`` holds gain, offset and bow of each; ``variance`` that of its cells."""
+    saturated, per_top = np.int32(0), np.float32(1) / top if top > 0 else np.float32(0)
+    for j in range(out.size):
+        current = np.float32(sums[j]) * slope + level
+        share = abs(current) * per_top
+        current = current * own[0, j] + (own[1, j] + own[2, j] * np.float32(4) * share * (np.float32(1) - share))
+        if noisy:
+            current += np.sqrt(own[0, j] * own[0, j] * variance[j] + variance_read) * rng.normal_of(bits[j])
+        if top > 0:
+            code = np.rint(current)
+            saturated += np.int32((code > top) | ((low < 0) & (code < low)))
+            current = min(max(code, low), top)
+        out[j] = current
+    return saturated
+
+
 class Scratch(NamedTuple):
     """Arrays that `read` writes for itself."""
 
@@ -164,8 +217,9 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
 
 @kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
-) -> Scalar:
+    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs,
+    scratch: Scratch,
+) -> Scalar:  # fmt: skip
     """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
 
     Args:
@@ -173,6 +227,7 @@ def read(
         end_task: End of the tasks.
         height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
         circuit: The layer.
+        lines: What its lines have of their own; None: nothing, which is compiled by itself.
         inputs: Its inputs.
         outputs: Its outputs.
         scratch: Room to work.
@@ -196,6 +251,12 @@ def read(
     panel = 8 if matrix.itemsize == 8 else 16
     per_step = 2 if matrix.itemsize == 2 else 1
     group_width = planes * columns + blocks[-1, 3]
+    if lines is not None:
+        tallest = a_buffer.size // height
+        powers, power_sums = np.zeros((height, tallest), np.float32), np.zeros(height, np.float32)
+        variances = np.zeros((height, currents.size + 16), np.float32)
+        own, has_variance = np.zeros((3, currents.size), np.float32), lines.variance.shape[1] > 0
+        low32, noisy = np.float32(lines.low), noisy or has_variance
     saturated = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
@@ -220,6 +281,10 @@ def read(
                 a[:, tall] = 0
             part = matrix[group, starts[s, block] : starts[s, block] + padded_tall * padded_width]
             panels = part.reshape(padded_width // panel, steps, panel, per_step)
+            if lines is not None:
+                _of_block(lines.gain[group, s], width, columns, planes, blocks[block], own[0])
+                _of_block(lines.offset[group, s], width, columns, planes, blocks[block], own[1])
+                _of_block(lines.bow[group, s], width, columns, planes, blocks[block], own[2])
             for phase in range(phases):
                 weight = phase_weight[phase]
                 device = ((phase * slices + s) * groups + group) * group_width
@@ -227,6 +292,19 @@ def read(
                     image, position = divmod(first + i, positions)
                     _gather(codes[phase, image], base[position] + group * group_stride, offsets, contiguous, a[i, :tall])
                 gemm.multiply(a, count, panels, sums)
+                if lines is not None:
+                    squares = powers.reshape(-1)[: height * tall].reshape(height, tall)
+                    for i in range(count):
+                        power_sums[i] = _power(a[i, :tall], lines.fresh, squares[i])
+                    wide_of_lines = (device_width + 15) // 16 * 16
+                    of_cells = variances.reshape(-1)[: height * wide_of_lines].reshape(height, wide_of_lines)
+                    if has_variance:
+                        begin = lines.starts[s, block]
+                        flat = lines.variance[group, begin : begin + tall * wide_of_lines]
+                        gemm.multiply(squares, count, flat.reshape(wide_of_lines // 16, tall, 16, 1), of_cells)
+                    else:
+                        for i in range(count):
+                            of_cells[i] = variance_code * power_sums[i]
                 for i in range(count):
                     if top < 0:
                         for p in range(planes):
@@ -236,16 +314,22 @@ def read(
                     level = np.float32(lsb_code * code_sum)
                     sigma = deviation(variance_code, np.float32(square_sum), variance_read)
                     # All columns in one block: their counters follow each other.
-                    lines = 0 if not noisy else 1 if width == columns else planes + 1
-                    for p in range(lines):
+                    runs = 0 if not noisy else 1 if width == columns else planes + 1
+                    for p in range(runs):
                         begin, counter = p * width, device + p * columns + c0
-                        end = device_width if p == lines - 1 else begin + width
+                        end = device_width if p == runs - 1 else begin + width
                         if p == planes:
                             counter = device + planes * columns + u0
                         draw(low[i], high[i], np.uint32(counter), bits[begin:end])
-                    saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:whole])
-                    rest = currents[whole:device_width]
-                    saturated += _convert_rest(sums[i, whole:], slope, level, sigma, bits[whole:], noisy, top32, rest)
+                    if lines is not None:
+                        out_of_line = currents[:device_width]
+                        saturated += _convert_each(
+                            sums[i], slope, level, of_cells[i], variance_read, own, bits, noisy, low32, top32, out_of_line
+                        )
+                    else:
+                        saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:whole])
+                        rest = currents[whole:device_width]
+                        saturated += _convert_rest(sums[i, whole:], slope, level, sigma, bits[whole:], noisy, top32, rest)
                     for p in range(planes):
                         _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])
                     if u1 > u0:

@@ -59,6 +59,12 @@ class Grid:
         """The finest grid over the same window, where no device is noisy and conductances may lie anywhere."""
         return Grid(self.g_min_us, self.g_max_us, _FINEST)
 
+    @property
+    def of_differences(self) -> Grid:
+        """The grid on which differences of two conductances of this grid lie."""
+        window = self.g_max_us - self.g_min_us
+        return Grid(-window, window, 2 * self.steps, self.slack)
+
     @classmethod
     def levels(cls, device: Device) -> Grid:
         """About `GRID_STEPS` steps; all levels of the device and both ends of its window lie on it."""

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, rng
-from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
 from cimc.runtime.gather import LANES, gather, place
 from cimc.runtime.jit import kernel
-from cimc.runtime.kernels import INNER, converted, deviation, keys
+from cimc.runtime.kernels import INNER, converted, deviation, keys, pulses
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, empty, wide
 
@@ -87,6 +87,44 @@ def _levels(
     level[count:] = -np.inf
 
 
+@kernel(**INNER)
+def _power(words: Array, steps: Scalar, count: Scalar, fresh: Scalar, powers: Array, total: Array) -> None:
+    """Powers of the codes of a block, row by row, and their sum over the rows."""
+    wide()
+    total[:count] = 0
+    for k in range(steps):
+        for half in range(2):
+            out = powers[2 * k + half]
+            for i in range(count):
+                code = words[k, i, half]
+                out[i] = pulses(code) if fresh else np.float32(code) * np.float32(code)
+            for i in range(count):
+                total[i] += out[i]
+
+
+@kernel(fastmath={"contract"}, **INNER)
+def _convert_own(
+    sums: Array, slope: Scalar, level: Array, variance: Array, per_power: Scalar, variance_read: Scalar, gain: Scalar,
+    offset: Scalar, bow: Scalar, bits: Array, noisy: Scalar, low: Scalar, top: Scalar, out: Array,
+) -> Scalar:  # fmt: skip
+    """As `_convert`, of a line with a gain, an offset and a bow of its own; ``variance * per_power`` is that of its cells."""
+    wide()
+    saturated = np.int32(0)
+    per_top = np.float32(1) / top if top > 0 else np.float32(0)
+    for i in range(out.size):
+        current = np.float32(sums[i]) * slope + level[i]
+        share = abs(current) * per_top
+        current = current * gain + (offset + bow * np.float32(4) * share * (np.float32(1) - share))
+        if noisy:
+            current += np.sqrt(gain * gain * (variance[i] * per_power) + variance_read) * rng.normal_of(bits[i])
+        if top > 0:
+            code = np.rint(current)
+            saturated += np.int32((code > top) | ((low < 0) & (code < low)))
+            current = min(max(code, low), top)
+        out[i] = current
+    return saturated
+
+
 class Scratch(NamedTuple):
     """Arrays that `read` writes for itself."""
 
@@ -124,8 +162,9 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
 
 @kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_block: Scalar, end_block: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, scratch: Scratch
-) -> Scalar:
+    first_block: Scalar, end_block: Scalar, height: Scalar, circuit: Circuit, own: Lines | None, inputs: Inputs,
+    outputs: Outputs, scratch: Scratch,
+) -> Scalar:  # fmt: skip
     """Blocks ``first_block`` to ``end_block`` of positions, of all groups.
 
     Args:
@@ -134,6 +173,7 @@ def read(
         height: Positions of a block, a multiple of `simd.VECTOR`.
         circuit: The layer. Its matrix is int16; each slice has an even number of rows, unit columns come last, `gemm.TALL`
             rows more may be read. There is an ADC, or 0 as the top.
+        own: What its lines have of their own; None: nothing, which is compiled by itself. Variances stand as the matrix does.
         inputs: Its inputs; codes are uint8, with `LANES` bytes more behind them.
         outputs: Its outputs.
         scratch: Room to work.
@@ -155,6 +195,12 @@ def read(
     variance_code, variance_read = np.float32(variance_code), np.float32(variance_read)
     noisy = variance_code > 0 or variance_read > 0
     flat = codes.reshape(-1)
+    if own is not None:
+        powers = np.zeros((2 * words.shape[0], words.shape[1]), np.float32)
+        power_sum = np.zeros(words.shape[1], np.float32)
+        of_cells = np.zeros((device_width + gemm.TALL, words.shape[1]), np.float32)
+        low32, has_variance = np.float32(own.low), own.variance.shape[1] > 0
+        noisy = noisy or has_variance
     saturated = 0
     for block in range(first_block, end_block):
         first = block * height
@@ -176,12 +222,27 @@ def read(
                     moments = sums[device_width + gemm.TALL :]
                     gemm.moments_across(words, steps, gathered, moments)
                     _levels(moments, lsb_code, variance_code, variance_read, count, level, sigma)
+                    if own is not None:
+                        _power(words, steps, gathered, own.fresh, powers, power_sum)
+                        if has_variance:
+                            cells = own.variance[group].reshape(device_width + gemm.TALL, -1)
+                            first_row = own.starts[s, 0]
+                            gemm.multiply_across_single(cells, first_row, 2 * steps, device_width, powers, gathered, of_cells)
                     device = ((phase * slices + s) * groups + group) * device_width
                     for j in range(device_width):
                         line = lines[max(2, j - device_columns + 3), :whole]
                         if noisy:
                             _draw(low, high, np.uint32(device + j), bits[:whole])
-                        saturated += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
+                        if own is not None:
+                            variance = of_cells[j] if has_variance else power_sum
+                            per_power = np.float32(1) if has_variance else variance_code
+                            gain, shift, bow = own.gain[group, s, j], own.offset[group, s, j], own.bow[group, s, j]
+                            saturated += _convert_own(
+                                sums[j], slope, level, variance, per_power, variance_read, gain, shift, bow, bits, noisy, low32,
+                                top32, line[:count],
+                            )  # fmt: skip
+                        else:
+                            saturated += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
                         if j < device_columns:
                             _add(weight * alpha[group, s, j // columns, j % columns], line, acc[j % columns])
                     if units > 0:

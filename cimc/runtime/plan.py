@@ -5,14 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
-from math import inf
+from math import inf, prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, reads
-from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
+from cimc.runtime.coding import PLAIN
 from cimc.runtime.fabricate import tile_of_column
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some, rounds
 from cimc.runtime.read_spec import ReadSpec
@@ -76,6 +77,12 @@ class Plan:
     """Size of a step from which on the matrix may need another dtype."""
     slack: float
     """Grid steps by which a conductance may be rounded; inf: any."""
+    constant: F64
+    """``[groups * columns]``: added to the product."""
+    lines: Lines | None = None
+    """What lines have of their own."""
+    lines_at: Places | None = None
+    """Where the variances of cells stand in it."""
 
     @classmethod
     def of(cls, spec: ReadSpec, positions: int) -> Plan:
@@ -98,17 +105,20 @@ class Plan:
         narrow_enough = device_columns <= (NARROW_CONV if positions > 1 else NARROW)
         # Codes are bytes there, and the sum of their squares is an int32.
         fits = coding.largest < 256 and int(np.diff(cuts).max()) * coding.largest**2 < 2**_EXACT_INT
-        across = bool(narrow_enough and dtype == np.int16 and fits)
+        unsigned = coding.per_bit or coding.mode != PLAIN or coding.low >= 0
+        across = bool(narrow_enough and dtype == np.int16 and fits and unsigned)
         blocks = column_blocks(spec.column_cuts, c.alpha.shape[2], spec.unit.shape[2] > 0)
         places = Places.across(cuts, device_columns) if across else Places.panels(cuts, blocks, c.alpha.shape[2], dtype)
         plan = cls(
             Circuit(
-                np.zeros((len(spec.g_us), *places.shape), dtype), places.starts, cuts, blocks, c.alpha, spec.unit,
+                np.zeros((len(spec.g_us), *places.shape), dtype), places.starts, cuts, blocks, spec.alpha, spec.unit,
                 tile_of_column(spec.column_cuts), coding.weights, np.array(constants),
             ),
-            places, spec.factor, scale, limit, grid.slack if whole else inf,
+            places, spec.factor, scale, limit, grid.slack if whole else inf, spec.constant,
+            *((None, None) if spec.lines_alike else _lines(spec, cuts, blocks, places if across else None)),
         )  # fmt: skip
         plan._pack(spec.g_us, spec.unit_g_us)
+        plan._pack_variance(spec)
         return plan
 
     @classmethod
@@ -124,46 +134,47 @@ class Plan:
                 np.zeros((groups, *places.shape), dtype), places.starts, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
                 np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]),
             ),
-            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf, inf,
+            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf, inf, np.zeros(groups * columns),
         )  # fmt: skip
-        plan.refresh(matrix)
+        plan.refresh_ideal(matrix)
         return plan
 
-    def refresh(self, values: Array, units: Array | None = None) -> bool:
-        """Take in what was written; False, and nothing taken in, where the plan's dtype or grid does not do for it.
+    def refresh_ideal(self, matrix: Array) -> None:
+        """Take in new weights, ``[groups, rows, columns]``; of the ideal plan."""
+        values = matrix.astype(self.scale.middle.dtype, copy=False)
+        self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype))
 
-        Args:
-            values: Conductances in µS, ``[groups, rows, planes, columns]``; of the ideal plan the weights.
-            units: Of unit columns, ``[groups, rows, column tiles]``.
-        """
-        values = values.astype(self.scale.middle.dtype, copy=False)
-        if self.limit < inf and self.scale.largest(values) >= self.limit:
+    def refresh(self, spec: ReadSpec) -> bool:
+        """Take in what was written; False, and nothing taken in, where the plan's dtype or grid does not do for it."""
+        parts = spec.g_us, spec.unit_g_us
+        if self.limit < inf and self.scale.largest(spec.g_us) >= self.limit:
             return False
-        parts = (values,) if units is None else (values, units)
-        if self.slack < inf and any(rounds(a.reshape(-1), *self.scale.numbers[:2], self.slack) for a in parts):
+        if self.slack < inf and any(
+            rounds(np.ascontiguousarray(a).reshape(-1), *self.scale.numbers[:2], self.slack) for a in parts
+        ):
             return False
-        self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype) if units is None else units)
+        self._pack(*parts)
+        self._pack_variance(spec)
         return True
 
-    def refresh_some(self, values: Array, devices: Index) -> bool:
-        """As `refresh`, where no devices but these (flat numbers in ``values``) were written."""
-        circuit, places = self.circuit, self.places
+    def refresh_some(self, spec: ReadSpec, devices: Index) -> bool:
+        """As `refresh`, where no devices but these (flat numbers in ``spec.g_us``) were written."""
+        circuit, places, values = self.circuit, self.places, spec.g_us
+        if self.lines is not None:
+            return self.refresh(spec)
         where = circuit.row_cuts, places.row_at, places.column_at, circuit.matrix.reshape(len(circuit.matrix), -1)
         return bool(put_some(devices, values.reshape(-1), values[0, 0].size, *self.scale.numbers, self.limit, *where, self.slack))
 
     def _pack(self, values: Array, units: Array) -> None:
-        row_cuts, matrix = self.circuit.row_cuts, self.circuit.matrix
-        groups, slices, columns = len(values), len(row_cuts) - 1, values[0, 0].size
+        _put_all(values, units, self.scale, self.circuit.row_cuts, self.places, self.circuit.matrix)
 
-        def slice_of(number: int) -> None:
-            g, s = divmod(number, slices)
-            rows = slice(row_cuts[s], row_cuts[s + 1])
-            row_at, at, flat = self.places.row_at[rows], self.places.column_at[s], matrix[g].reshape(-1)
-            put(values[g, rows].reshape(-1, columns), *self.scale.numbers, row_at, at[:columns], flat)
-            if units.shape[2]:
-                put(units[g, rows], *self.scale.numbers, row_at, at[columns:], flat)
-
-        parallel(slice_of, groups * slices, _threads_for(values.size))
+    def _pack_variance(self, spec: ReadSpec) -> None:
+        if self.lines is None or self.lines_at is None or spec.variance_us2 is None:
+            return
+        units = spec.unit_variance_us2
+        units = np.zeros((*spec.g_us.shape[:2], 0), np.float32) if units is None else units
+        scale = Scale(np.float32(0), np.float32(spec.volt**2), False)
+        _put_all(spec.variance_us2, units, scale, self.circuit.row_cuts, self.lines_at, self.lines.variance)
 
     @cached_property
     def _room(self) -> reads.Room:
@@ -200,8 +211,36 @@ class Plan:
             codes = codes.astype(matrix.dtype, copy=False)
         key = np.uint64(seed & (2**64 - 1))
         inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
-        way = reads.across if matrix.ndim == 3 else reads.along
-        return way(self.circuit, inputs, Outputs(factor, constant, y, strides), total, number, self._room)
+        outputs = Outputs(factor, constant, y, strides)
+        if matrix.ndim == 3:
+            return reads.across(self.circuit, self.lines, inputs, outputs, total, number, self._room)
+        return reads.along(self.circuit, self.lines, inputs, outputs, total, number, self._room)
+
+
+def _lines(spec: ReadSpec, cuts: Index, blocks: Index, narrow: Places | None) -> tuple[Lines, Places]:
+    """What the lines of a read have of their own, variances yet to come, and where these go; of a narrow layer as its matrix."""
+    groups, slices, planes, columns = spec.coefficients.alpha.shape
+    shape = groups, slices, planes * columns + spec.unit_g_us.shape[2]
+    at = Places.panels(cuts, blocks, planes, np.dtype(np.float32)) if narrow is None else narrow
+    variance = np.zeros((groups, prod(at.shape) if spec.variance_us2 is not None else 0), np.float32)
+    e, none = spec.errors, np.zeros(shape, np.float32)
+    gain, offset, bow = (none + np.float32(1), none, none) if e is None else (e.gain, e.offset_lsb, e.bow_lsb)
+    return Lines(variance, at.starts.reshape(len(cuts) - 1, -1), gain, offset, bow, float(spec.low_code), spec.fresh_noise), at
+
+
+def _put_all(values: Array, units: Array, scale: Scale, row_cuts: Index, places: Places, out: Array) -> None:
+    """All devices and unit columns to their places, on all threads."""
+    groups, slices, columns = len(values), len(row_cuts) - 1, values[0, 0].size
+
+    def slice_of(number: int) -> None:
+        g, s = divmod(number, slices)
+        rows = slice(row_cuts[s], row_cuts[s + 1])
+        row_at, at, flat = places.row_at[rows], places.column_at[s], out[g].reshape(-1)
+        put(values[g, rows].reshape(-1, columns), *scale.numbers, row_at, at[:columns], flat)
+        if units.shape[2]:
+            put(units[g, rows], *scale.numbers, row_at, at[columns:], flat)
+
+    parallel(slice_of, groups * slices, _threads_for(values.size))
 
 
 def _off(grid: Grid, spec: ReadSpec) -> bool:

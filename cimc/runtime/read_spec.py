@@ -4,22 +4,24 @@ A read of one position gives, for each phase, row slice and device column, the e
 
     I = volt * sum over rows of code * g     volt = read_voltage_v / full / lsb_ua
 
-with one Gaussian of variance ``volt**2 * sum of code**2 * variance of a cell`` for read noise and one of ``sigma_lsb**2`` for
-the conversion. The converter rounds it to a code between ``low_code`` and ``top_code``. The digital side adds up
-``phase weight * alpha * code`` over phases, slices and device columns, then multiplies by ``factor``.
+with one Gaussian of variance ``volt**2 * sum of power * variance of a cell`` for read noise and one of ``sigma_lsb**2`` for the
+conversion. The ``power`` of a code is its square; where each input pulse has noise of its own, the sum of its pulses' squares.
+The converter of a line may deviate (`ColumnErrors`); it rounds to a code between ``low_code`` and ``top_code``. The digital side
+adds up ``phase weight * alpha * code`` over phases, slices and lines, then multiplies by ``factor`` and adds ``constant``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from math import sqrt
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, level_step_us
 from cimc.runtime.coding import Coding
-from cimc.runtime.fabricate import Devices
+from cimc.runtime.converters import ColumnErrors
+from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.layout import Grid
 from cimc.targets.description import Target
 
@@ -58,6 +60,10 @@ class ReadSpec:
     """Read noise of each cell, µS², shaped as ``g_us``; None: ``read_sigma_us``."""
     unit_variance_us2: F32 | None = None
     """The same of unit columns; given where ``variance_us2`` is."""
+    fresh_noise: bool = False
+    """Whether each input pulse of a conversion has read noise of its own."""
+    errors: ColumnErrors | None = None
+    """Of the converters; None: all convert alike."""
 
     @classmethod
     def from_target(
@@ -68,6 +74,7 @@ class ReadSpec:
         column_cuts: tuple[int, ...],
         target: Target,
         adc_range_ua: float | None,
+        errors: ColumnErrors | None = None,
     ) -> ReadSpec:
         """The read of programmed devices on a target.
 
@@ -78,15 +85,15 @@ class ReadSpec:
             column_cuts: Column tiles.
             target: The chip.
             adc_range_ua: Full scale of a conversion; None with an ADC: an LSB is one level step.
+            errors: Of the converters that read these devices.
         """
         device, adc = target.device, target.adc
-        step_us = level_step_us(target)
-        top = 0 if adc.bits is None else 2**adc.bits - 1
+        step_us, top = level_step_us(target), target.top_code
         if adc.bits is None:
             lsb_ua = device.read_voltage_v * step_us / coding.full
         else:
             lsb_ua = device.read_voltage_v * step_us if adc_range_ua is None else adc_range_ua / top
-        return cls(
+        spec = cls(
             devices.g_us,
             devices.unit_g_us,
             devices.coefficients,
@@ -96,12 +103,37 @@ class ReadSpec:
             device.read_voltage_v,
             step_us,
             lsb_ua,
-            0,
+            -top if target.signed_conversion else 0,
             top,
             adc.sigma_lsb * (top > 0),
             device.read_sigma_us,
             Grid.of(device),
+            devices.variance_us2,
+            devices.unit_variance_us2,
+            fresh_noise=target.dac.read_noise == "fresh" and coding.bits is not None and not coding.per_bit,
+            errors=errors,
         )
+        return spec.subtracted() if adc.pair_read == "subtracted" else spec
+
+    def subtracted(self) -> ReadSpec:
+        """The read of pairs whose currents the array subtracts: one line for the two, of the difference."""
+        half = self.g_us.shape[2] // 2
+        alpha, variance = self.coefficients.alpha, self.variance_us2
+        # Where drift compensation gives the two lines factors of their own, their difference takes the mean.
+        alpha = (alpha[:, :, :half] - alpha[:, :, half:]) / 2
+        return replace(
+            self,
+            g_us=self.g_us[:, :, :half] - self.g_us[:, :, half:],
+            coefficients=replace(self.coefficients, alpha=alpha),
+            read_sigma_us=self.read_sigma_us * sqrt(2),
+            grid=self.grid.of_differences,
+            variance_us2=None if variance is None else variance[:, :, :half] + variance[:, :, half:],
+        )
+
+    @property
+    def lines_alike(self) -> bool:
+        """Whether all lines convert alike, without a sign, and cells have one read noise, held over the pulses."""
+        return self.variance_us2 is None and self.errors is None and not self.low_code and not self.fresh_noise
 
     @property
     def volt(self) -> float:
@@ -116,7 +148,37 @@ class ReadSpec:
         return scaled
 
     @property
-    def unit(self) -> NDArray[Any]:
-        """Coefficient of the unit column, ``[groups, slices, columns]``; no columns where there is none."""
-        c = self.coefficients
-        return np.zeros((*c.alpha.shape[:2], 0)) if c.unit is None else c.unit
+    def alpha(self) -> F64:
+        """Coefficient of each device column's code, ``[groups, slices, planes, columns]``, its slope taken off."""
+        alpha = self.coefficients.alpha
+        return alpha if self.errors is None else alpha / self._of_columns(self.errors.slope)
+
+    @property
+    def unit(self) -> F64:
+        """Coefficient of the unit column's, ``[groups, slices, columns]``; no columns where there is none."""
+        unit = self.coefficients.unit
+        if unit is None:
+            return np.zeros((*self.coefficients.alpha.shape[:2], 0))
+        return unit if self.errors is None else unit / self._of_units(self.errors.slope)
+
+    @property
+    def constant(self) -> F64:
+        """``[groups * columns]``: what the intercepts of the converters add to the product, taken off."""
+        groups, _, _, columns = self.coefficients.alpha.shape
+        if self.errors is None:
+            return np.zeros(groups * columns)
+        total = (self.alpha * self._of_columns(self.errors.intercept)).sum(axis=(1, 2))
+        if self.coefficients.unit is not None:
+            total += (self.unit * self._of_units(self.errors.intercept)).sum(axis=1)
+        taken: F64 = -self.coding.weights.sum() * total.reshape(-1) * self.factor
+        return taken
+
+    def _of_columns(self, lines: F64) -> F64:
+        """The part of an array of lines that is of device columns, shaped as `alpha`."""
+        shape = self.coefficients.alpha.shape
+        return lines[:, :, : shape[2] * shape[3]].reshape(shape)
+
+    def _of_units(self, lines: F64) -> F64:
+        """The part that is of unit columns, one entry a weight column."""
+        shape = self.coefficients.alpha.shape
+        return lines[:, :, shape[2] * shape[3] :][:, :, tile_of_column(self.column_cuts)]

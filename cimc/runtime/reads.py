@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.runtime import gemm, kernels, narrow
 from cimc.runtime.atomic import bound
-from cimc.runtime.circuit import Circuit, Inputs, Outputs
+from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR
@@ -37,52 +37,55 @@ class Room(NamedTuple):
 
 @kernel()
 def _along(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
-    room: kernels.Scratch, saturated: Array,
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs,
+    outputs: Outputs, room: kernels.Scratch, saturated: Array,
 ) -> None:  # fmt: skip
     a, sums, currents, bits, unit_read, acc, low, high = room
     own = kernels.Scratch(
         a[thread], sums[thread], currents[thread], bits[thread], unit_read[thread], acc[thread], low[thread], high[thread]
     )
-    saturated[thread] += kernels.read(first, end, height, circuit, inputs, outputs, own)
+    saturated[thread] += kernels.read(first, end, height, circuit, lines, inputs, outputs, own)
 
 
 @kernel()
 def _share_along(
-    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: kernels.Scratch
-) -> Scalar:
+    crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs,
+    room: kernels.Scratch,
+) -> Scalar:  # fmt: skip
     saturated = np.zeros(crew.helpers + 1, np.int64)
-    share(crew, tasks, bound(_along, (height, circuit, inputs, outputs, room, saturated)))
+    share(crew, tasks, bound(_along, (height, circuit, lines, inputs, outputs, room, saturated)))
     return saturated.sum()
 
 
 @kernel()
 def _across(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs,
-    room: narrow.Scratch, saturated: Array,
+    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, lines_own: Lines | None, inputs: Inputs,
+    outputs: Outputs, room: narrow.Scratch, saturated: Array,
 ) -> None:  # fmt: skip
     words, sums, lines, acc, begins, ends, low, high, bits = room
     own = narrow.Scratch(
         words[thread], sums[thread], lines[thread], acc[thread], begins[thread], ends[thread], low[thread], high[thread],
         bits[thread],
     )  # fmt: skip
-    saturated[thread] += narrow.read(first, end, height, circuit, inputs, outputs, own)
+    saturated[thread] += narrow.read(first, end, height, circuit, lines_own, inputs, outputs, own)
 
 
 @kernel()
 def _share_across(
-    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, inputs: Inputs, outputs: Outputs, room: narrow.Scratch
-) -> Scalar:
+    crew: Crew, blocks: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs,
+    room: narrow.Scratch,
+) -> Scalar:  # fmt: skip
     saturated = np.zeros(crew.helpers + 1, np.int64)
-    share(crew, blocks, bound(_across, (height, circuit, inputs, outputs, room, saturated)))
+    share(crew, blocks, bound(_across, (height, circuit, lines, inputs, outputs, room, saturated)))
     return saturated.sum()
 
 
-def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
+def along(circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
     """Read with vectors along columns; returns saturated conversions.
 
     Args:
         circuit: The layer.
+        lines: What its lines have of their own.
         inputs: Its inputs.
         outputs: Its outputs.
         total: Positions of all images.
@@ -95,10 +98,10 @@ def along(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number
     height = -(-total // (row_blocks * gemm.TALL)) * gemm.TALL
     scratch = kernels.scratch(number, height, room.rows, room.columns, room.device_columns, matrix.dtype)
     tasks = -(-total // height) * columns_of_blocks
-    return int(_share_along(crew(number), tasks, height, circuit, inputs, outputs, scratch))
+    return int(_share_along(crew(number), tasks, height, circuit, lines, inputs, outputs, scratch))
 
 
-def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
+def across(circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs, total: int, number: int, room: Room) -> int:
     """Read a narrow layer, with vectors along positions; arguments and result as of `along`."""
     _, _, planes, columns = circuit.alpha.shape
     units = int(circuit.blocks[-1, 3])
@@ -107,7 +110,7 @@ def across(circuit: Circuit, inputs: Inputs, outputs: Outputs, total: int, numbe
     # Whole turns of a loop, and of vectors of `gather`.
     height = -(-height // VECTOR) * VECTOR
     scratch = _kept(get_ident(), number, height, room.rows, columns, planes * columns, units)
-    return int(_share_across(crew(number), -(-total // height), height, circuit, inputs, outputs, scratch))
+    return int(_share_across(crew(number), -(-total // height), height, circuit, lines, inputs, outputs, scratch))
 
 
 @lru_cache(maxsize=64)

@@ -11,7 +11,7 @@ Both phases carry the same offset ``g_min Σ |δ|``, which the digital subtracti
 each: there ``I1 - I2 = Σ δ g``, and the digital side, which knows the codes, takes ``Σ δ`` times the shift off; the unit
 column rests. Column tiles add up digitally, row slices lie one behind the other, and what is left is col2im.
 
-So a transposed read is a read of an array whose word lines are the bit lines here, and `Plan` computes it: each conversion
+So a transposed read is a read of an array whose word lines are the bit lines here, and a backend computes it: each conversion
 has the read noise of every driven device, and the ADC's noise, keyed by image, position, phase, column tile and row.
 
 The range of a conversion needs no calibration, hence no state. It is the chip's ``array.transposed.range_ua``, or the
@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.runtime import backward
+from cimc.runtime.backends.interface import Handle
 from cimc.runtime.coding import TWO_PHASE, Coding, room
-from cimc.runtime.copies import SharedPlan
+from cimc.runtime.copies import SharedRead
 from cimc.runtime.fabricate import Devices
-from cimc.runtime.plan import Plan
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding
 from cimc.runtime.vectors import input_gradient, output_vectors
@@ -106,11 +106,11 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
     drive = np.where(usable, delta, 0) / np.where(usable, scale, 1)
     codes, _ = coding.apply(drive.reshape(images, -1))
     lines = _lines(codes, planes, positions)
-    plan = _plan(crossbar, read, coding, range_ua, positions)
+    ready = _ready(crossbar, read, coding, range_ua, positions)
     y = np.empty(images * groups * rows * positions, delta.dtype)
     where = _unfolding(groups, columns * planes, positions)
-    constant, strides = np.zeros(groups * rows), (groups * rows * positions, 1, positions)
-    crossbar.stats.transposed_saturations += plan.read(lines, where, noise_key, first_image, plan.factor, constant, y, strides)
+    constant, strides = ready.constant, (groups * rows * positions, 1, positions)
+    crossbar.stats.transposed_saturations += ready.read(lines, where, noise_key, first_image, ready.factor, constant, y, strides)
     result: Array = y.reshape(images, groups, rows, positions)
     if planes == 1:
         device = crossbar.target.device
@@ -168,18 +168,18 @@ def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:
     return Unfolding(None, every, (groups * size,), np.arange(positions), np.arange(lines) * positions, size)
 
 
-def _plan(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Plan:
-    """The plan of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
+def _ready(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Handle:
+    """A handle of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
     cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
+    lines = coding, cuts, (0, crossbar.rows), read, range_ua
     if crossbar.turned is not None and crossbar.turned_stale:
-        now = _turned(crossbar.effective[0], len(cuts) - 1)
-        crossbar.turned = crossbar.turned if crossbar.turned.refresh(now.g_us, now.unit_g_us) else None
+        now = ReadSpec.from_target(_turned(crossbar.effective[0], len(cuts) - 1), *lines)
+        crossbar.turned = crossbar.turned if crossbar.turned.refresh(now) else None
     crossbar.turned_stale = False
     if crossbar.turned is None:
         turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.effective]
-        lines = coding, cuts, (0, crossbar.rows), read, range_ua
-        plans = [Plan.of(ReadSpec.from_target(devices, *lines), positions) for devices in turned]
-        crossbar.turned = plans[0] if len(plans) == 1 else SharedPlan.of_copies(plans)
+        handles = [crossbar.backend.prepare(ReadSpec.from_target(devices, *lines), positions) for devices in turned]
+        crossbar.turned = handles[0] if len(handles) == 1 else SharedRead(handles)
     return crossbar.turned
 
 

@@ -149,15 +149,29 @@ class Dac(Section):
     bits: int | None = Field(
         None, ge=1, le=16, description="Bits of an input code, and so input pulses of a read; null: no quantisation."
     )
-    signed: Literal["two_phase", "offset", "twos_complement"] = Field(
+    signed: Literal["two_phase", "offset", "twos_complement", "bipolar"] = Field(
         "two_phase",
         description="Inputs of a layer that may be negative. two_phase: all bits for the positive part, then for the negative "
         "part, two tile operations, subtracted digitally; offset: code + half scale, one bit goes to the sign, the shift is "
-        "taken off digitally; twos_complement: the top bit's pulse counts negative (per-bit conversion only).",
+        "taken off digitally; twos_complement: the top bit's pulse counts negative (per-bit conversion only); bipolar: all bits "
+        "for the size, the line is driven with either sign, one tile operation, and the ADC is signed.",
+    )
+    read_noise: Literal["held", "fresh"] = Field(
+        "held",
+        description="Read noise of a cell over the input pulses of one conversion. held: one draw for all of them; fresh: "
+        "one for each pulse, so that the bits of a code average it.",
     )
     clip_share: float = Field(
         0.0, ge=0, lt=1, description="Share of a layer's calibration inputs that may clip at the largest code."
     )
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A converter of held noise is written as before there was the field: hashes of it stay the same."""
+        written: dict[str, Any] = handler(self)
+        if self.read_noise == "held":
+            del written["read_noise"]
+        return written
 
 
 class Adc(Section):
@@ -186,6 +200,45 @@ class Adc(Section):
         description="A device column whose digits add up to more than half of the most possible is stored complemented, which "
         "saves an ADC bit (needs a unit column).",
     )
+    pair_read: Literal["separate", "subtracted"] = Field(
+        "separate",
+        description="How the two lines of a differential pair are converted. separate: each by itself, subtracted digitally; "
+        "subtracted: the array subtracts their currents, and a signed ADC converts the difference once.",
+    )
+    gain_sigma: float = Field(
+        0.0, ge=0, le=0.3, description="Deviation of a conversion's gain from 1, from bit line to bit line; fixed for a die."
+    )
+    offset_sigma_lsb: float = Field(
+        0.0, ge=0, le=1e6, description="Deviation of a conversion's offset from 0, from bit line to bit line; fixed for a die."
+    )
+    bow_sigma_lsb: float = Field(
+        0.0,
+        ge=0,
+        le=1e6,
+        description="Integral non-linearity: deviation, from bit line to bit line, of the error in the middle of the range, "
+        "which falls to 0 at both ends as a parabola; fixed for a die.",
+    )
+    calibration_reads: int | None = Field(
+        None,
+        ge=1,
+        le=1 << 20,
+        description="Reads of each of two known currents (a tenth and nine tenths of the range) from which bring-up takes the "
+        "slope and intercept of each bit line, which the digital side then corrects; null: no such calibration.",
+    )
+
+    @property
+    def has_column_errors(self) -> bool:
+        """Whether bit lines convert differently."""
+        return bool(self.bits is not None and (self.gain_sigma or self.offset_sigma_lsb or self.bow_sigma_lsb))
+
+    @model_serializer(mode="wrap")
+    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A converter without these properties is written as before there were such fields: hashes of it stay the same."""
+        written: dict[str, Any] = handler(self)
+        for name in ("pair_read", "gain_sigma", "offset_sigma_lsb", "bow_sigma_lsb", "calibration_reads"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                del written[name]
+        return written
 
 
 class Update(Section):
@@ -306,6 +359,17 @@ class Target(Section):
             raise ValueError("adc.range_ua has no meaning with adc.conversion=per_bit: an LSB is one level step; set it to null")
         if self.dac.signed == "twos_complement" and self.adc.conversion != "per_bit":
             raise ValueError("dac.signed=twos_complement needs adc.conversion=per_bit")
+        if self.dac.signed == "bipolar" and (self.dac.bits is None or self.adc.conversion == "per_bit"):
+            raise ValueError("dac.signed=bipolar needs dac.bits and adc.conversion=integrated")
+        if self.adc.pair_read == "subtracted":
+            if self.weights.representation != "differential_pair" or self.array.unit_column:
+                raise ValueError(
+                    "adc.pair_read=subtracted needs weights.representation=differential_pair and no array.unit_column"
+                )
+            if self.adc.bits is None:
+                raise ValueError("adc.pair_read=subtracted needs adc.bits")
+        if self.adc.bits == 1 and self.signed_conversion:
+            raise ValueError("a signed conversion needs adc.bits of at least 2")
         planes = self.planes
         if self.array.columns is not None and self.array.columns < planes:
             raise ValueError(f"array.columns {self.array.columns} cannot hold the {planes} device columns of one weight column")
@@ -321,6 +385,17 @@ class Target(Section):
     def planes(self) -> int:
         """Device columns of one weight column."""
         return self.weights.cells * (2 if self.weights.representation == "differential_pair" else 1)
+
+    @property
+    def signed_conversion(self) -> bool:
+        """Whether currents of either sign are converted."""
+        return self.adc.pair_read == "subtracted" or self.dac.signed == "bipolar"
+
+    @property
+    def top_code(self) -> int:
+        """The highest code of the ADC, which stands for its range; 0 without an ADC. The lowest is 0, or its negative."""
+        bits = self.adc.bits
+        return 0 if bits is None else 2 ** (bits - self.signed_conversion) - 1
 
     @property
     def is_ideal(self) -> bool:

@@ -31,6 +31,7 @@ def transposed_target(target: Target) -> Target:
                 "range_ua": read.range_ua,
                 "sigma_lsb": adc.sigma_lsb if read.sigma_lsb is None else read.sigma_lsb,
                 "conversion": "integrated",
+                "pair_read": "separate",
             }
         ),
         "timing": timing.model_copy(

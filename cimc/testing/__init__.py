@@ -1,5 +1,6 @@
 """Contracts of a chip's parts: what every implementation has to pass, one from another package too."""
 
+from cimc.testing.backends import check_backend
 from cimc.testing.devices import check_device, check_drift, check_programming, check_read_noise
 
-__all__ = ["check_device", "check_drift", "check_programming", "check_read_noise"]
+__all__ = ["check_backend", "check_device", "check_drift", "check_programming", "check_read_noise"]

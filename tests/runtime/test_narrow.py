@@ -62,7 +62,7 @@ def test_both_ways_give_the_same_bytes(name: str, case: str, monkeypatch: pytest
         monkeypatch.setattr(plan, "NARROW_CONV", most)
         bar = crossbar(CHIPS[name], matrix, cuts, column_cuts, range_ua=0.5 * rows, gain=gain, signed=True)
         y = bar.multiply(x, geometry, 3, first_image=2, offset=random.normal(size=()) + np.zeros(shape[0] * columns))
-        assert (bar._plan.circuit.matrix.ndim == 3) == (most > 0)  # type: ignore[union-attr]
+        assert (bar._read.circuit.matrix.ndim == 3) == (most > 0)  # type: ignore[union-attr]
         return y.tobytes(), bar.stats.adc_saturations
 
     random = np.random.default_rng(1)
