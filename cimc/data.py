@@ -164,9 +164,11 @@ def _ready(value: Any, spec: ValueSpec, path: str, how: Preprocessing | None) ->
 
 
 def load_labelled(
-    path: str | Path, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None
+    path: str | Path, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None, ignore: int | None = None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Images and their class numbers ``[images]``; preprocessing ``how`` is still to be applied, part by part.
+    """Images and their class numbers, ``[images]`` or ``[images, ...]``; preprocessing ``how`` is still to be applied.
+
+    Labels that are ``ignore`` may be negative.
 
     Raises:
         DataError: As `load_arrays`; or labels are missing, not whole numbers from 0, or not one an image.
@@ -178,12 +180,16 @@ def load_labelled(
             raise DataError(f"holds no array {key}", where=str(path), fix="save x and y, or x_test and y_test")
     x = as_input(arrays[f"x{suffix}"], spec, f"{path}, x{suffix}", how)
     y, where = arrays[f"y{suffix}"], f"{path}, y{suffix}"
-    if not np.issubdtype(y.dtype, np.integer) or y.ndim != 1:
-        raise DataError(f"labels are {y.dtype} {list(y.shape)}", where=where, fix="give one whole number an image")
+    if not np.issubdtype(y.dtype, np.integer) or y.ndim == 0 or y.size == 0:
+        raise DataError(
+            f"labels are {y.dtype} {list(y.shape)}", where=where, fix="give a whole number an image, or a place of it"
+        )
     if len(y) != len(x):
         raise DataError(f"{len(y)} labels for {len(x)} images", where=where)
-    if int(y.min()) < 0:
-        raise DataError(f"label {int(y.min())} is negative", where=where, fix="number the classes from 0")
+    low = int(y[y != ignore].min(initial=0)) if ignore is not None else int(y.min())
+    if low < 0:
+        fix = f"number the classes from 0; --ignore-index {low} leaves out what is labelled so"
+        raise DataError(f"label {low} is negative", where=where, fix=fix)
     return x, y
 
 

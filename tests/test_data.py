@@ -93,7 +93,7 @@ def test_integers_that_do_not_fit_are_refused() -> None:
     [
         (np.zeros(3, np.int64), "3 labels for 2 images"),
         (np.zeros(2), "labels are float64"),
-        (np.zeros((2, 10), np.int64), "labels are int64"),
+        (np.array(3), "labels are int64"),
         (np.array([0, -1]), "label -1 is negative"),
     ],
 )

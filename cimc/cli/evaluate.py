@@ -37,6 +37,12 @@ def evaluate(
         str | None,
         typer.Option("--time", metavar="T[,T...]", help="Let the devices age first: 1s, 20min, 1h, 3d, 1y; a row for each time."),
     ] = None,
+    class_axis: Annotated[
+        int | None, typer.Option(help="Axis of the output along which classes lie; default: the labels' shape decides.")
+    ] = None,
+    ignore_index: Annotated[
+        int | None, typer.Option(help="Label of places that do not count, such as -100; default: all count.")
+    ] = None,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
@@ -44,6 +50,7 @@ def evaluate(
     """Accuracy on the chip, beside ONNX Runtime's on the same images."""
     from cimc.data import load_labelled, needed_inputs
     from cimc.ir.artifact import load
+    from cimc.ir.classes import Classes
     from cimc.report import evaluate as report
 
     program = load(program_file)
@@ -51,15 +58,16 @@ def evaluate(
     if len(needed) != 1:
         raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
     spec = needed[0]
-    x, y = load_labelled(data, spec, how=program.preprocessing)
+    x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     announce(program, len(x) * len(times))
     with progress("images", len(x) * len(times), quiet=json) as advance:
         result = report.evaluate(
-            program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend
-        )
+            program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend,
+            classes=Classes(class_axis, ignore=ignore_index),
+        )  # fmt: skip
     for text in result.notes:
         note(f"note: {text}")
     if json:
@@ -67,6 +75,7 @@ def evaluate(
         return
     rows: list[tuple[str, object]] = [
         ("images", result.images),
+        *([("labels", result.labels)] if result.labels != result.images else []),
         ("accuracy on the chip", result.accuracy),
         ("accuracy of ONNX Runtime", result.reference_accuracy),
         ("the two agree", result.agreement),

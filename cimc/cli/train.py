@@ -144,7 +144,7 @@ def train(
     program = _program(model, target, arrays, trains=not showing, **given)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
     if showing or output is None or arrays is None or epochs is None:
-        from cimc.passes.training.losses import Classes
+        from cimc.ir.classes import Classes
 
         shown: dict[str, Any] = {**patterns, "frozen": freeze or (), "classes": Classes(class_axis, ignore=ignore_index)}
         if plan or emit is None or output is None:

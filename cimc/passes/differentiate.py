@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import onnx_ir as ir
 
 from cimc.errors import CimcError, ModelError, VerifyError
+from cimc.ir.classes import Classes
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
 from cimc.ir.program import Parameter
 from cimc.passes.base import Compilation, Pass
@@ -27,7 +28,7 @@ from cimc.passes.gradients.registry import gradient
 from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.term import Term
 from cimc.passes.training.form import to_training_form
-from cimc.passes.training.losses import Classes, add_loss
+from cimc.passes.training.losses import add_loss
 from cimc.passes.training.plan import candidates, choose, fits, folded, in_bodies, reaching, refuse_computed, rows
 from cimc.passes.training.plan import notes as plan_notes
 from cimc.passes.training.pools import pool_first, shorten_pools

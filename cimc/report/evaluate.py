@@ -14,6 +14,7 @@ from cimc.compiler import Model
 from cimc.data import needed_inputs, preprocess
 from cimc.errors import DataError
 from cimc.frontend.load import load
+from cimc.ir.classes import Classes, laid_out
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
@@ -32,9 +33,11 @@ class Aged:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Shares of images classified right; ``agreement`` of images on which chip and ONNX Runtime say the same."""
+    """Shares of labels that are met; ``agreement`` of those on which chip and ONNX Runtime say the same."""
 
     images: int
+    labels: int
+    """Places that count: images, or of several labels an image all that are not ignored."""
     accuracy: float
     reference_accuracy: float
     agreement: float
@@ -60,17 +63,19 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     time_s: Sequence[float] = (0.0,),
     backend: str = "cpu",
+    classes: Classes | None = None,
 ) -> Evaluation:
     """Classify ``x`` on one chip.
 
     Args:
-        program: Its first output holds a score for each class along the last axis.
+        program: Its first output holds a score for each class.
         x: Images, along the first axis, as the model wants them but for the program's preprocessing.
-        y: Class numbers, ``[images]``.
+        y: Class numbers, ``[images]``; or one a place, of the output's shape without the axis of the classes.
         seed: Of the chip.
         batch: Images a run.
         reference: Run by ONNX Runtime on the same images; None: the program's own graph, with its weights.
         advance: Told the number of images after each batch.
+        classes: Axis of the classes, where the labels' shape does not tell it, and the class number of places that do not count.
         time_s: Times (s) that pass before the images are classified, not falling; each counts from the beginning.
         backend: What computes the reads, see `Chip`.
 
@@ -86,7 +91,11 @@ def evaluate(
     runner = session(*split(model), optimise=True)
     wanted = {value.name for value in runner.get_inputs()}
     bound = {name: value for name, value in program.bound_values().items() if name in wanted}
-    total, begun, expected = len(x), chip.time_s, np.zeros(len(x), np.int64)
+    how = classes or Classes()
+    judged = np.ones(y.shape, np.bool_) if how.ignore is None else y != how.ignore
+    total, begun, expected, labelled = len(x), chip.time_s, np.zeros(y.shape, np.int64), int(judged.sum())
+    if not labelled:
+        raise DataError("every label is ignored", where="y", fix="another ignore_index, or other data")
     aged: list[Aged] = []
     for time in time_s:
         chip.advance(begun + time - chip.time_s)
@@ -95,19 +104,20 @@ def evaluate(
             images = preprocess(x[first : first + batch], program.preprocessing)
             here, labels = slice(first, first + batch), y[first : first + batch]
             scores = next(iter(chip.run({name: images}, first).values()))
-            said = _classes(scores, labels)
+            said = _said(scores, labels, how)
             if not aged:
-                expected[here] = _classes(runner.run([program.outputs[0].name], bound | {name: images})[0], labels)
-            right += int((said == labels).sum())
-            agree += int((expected[here] == said).sum())
+                expected[here] = _said(runner.run([program.outputs[0].name], bound | {name: images})[0], labels, how)
+            right += int(((said == labels) & judged[here]).sum())
+            agree += int(((expected[here] == said) & judged[here]).sum())
             if advance is not None:
                 advance(len(labels))
-        aged.append(Aged(time, right / total, agree / total))
+        aged.append(Aged(time, right / labelled, agree / labelled))
     stats = chip.stats()
     return Evaluation(
         images=total,
+        labels=labelled,
         accuracy=aged[0].accuracy,
-        reference_accuracy=int((expected == y).sum()) / total,
+        reference_accuracy=int(((expected == y) & judged).sum()) / labelled,
         agreement=aged[0].agreement,
         seed=seed,
         stats=stats,
@@ -116,11 +126,20 @@ def evaluate(
     )
 
 
-def _classes(scores: Any, labels: NDArray[Any]) -> NDArray[Any]:
+def _said(scores: Any, labels: NDArray[Any], how: Classes) -> NDArray[Any]:
+    """The class of the highest score, of the labels' shape."""
     if not isinstance(scores, np.ndarray) or scores.ndim < 2 or len(scores) != len(labels):
-        raise DataError("the model's first output holds no score for each class of each image", fix="use `cimc run`")
-    flat = scores.reshape(len(scores), -1)
-    if labels.size and int(labels.max()) >= flat.shape[1]:
-        raise DataError(f"label {int(labels.max())}, but the model has {flat.shape[1]} classes", where="y")
-    classes: NDArray[Any] = flat.argmax(axis=1)
+        raise DataError("the model's first output holds no score for each class of each image", where="y", fix="use `cimc run`")
+    if how.axis is not None and not (-scores.ndim < how.axis < scores.ndim and how.axis):
+        fix = f"class_axis={scores.ndim - 1} (--class-axis {scores.ndim - 1}) is the last one"
+        raise DataError(f"classes cannot lie along axis {how.axis} of scores {list(scores.shape)}", where="y", fix=fix)
+    if labels.ndim == 1 and how.axis is None:
+        scores, axis = scores.reshape(len(scores), -1), 1
+    else:
+        axes = range(1, scores.ndim) if how.axis is None else (how.axis % scores.ndim,)
+        axis = laid_out(labels, scores.shape, tuple(axes), how.ignore, "y").axis or 0
+    judged = labels if how.ignore is None else labels[labels != how.ignore]
+    if judged.size and int(judged.max()) >= scores.shape[axis]:
+        raise DataError(f"label {int(judged.max())}, but the model has {scores.shape[axis]} classes", where="y")
+    classes: NDArray[Any] = scores.argmax(axis=axis)
     return classes

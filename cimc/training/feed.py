@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from cimc.arguments import array as array_of
 from cimc.data import prepared
 from cimc.errors import CimcError, DataError
+from cimc.ir.classes import Classes
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
-from cimc.passes.training.losses import Classes
 from cimc.runtime.chip import without_assumed_ranges
 from cimc.training.labels import Labels, Settle
 

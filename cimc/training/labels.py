@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 
 from cimc.arguments import array
 from cimc.errors import DataError
+from cimc.ir.classes import Classes, Shape, laid_out, shown, sums_to_one
 from cimc.ir.program import Program, ValueSpec
-from cimc.passes.training.losses import Classes
-from cimc.training.classes import Shape, laid_out, shown, sums_to_one
 from cimc.training.scores import ending
 
 Array = NDArray[Any]

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from onnx_ir import from_proto
 
 from cimc.errors import DataError
+from cimc.ir.classes import Classes
 from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
 from cimc.ir.seeds import fix_seeds
-from cimc.passes.training.losses import Classes
 
 Array = NDArray[Any]
 

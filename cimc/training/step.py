@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
+from cimc.ir.classes import Classes
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
-from cimc.passes.training.losses import Classes
 from cimc.passes.training.upgrade import UNCHECKED, check_upgrade, upgraded
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from cimc.arguments import checked, within
 from cimc.errors import CimcError
+from cimc.ir.classes import Classes
 from cimc.ir.program import Program, ValueSpec
-from cimc.passes.training.losses import LOSSES, Classes
+from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost

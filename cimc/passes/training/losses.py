@@ -10,20 +10,9 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import CimcError, ModelError
+from cimc.ir.classes import Classes
 
 LOSSES = ("softmax_cross_entropy", "mse", "binary_cross_entropy", "model")
-
-
-@dataclass(frozen=True)
-class Classes:
-    """How the labels of a softmax cross-entropy lie."""
-
-    axis: int | None = None
-    """Axis of the logits along which classes lie; None: that of a Softmax that ends the model, else 1."""
-    soft: bool = False
-    """Labels are probabilities of the logits' shape, not class numbers."""
-    ignore: int | None = None
-    """Class number of places that do not count."""
 
 
 @dataclass(frozen=True)

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import DataError
-from cimc.passes.training.losses import Classes
 
 Shape = Sequence[int | str | None]
 
 #: How far the sum of a place's probabilities may lie from 1: a thousand roundings of a float16.
 _OFF = 1e-2
+
+
+@dataclass(frozen=True)
+class Classes:
+    """How the labels of a softmax cross-entropy lie."""
+
+    axis: int | None = None
+    """Axis of the logits along which classes lie; None: that of a Softmax that ends the model, else 1."""
+    soft: bool = False
+    """Labels are probabilities of the logits' shape, not class numbers."""
+    ignore: int | None = None
+    """Class number of places that do not count."""
 
 
 def laid_out(labels: NDArray[Any], logits: Shape, axes: Sequence[int], ignore: int | None, where: str) -> Classes:
