@@ -267,7 +267,7 @@ def _program(model: Path, target: str | None, data: Data | None, *, trains: bool
     specs = [value_spec(value) for value in load_model(model).model.graph.inputs]
     bind = options["bind"]
     if defaults := [spec.name for spec in specs if spec.has_default and spec.name not in bind]:
-        note(f"note: {', '.join(defaults)}: inputs with a default are taken as the model's own, as training changes them")
+        note(f"note: inputs with a default ('{defaults[0]}', ...) are taken for parameters of the model: {len(defaults)}")
     inputs = [spec for spec in needed_inputs(specs) if spec.name not in bind]
     state = compiler.compile_model(
         model,

@@ -46,10 +46,12 @@ class Data:
         """Images (or inputs by name) and labels; None where there are no labels.
 
         Raises:
-            DataError: An array is missing, or does not suit the model.
+            DataError: An array is missing, does not suit the model, or is another value of a bound input.
         """
         from cimc.data import needed_inputs
+        from cimc.ir.bound import without_bound
 
+        without_bound(self.arrays, program.bound_values(), str(self.path))
         return self._training(needed_inputs(program.inputs), program.preprocessing)
 
     def _training(self, specs: Sequence[ValueSpec], how: Preprocessing | None = None) -> tuple[Any, Any]:

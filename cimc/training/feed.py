@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cimc.arguments import array as array_of
 from cimc.data import prepared
 from cimc.errors import CimcError, DataError
+from cimc.ir.bound import without_bound
 from cimc.ir.classes import Classes
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
@@ -34,6 +35,8 @@ class Feed:
     preprocessing: Preprocessing | None
     entries: Mapping[str, int] = field(default_factory=dict)
     """Of the table that an input of indices looks up."""
+    bound: Mapping[str, Array] = field(default_factory=dict)
+    """Inputs that became constants when the model was compiled."""
 
     @classmethod
     def of(cls, program: Program, training: Program, loss: str, classes: Classes, settle: Settle) -> Feed:
@@ -42,7 +45,9 @@ class Feed:
         found = {str(value.name): table_entries(value) for value in graph.inputs}
         entries = {name: count for name, count in found.items() if count is not None}
         inputs = without_assumed_ranges(program)  # they are chosen on the chip
-        return cls(inputs, Labels.of(program, training, loss, classes, settle), program.preprocessing, entries)
+        return cls(
+            inputs, Labels.of(program, training, loss, classes, settle), program.preprocessing, entries, program.bound_values()
+        )
 
     @property
     def fixed_batch(self) -> int | None:
@@ -74,13 +79,14 @@ class Feed:
         """Arrays by input name.
 
         Raises:
-            DataError: An input is missing, or several are wanted and one array is given.
+            DataError: An input is missing, several are wanted and one array is given, or a bound input has another value.
         """
         names = [spec.name for spec in self.inputs if not spec.has_default]
         if not isinstance(x, Mapping):
             if len(names) != 1:
                 raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")
             return {names[0]: array_of(x, f"input {names[0]}")}
+        x = without_bound(x, self.bound, "data")
         if missing := [name for name in names if name not in x]:
             raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(names)}")
         return {name: array_of(x[name], f"input {name}") for name in names}

@@ -104,7 +104,8 @@ def test_a_bound_input_on_every_command(tmp_path: Path) -> None:
     trained = ("--data", data, "--epochs", 1, "--target", "bulk-rram-256", "-o", tmp_path / "t.cim")
     assert cimc("train", model, *options, *trained).code == 0
     assert cimc("train", program, *options, "--data", data, "--epochs", 1, "-o", tmp_path / "t.cim").code == 2
-    np.savez(data, x=X, sr=np.array(16000))
+    np.savez(data, x=X, y=np.arange(8) % 5, sr=np.array(16000))
+    assert "another value of sr" in cimc("train", model, *options, *trained).err
     done = cimc("run", program, "--input", data, "-o", y)
     assert (done.code, "another value of sr (8000)" in done.err) == (2, True)
     np.savez(data, x=X, sr=np.array(8000))

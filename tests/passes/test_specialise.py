@@ -220,3 +220,6 @@ def test_a_bound_input_does_not_train() -> None:
     trainer.fit(X, np.array([0, 1]), epochs=1)
     assert trainer.program().bound == ("m",)
     np.testing.assert_array_equal(trainer.program().bound_values()["m"], np.arange(1, 6, dtype=np.float32))
+    trainer.step({"x": X, "m": np.arange(1, 6)}, np.array([0, 1]))
+    with pytest.raises(cimc.DataError, match="another value of m"):
+        trainer.step({"x": X, "m": np.arange(5)}, np.array([0, 1]))

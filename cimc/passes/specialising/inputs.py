@@ -36,10 +36,11 @@ def bind_inputs(graph: ir.Graph, bind: Mapping[str, Any]) -> dict[str, Array]:
     for name, given in bind.items():
         inputs = {str(value.name): value for value in graph.inputs}
         if given is None:
-            defaults = [value for key, value in inputs.items() if fnmatchcase(key, name) and value.is_initializer()]
+            with_default = {key: value for key, value in inputs.items() if value.is_initializer()}
+            defaults = [value for key, value in with_default.items() if key == name or fnmatchcase(key, name)]
             if not defaults:
-                with_default = ", ".join(key for key, value in inputs.items() if value.is_initializer()) or "none"
-                _refuse(name, "no input of this name has a default", f"give a value; inputs with a default: {with_default}")
+                known = ", ".join(with_default) or "none"
+                _refuse(name, "no input of this name has a default", f"give a value; inputs with a default: {known}")
             for value in defaults:
                 graph.inputs.remove(value)
             continue
@@ -107,7 +108,7 @@ def _fitting(value: ir.Value, given: Any) -> Array:
     whole = wanted.kind in "iu" and found.dtype.kind in "iu" and np.array_equal(cast, found)
     real = wanted.kind == "f" and found.dtype.kind in "iuf" and np.array_equal(np.isfinite(cast), np.isfinite(found))
     if not (whole or real or wanted == found.dtype):
-        _refuse(name, f"{_short(found)} of {found.dtype} is no value of {wanted}, the input's type", f"a value of {wanted}")
+        _refuse(name, f"{_short(found)} of {found.dtype} is no value of {wanted}, the input's type", f"give a value of {wanted}")
     if cast.dtype.kind == "f" and np.isnan(cast).any():
         _refuse(name, "it holds NaN", "give numbers")
     if value.shape is not None:
