@@ -13,6 +13,9 @@ IMAGE_MAGIC = b"\x89CIMG\r\n\x1a"
 #: A safetensors header that is longer than this is none of cimc's.
 _LONGEST_HEADER = 1 << 30
 
+#: An ONNX file begins with its IR version; these are the tags of the fields that may follow.
+_AFTER_VERSION = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42")
+
 #: What each kind is called, and what takes it.
 _KINDS = {
     "program": ("a compiled program", "cimc run, evaluate, inspect, train and export take it"),
@@ -36,6 +39,8 @@ def kind_of(path: str | Path) -> str | None:
                 return "image"
             if len(start) == 8 and (kind := _safetensors_kind(start, file.read(256))):
                 return kind
+            if start[:1] == b"\x08" and start[1:2] <= b"\x20" and start[2:3] in _AFTER_VERSION:
+                return "model"
         if zipfile.is_zipfile(path):
             return "data"
     except OSError:

@@ -11,10 +11,9 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.compiler import Model, compile_model
-from cimc.errors import DataError
 from cimc.frontend.load import load
-from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
+from cimc.report.reference import Reference, named, same_shape
 from cimc.runtime.chip import Chip
 
 
@@ -65,22 +64,13 @@ def reference_values(
             taken, so that values in them have names.
 
     Raises:
-        DataError: ONNX Runtime does not take the inputs.
+        DataError: ONNX Runtime does not take the inputs, or the model is another network's than ``program``.
     """
     loaded = load(model).model
     if program is not None:
         loaded = _specialised(loaded, program)
-    graph = loaded.graph
-    known: dict[str, ir.Value] = {str(value.name): value for node in graph for value in node.outputs if value.name}
-    wanted = [str(value.name) for value in graph.outputs]
-    extra = [name for name in dict.fromkeys(also) if name in known and name not in wanted]
-    graph.outputs.extend(known[name] for name in extra)
-    runner = session(*split(loaded), optimise=True)
-    try:
-        values = runner.run([*wanted, *extra], dict(inputs))
-    except Exception as error:
-        raise DataError(str(error).splitlines()[0], where="ONNX Runtime") from error
-    return dict(zip([*wanted, *extra], values, strict=True))
+    outputs = [spec.name for spec in program.outputs] if program is not None else []
+    return Reference(loaded, named(model), inputs, outputs, also).run(inputs)
 
 
 def _specialised(model: ir.Model, program: Program) -> ir.Model:
@@ -103,6 +93,7 @@ def compare_outputs(outputs: Mapping[str, Any], reference: Mapping[str, Any]) ->
     for name, value in outputs.items():
         expected = reference.get(name)
         if isinstance(expected, np.ndarray) and isinstance(value, np.ndarray) and np.issubdtype(expected.dtype, np.number):
+            same_shape(name, expected, value)
             rows.append(Difference(name, sqnr_db(expected, value), _largest_error(expected, value)))
     return rows
 
@@ -111,7 +102,7 @@ def compare_layers(chip: Chip, model: Model, inputs: Mapping[str, Any]) -> list[
     """Per crossbar step whose output the user's model has too, worst own SQNR first.
 
     Raises:
-        DataError: Inputs do not suit the model.
+        DataError: Inputs do not suit the model, or it is another network's.
     """
     steps = chip.program.vmm_steps
     names = tuple(step.output for step in steps)
@@ -123,6 +114,7 @@ def compare_layers(chip: Chip, model: Model, inputs: Mapping[str, Any]) -> list[
         if step.output not in reference:
             continue  # made by an unrolled or split node
         expected, value = reference[step.output], values[step.output]
+        same_shape(step.output, expected, value)
         own = chip.multiply(step.name, reference[step.input]) if step.input in reference else None
         own_db = None if own is None else sqnr_db(expected, own)
         rows.append(LayerDifference(step.name, step.layer, sqnr_db(expected, value), own_db, _largest_error(expected, value)))

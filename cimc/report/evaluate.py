@@ -15,8 +15,8 @@ from cimc.data import needed_inputs, preprocess
 from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.classes import Classes, laid_out
-from cimc.ir.onnx_io import session, split
 from cimc.ir.program import Program
+from cimc.report.reference import Reference, named
 from cimc.runtime.chip import Chip
 from cimc.runtime.clipping import clipping_notes
 
@@ -80,17 +80,16 @@ def evaluate(
         backend: What computes the reads, see `Chip`.
 
     Raises:
-        DataError: The images do not suit the model, or a label is no class of it.
+        DataError: The images do not suit the model, a label is no class of it, or the reference is another network's.
     """
     needed = needed_inputs(program.inputs)
     if len(needed) != 1:
         raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `cimc run`")
     name = needed[0].name
     chip = Chip(program, seed, backend=backend)
+    output, bound = program.outputs[0].name, program.bound_values()
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model
-    runner = session(*split(model), optimise=True)
-    wanted = {value.name for value in runner.get_inputs()}
-    bound = {name: value for name, value in program.bound_values().items() if name in wanted}
+    runner = Reference(model, named(reference), [name], [output], bound=bound)
     how = classes or Classes()
     judged = np.ones(y.shape, np.bool_) if how.ignore is None else y != how.ignore
     total, begun, expected, labelled = len(x), chip.time_s, np.zeros(y.shape, np.int64), int(judged.sum())
@@ -106,7 +105,7 @@ def evaluate(
             scores = next(iter(chip.run({name: images}, first).values()))
             said = _said(scores, labels, how)
             if not aged:
-                expected[here] = _said(runner.run([program.outputs[0].name], bound | {name: images})[0], labels, how)
+                expected[here] = _said(runner.run({name: images})[output], labels, how)
             right += int(((said == labels) & judged[here]).sum())
             agree += int(((expected[here] == said) & judged[here]).sum())
             if advance is not None:

@@ -167,3 +167,50 @@ def test_several_inputs_and_outputs_that_are_no_tensors(tmp_path: Path) -> None:
     evaluated = cimc("evaluate", tmp_path / "m.cim", "--data", tmp_path / "x.npz")
     assert evaluated.code == 2
     assert "accuracy needs one" in evaluated.err
+
+
+#: Models of other networks, by what the message says of them.
+OTHERS = {
+    "no output logits": "o (float[N, 1, 6, 6] input) => (float[N, 1, 6, 6] other) { other = Relu (input) }",
+    "no input input": "o (float[N, 1, 6, 6] image) => (float[N, 36] logits) { logits = Flatten (image) }",
+    "an input more": "o (float[N, 1, 6, 6] input, float[1] more) => (float[N, 36] logits) "
+    "{ f = Flatten (input)  logits = Add (f, more) }",
+    "does not run the model on the program's": "o (float[N, 1, 7, 7] input) => (float[N, 49] logits) "
+    "{ logits = Flatten (input) }",
+    "has shape": "o (float[N, 1, 6, 6] input) => (float[N, 36] logits) { logits = Flatten (input) }",
+}
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate {p} --data {d} --model {m}", "compare {p} {m} --input {d}", "run {p} --input {d} -o y.npz --check {m}"]
+)
+@pytest.mark.parametrize("said", OTHERS)
+def test_the_model_of_another_network_is_an_error_of_ours(
+    said: str, command: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {OTHERS[said]}'), "other.onnx")
+    words = command.format(p=made / "ideal.cim", d=made / "data.npz", m="other.onnx").split()
+    done = cimc(*words)
+    if said == "has shape" and words[0] == "evaluate":
+        assert done.code == 0  # a score for each of 36 classes
+        return
+    assert done.code == 2, done.out
+    assert said in done.err
+    assert "compiled from" in done.err
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["evaluate {} --data d.npz", "run {} --input d.npz -o y.npz", "inspect {}", "export {}", "compare {} {} --input d.npz"],
+)
+@pytest.mark.parametrize("name", ["m.onnx", "model.bin"])
+def test_a_model_in_the_place_of_a_program_is_told_how_to_become_one(
+    name: str, command: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).write_bytes((made / "small.onnx").read_bytes())
+    done = cimc(*command.format(name, name).split())
+    assert done.code == 2
+    assert "this is an ONNX model, not a compiled program" in done.err
+    assert "cimc compile MODEL.onnx --target T -o M.cim" in done.err
