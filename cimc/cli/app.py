@@ -17,6 +17,7 @@ from cimc.cli.process import run as run_process
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
 from cimc.cli.train import train
+from cimc.cli.warmup import warmup
 from cimc.version import __version__
 
 #: Plain help: rich would double the time of `--help`.
@@ -35,6 +36,7 @@ app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("warmup")(warmup)
 app.add_typer(image_app, name="image")
 app.add_typer(targets_app, name="targets")
 
@@ -53,8 +55,5 @@ def options(
 
 
 def main() -> None:
-    """Entry point of the `cimc` command.
-
-    Exit codes: 0 done, 1 the work failed or its output was lost, 2 bad input or usage, 128 + N stopped by signal N.
-    """
+    """As `cimc.__main__.main`, for who has this module loaded."""
     run_process(lambda: app(prog_name="cimc"))

@@ -63,6 +63,9 @@ def run(command: Callable[[], object]) -> NoReturn:
         command()
     except SystemExit as end:
         code = end.code
+    except Stopped as error:  # before there was a command to tell it
+        print(error, file=sys.stderr)
+        code = error.exit_code
     sys.stdout.flush()
     if out.failed is not None and not code:
         code = 1

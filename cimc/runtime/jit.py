@@ -19,6 +19,9 @@ from numba.core.serialize import dumps, loads
 
 from cimc.runtime import kernel_files
 
+#: Kernels that this process compiled and kept.
+compiled: list[str] = []
+
 
 def kernel(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function with numba, without the interpreter's lock, and keep the compiled code.
@@ -63,20 +66,30 @@ class KernelCache(NullCache):  # type: ignore[misc]
                 signature, parts = loads(content)
                 if signature == sig:  # types that look alike may differ
                     return CompileResult._rebuild(target_context, *parts)
-        _say("compiling kernels; this takes about a minute, once")
+        _say("compiling kernels; this takes about a minute, once (cimc warmup does it beforehand)")
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep what was compiled, if it does not depend on this process."""
         if data.lifted or data.library.has_dynamic_globals:
             return
+        compiled.append(self._kernel)
         if not kernel_files.write(self._file(sig, data.codegen), dumps((sig, data._reduce()))):
             _say("no folder takes the compiled kernels, the next start compiles them again; set NUMBA_CACHE_DIR to a folder")
+
+
+_quiet = False
+
+
+def quiet() -> None:
+    """Say no more that kernels are compiled: who calls this says so."""
+    global _quiet
+    _quiet = True
 
 
 @cache
 def _say(text: str) -> None:
     """One line on standard error, once a process."""
-    if sys.stderr is not None:
+    if sys.stderr is not None and not (_quiet and text.startswith("compiling")):
         with suppress(OSError, ValueError):
             print(f"cimc: {text}", file=sys.stderr, flush=True)

@@ -3,6 +3,8 @@
 python examples/real_networks/run.py                       # every network of an installed package, see networks.py
 python examples/real_networks/run.py magika pp-ocr-rec     # some of them
 python examples/real_networks/run.py my.onnx light:vgg19   # a file, or a light model of the onnx package
+
+Each network is written into several dice (--dice); the table has the median of each output over them, and the lowest and highest.
 """
 
 from __future__ import annotations
@@ -70,15 +72,15 @@ def stacked(inputs: list[Arrays]) -> Arrays:
 
 
 def measure(
-    model: Path | onnx.ModelProto, inputs: Arrays, calibration: Arrays | None, target: str, options: Mapping[str, Any]
+    model: Path | onnx.ModelProto, inputs: Arrays, calibration: Arrays | None, target: str, options: Mapping[str, Any], dice: int
 ) -> dict[str, Any]:
-    """Compile with these options and run, for ideal and for the chip."""
+    """Compile with these options and run, for ideal and for chips of seeds 0, 1, ..."""
     reference = reference_values(model, inputs)
     ideal = compare_outputs(cimc.Chip(cimc.compile(model, "ideal", **options)).run(inputs), reference)
     begin = time.perf_counter()
     program = cimc.compile(model, target, calibration=calibration, **options)
     compiled = time.perf_counter()
-    outputs = compare_outputs(cimc.Chip(program).run(inputs), reference)
+    outputs = [compare_outputs(cimc.Chip(program, seed).run(inputs), reference) for seed in range(dice)]
     ran = time.perf_counter()
     cost = program.cost().to_dict()
     return {
@@ -89,7 +91,7 @@ def measure(
         "crossbars": cost["crossbars"],
         "calibration": program.provenance.calibration if program.provenance else "",
         "ideal_largest_relative_error": max(map(_relative(reference), ideal), default=0.0),
-        "outputs": [row.to_dict() for row in outputs],
+        "outputs": [{"name": rows[0].name, "sqnr_db": [row.sqnr_db for row in rows]} for rows in zip(*outputs, strict=True)],
         "compile_s": compiled - begin,
         "run_s": ran - compiled,
     }
@@ -129,6 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("networks", nargs="*")
     parser.add_argument("--target", default="bulk-rram-256")
+    parser.add_argument("--dice", type=int, default=5, help="Chips that each network is written into.")
     parser.add_argument("--json", action="store_true", help="One JSON object on standard output.")
     options = parser.parse_args()
     found: dict[str, Any] = {}
@@ -139,7 +142,8 @@ def main() -> None:
             calibration = stacked([network.inputs(seed) for seed in CALIBRATION_SEEDS]) if network else None
             if network and not _takes_batch(model, calibration or {}):
                 calibration = network.inputs(CALIBRATION_SEEDS[0])
-            found[name] = {"task": task} | measure(model, inputs, calibration, options.target, network.options if network else {})
+            compiling = network.options if network else {}
+            found[name] = {"task": task} | measure(model, inputs, calibration, options.target, compiling, options.dice)
         except cimc.CimcError as error:
             found[name] = {"task": task, "error": str(error)}
         print(f"{name} done", file=sys.stderr)
@@ -159,20 +163,37 @@ def _takes_batch(model: Path | onnx.ModelProto, inputs: Arrays) -> bool:
     return True
 
 
+def _over_dice(decibels: list[float | None]) -> str:
+    """Median, lowest and highest over the dice."""
+    known = [value for value in decibels if value is not None]
+    return f"{np.median(known):.1f} ({min(known):.1f} to {max(known):.1f})" if known else "exact"
+
+
 def show(found: Mapping[str, Any], target: str) -> None:
     """A table for people."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"Real networks on {target}", title_justify="left")
-    for name in ("network", "task", "analog", "digital", "folded", "layers", "devices", "ideal error", "SQNR dB", "compile s"):
+    for name in (
+        "network",
+        "task",
+        "analog",
+        "digital",
+        "folded",
+        "layers",
+        "devices",
+        "ideal error",
+        "SQNR dB, median (range)",
+        "compile s",
+    ):
         table.add_column(name, justify="left" if name in ("network", "task") else "right")
     for name, row in found.items():
         if "error" in row:
             table.add_row(name, f"{row['task']}: {row['error']}")
             continue
         nodes = row["nodes"]
-        decibels = ", ".join("exact" if o["sqnr_db"] is None else f"{o['sqnr_db']:.1f}" for o in row["outputs"])
+        decibels = ", ".join(_over_dice(output["sqnr_db"]) for output in row["outputs"])
         table.add_row(
             name,
             row["task"],

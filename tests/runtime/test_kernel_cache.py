@@ -73,7 +73,7 @@ def kept(folder: Path) -> list[Path]:
 def test_first_use_says_so_and_the_second_says_nothing(package: Path) -> None:
     out, err = run(package)
     assert out == "21\n"
-    assert err.splitlines() == ["cimc: compiling kernels; this takes about a minute, once"]
+    assert err.splitlines() == ["cimc: compiling kernels; this takes about a minute, once (cimc warmup does it beforehand)"]
     assert len(kept(package / "cimc" / "__pycache__")) == 2
     assert run(package) == ("21\n", "")
 
