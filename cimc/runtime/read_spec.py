@@ -110,7 +110,7 @@ class ReadSpec:
             Grid.of(device),
             devices.variance_us2,
             devices.unit_variance_us2,
-            fresh_noise=target.dac.read_noise == "fresh" and coding.bits is not None and not coding.per_bit,
+            fresh_noise=target.dac.pulse_noise == "fresh" and coding.bits is not None and not coding.per_bit,
             errors=errors,
         )
         return spec.subtracted() if adc.pair_read == "subtracted" else spec

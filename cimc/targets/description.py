@@ -156,7 +156,7 @@ class Dac(Section):
         "taken off digitally; twos_complement: the top bit's pulse counts negative (per-bit conversion only); bipolar: all bits "
         "for the size, the line is driven with either sign, one tile operation, and the ADC is signed.",
     )
-    read_noise: Literal["held", "fresh"] = Field(
+    pulse_noise: Literal["held", "fresh"] = Field(
         "held",
         description="Read noise of a cell over the input pulses of one conversion. held: one draw for all of them; fresh: "
         "one for each pulse, so that the bits of a code average it.",
@@ -169,8 +169,8 @@ class Dac(Section):
     def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A converter of held noise is written as before there was the field: hashes of it stay the same."""
         written: dict[str, Any] = handler(self)
-        if self.read_noise == "held":
-            del written["read_noise"]
+        if self.pulse_noise == "held":
+            del written["pulse_noise"]
         return written
 
 

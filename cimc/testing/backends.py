@@ -44,7 +44,7 @@ _KINDS: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]], bool]] = {
     "no converters": (_PAIR, {"dac": {"bits": None}, "adc": {"bits": None}}, False),
     "a pair subtracted in the array": (_PAIR, {"adc": {"pair_read": "subtracted"}}, False),
     "a bipolar read": (_PAIR, {"dac": {"signed": "bipolar"}}, True),
-    "noise of each pulse": (_PAIR, {"dac": {"read_noise": "fresh"}}, False),
+    "noise of each pulse": (_PAIR, {"dac": {"pulse_noise": "fresh"}}, False),
     "bit lines that convert differently": (
         _PAIR,
         {"adc": {"gain_sigma": 0.05, "offset_sigma_lsb": 2.0, "bow_sigma_lsb": 1.0, "calibration_reads": 16}},

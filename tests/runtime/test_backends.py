@@ -79,7 +79,7 @@ def test_built_in_targets_are_written_without_fields_that_they_do_not_use() -> N
     for name in ("ideal", "bulk-rram", "bulk-rram-256", "isaac"):
         written = load_target(name).model_dump()
         assert not {"pair_read", "gain_sigma", "offset_sigma_lsb", "bow_sigma_lsb", "calibration_reads"} & written["adc"].keys()
-        assert "read_noise" not in written["dac"]
+        assert "pulse_noise" not in written["dac"]
         assert Target.model_validate(written) == load_target(name)
 
 
@@ -151,7 +151,7 @@ def test_fresh_noise_is_averaged_over_the_pulses_of_a_code() -> None:
     x = np.ones((n, 1), np.float32)
     deviations = {}
     for kind in ("held", "fresh"):
-        chip = target(PAIR, dac={"read_noise": kind}, adc={"bits": None}, device={"read_sigma_us": 2.0})
+        chip = target(PAIR, dac={"pulse_noise": kind}, adc={"bits": None}, device={"read_sigma_us": 2.0})
         deviations[kind] = products(chip, matrix, x, gain=255.0, signed=False).std()
     expected = ((4**8 - 1) / 3) ** 0.5 / 255
     assert abs(deviations["fresh"] / deviations["held"] / expected - 1) < 5 * (2 / (2 * n)) ** 0.5
