@@ -52,9 +52,9 @@ class ColumnErrors:
         def drawn(counter: int) -> F64:
             return normals(keys, counter).astype(np.float64)
 
-        gain = 1 + adc.gain_sigma * drawn(_GAIN)
-        offset = adc.offset_sigma_lsb * drawn(_OFFSET)
-        bow = adc.bow_sigma_lsb * drawn(_BOW)
+        gain = 1 + (adc.gain_sigma or 0.0) * drawn(_GAIN)
+        offset = (adc.offset_sigma_lsb or 0.0) * drawn(_OFFSET)
+        bow = (adc.bow_sigma_lsb or 0.0) * drawn(_BOW)
         slope, intercept = np.ones(keys.shape), np.zeros(keys.shape)
         if adc.calibration_reads is not None:
             top = target.top_code

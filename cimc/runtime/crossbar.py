@@ -33,6 +33,7 @@ from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.planes import Window
 from cimc.runtime.read_spec import ReadSpec
+from cimc.runtime.slow_noise import SlowRead
 from cimc.runtime.stats import Stats
 from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.runtime.wires.layer import LayerWires
@@ -344,10 +345,16 @@ class Crossbar:
         if self._ideal:
             self._read = self.backend.prepare_ideal(self.matrix)
             return self._read
-        handles = [self.backend.prepare(self.read_spec(copy), positions) for copy in range(len(self.held))]
+        handles = [self._handle(self.read_spec(copy), positions) for copy in range(len(self.held))]
         self._read = handles[0] if len(handles) == 1 else SharedRead(handles)
         self._set_shift()
         return self._read
+
+    def _handle(self, spec: ReadSpec, positions: int) -> Handle:
+        slow = self.target.device.slow_noise
+        if slow is None:
+            return self.backend.prepare(spec, positions)
+        return SlowRead(spec, slow, lambda now: self.backend.prepare(now, positions))
 
     def read_spec(self, copy: int = 0) -> ReadSpec:
         """What a read of one copy does.

@@ -84,7 +84,8 @@ class Grid:
 
 def _deviations(device: Device) -> list[float]:
     """Standard deviations of a device's reads and writes, µS; without those that are 0."""
-    return [figure for figure in (device.read_sigma_us, device.programming.sigma_us) if figure > 0]
+    slow_us = 0.0 if device.slow_noise is None else device.slow_noise.sigma_us
+    return [figure for figure in (device.read_sigma_us, device.programming.sigma_us, slow_us) if figure > 0]
 
 
 def column_blocks(column_cuts: tuple[int, ...], planes: int, unit_column: bool) -> NDArray[np.int64]:

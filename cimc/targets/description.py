@@ -205,18 +205,24 @@ class Adc(Section):
         description="How the two lines of a differential pair are converted. separate: each by itself, subtracted digitally; "
         "subtracted: the array subtracts their currents, and a signed ADC converts the difference once.",
     )
-    gain_sigma: float = Field(
-        0.0, ge=0, le=0.3, description="Deviation of a conversion's gain from 1, from bit line to bit line; fixed for a die."
+    gain_sigma: float | None = Field(
+        None,
+        ge=0,
+        le=0.3,
+        description="Deviation of a conversion's gain from 1, from bit line to bit line; fixed for a die. null: none.",
     )
-    offset_sigma_lsb: float = Field(
-        0.0, ge=0, le=1e6, description="Deviation of a conversion's offset from 0, from bit line to bit line; fixed for a die."
+    offset_sigma_lsb: float | None = Field(
+        None,
+        ge=0,
+        le=1e6,
+        description="Deviation of a conversion's offset from 0, from bit line to bit line; fixed for a die. null: none.",
     )
-    bow_sigma_lsb: float = Field(
-        0.0,
+    bow_sigma_lsb: float | None = Field(
+        None,
         ge=0,
         le=1e6,
         description="Integral non-linearity: deviation, from bit line to bit line, of the error in the middle of the range, "
-        "which falls to 0 at both ends as a parabola; fixed for a die.",
+        "which falls to 0 at both ends as a parabola; fixed for a die. null: none.",
     )
     calibration_reads: int | None = Field(
         None,
@@ -368,6 +374,10 @@ class Target(Section):
                 )
             if self.adc.bits is None:
                 raise ValueError("adc.pair_read=subtracted needs adc.bits")
+            if self.device.slow_noise is not None:
+                raise ValueError(
+                    "device.slow_noise is not simulated with adc.pair_read=subtracted; set one of them to its default"
+                )
         if self.adc.bits == 1 and self.signed_conversion:
             raise ValueError("a signed conversion needs adc.bits of at least 2")
         planes = self.planes

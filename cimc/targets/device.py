@@ -9,7 +9,7 @@ from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model
 from cimc.targets.kinds import BASES, BUILT_IN, ByKind
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
 from cimc.targets.section import Section
-from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift
+from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift, SlowNoise
 from cimc.targets.write_sections import Pulse, WriteVerify
 
 
@@ -43,6 +43,7 @@ class Device(Section):
     read_noise: Annotated[ReadNoiseSection | None, ByKind("read_noise"), SerializeAsAny()] = Field(
         None, description="Read noise that depends on conductance and age, beside read_sigma_us; null: none."
     )
+    slow_noise: SlowNoise | None = Field(None, description="Noise that holds over many reads; null: none.")
     programming: Annotated[ProgrammingSection, ByKind("programming"), SerializeAsAny()] = Programming()
     drift: Annotated[DriftSection | None, ByKind("drift"), SerializeAsAny()] = Field(
         None, description="How a conductance moves after its write; null: it stays."
@@ -77,7 +78,7 @@ class Device(Section):
     def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """A device without these parts is written as it was before there were the fields: hashes of it stay the same."""
         written: dict[str, Any] = handler(self)
-        for part in ("read_noise", "drift"):
+        for part in ("read_noise", "slow_noise", "drift"):
             if getattr(self, part) is None:
                 del written[part]
         if self.endurance_unit == "writes":
@@ -94,6 +95,7 @@ class Device(Section):
             and not (self.read_sigma_us or self.stuck_low_rate or self.stuck_high_rate)
             and self.drift is None
             and self.read_noise is None
+            and self.slow_noise is None
         )
 
 

@@ -67,6 +67,27 @@ class RelaxationDrift(DriftSection):
     sigma_growth_us: tuple[float, ...] = Field((0.0,), min_length=1, max_length=16, description="b of the deviation, likewise.")
 
 
+class SlowNoise(Section):
+    """Noise that holds over many reads: random telegraph noise, or the slow part of 1/f noise. Beside the read noise, which each
+    conversion draws anew. null: none.
+    """
+
+    sigma_us: float = Field(0.0, ge=0, le=1e6, description="Deviation of a conductance, the same at every conductance.")
+    relative: float = Field(0.0, ge=0, le=10, description="The same in parts of the conductance; both parts add up.")
+    states: Literal["two", "many"] = Field(
+        "two",
+        description="two: a conductance is one deviation above or below its mean, each half of the time (telegraph noise); many: "
+        "normally distributed.",
+    )
+    held_images: int = Field(
+        1,
+        ge=1,
+        le=1 << 30,
+        description="Images over which a draw holds; the next ones have another. Of a layer whose positions are folded into the "
+        "first axis, its row vectors.",
+    )
+
+
 class ReadNoiseSection(Section):
     """Read noise that depends on the device's state, beside the constant device.read_sigma_us. Base of the sections of all
     kinds, which are models of their own. null: the constant alone.

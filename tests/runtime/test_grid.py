@@ -109,4 +109,4 @@ def test_what_is_written_between_levels_is_read_there(levels: int | None, some: 
 def test_built_in_chips_keep_their_fast_products(name: str) -> None:
     chip, matrix = load_target(name), np.random.default_rng(0).normal(size=(1, 40, 8)).astype(np.float32)
     bar = crossbar(chip, matrix, range_ua=50.0, gain=100.0)
-    assert bar._planned(1).circuit.matrix.dtype in (np.int16, np.float32)
+    assert bar._ready(1).circuit.matrix.dtype in (np.int16, np.float32)

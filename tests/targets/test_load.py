@@ -150,7 +150,7 @@ REFUSED = {
     "zero": ("array: {rows: 0}\n", "array.rows must be at least 1, not 0"),
     "absurd": ("array: {rows: 100000000000}\n", "array.rows must be at most"),
     "many digits": ("array: {rows: " + "9" * 6000 + "}\n", "not a number that can be read"),
-    "word": ("dac: {signed: maybe}\n", "dac.signed must be 'two_phase', 'offset' or 'twos_complement'"),
+    "word": ("dac: {signed: maybe}\n", "dac.signed must be 'two_phase', 'offset', 'twos_complement' or 'bipolar'"),
     "section as figure": ("array: 5\n", "array is a section"),
     "empty section": ("array:\n", "array is a section"),
     "window": ("device: {g_min_us: 5, g_max_us: 4}\n", "g_max_us 4.0 must lie above g_min_us 5.0"),
