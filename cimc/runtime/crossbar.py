@@ -36,6 +36,7 @@ from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.slow_noise import SlowRead
 from cimc.runtime.stats import Stats
 from cimc.runtime.unfold import Unfolding, unfolding
+from cimc.runtime.wires.grid import on_wires
 from cimc.runtime.wires.layer import LayerWires
 from cimc.targets.description import Target
 
@@ -367,7 +368,9 @@ class Crossbar:
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
         cuts = self.row_cuts, self.column_cuts
-        return ReadSpec.from_target(self.effective[copy], self._coding, *cuts, self.target, range_ua, self._errors_of(copy))
+        read = self.effective[copy], self._coding, *cuts, self.target, range_ua, self._errors_of(copy)
+        spec = ReadSpec.from_target(*read)
+        return spec if self.target.array.wires is None else on_wires(spec)
 
     def _errors_of(self, copy: int) -> ColumnErrors | None:
         """Of the converters of one copy; they are those of its cells' lines and never change."""

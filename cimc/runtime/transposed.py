@@ -38,6 +38,7 @@ from cimc.runtime.fabricate import Devices
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding
 from cimc.runtime.vectors import input_gradient, output_vectors
+from cimc.runtime.wires.grid import on_wires
 from cimc.targets.description import Target
 from cimc.targets.transposed import transposed_target
 
@@ -171,14 +172,16 @@ def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:
 def _ready(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | None, positions: int) -> Handle:
     """A handle of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
     cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
-    lines = coding, cuts, (0, crossbar.rows), read, range_ua
+
+    def spec(devices: Devices) -> ReadSpec:
+        found = ReadSpec.from_target(_turned(devices, len(cuts) - 1), coding, cuts, (0, crossbar.rows), read, range_ua)
+        return found if read.array.wires is None else on_wires(found)
+
     if crossbar.turned is not None and crossbar.turned_stale:
-        now = ReadSpec.from_target(_turned(crossbar.effective[0], len(cuts) - 1), *lines)
-        crossbar.turned = crossbar.turned if crossbar.turned.refresh(now) else None
+        crossbar.turned = crossbar.turned if crossbar.turned.refresh(spec(crossbar.effective[0])) else None
     crossbar.turned_stale = False
     if crossbar.turned is None:
-        turned = [_turned(devices, len(cuts) - 1) for devices in crossbar.effective]
-        handles = [crossbar.backend.prepare(ReadSpec.from_target(devices, *lines), positions) for devices in turned]
+        handles = [crossbar.backend.prepare(spec(devices), positions) for devices in crossbar.effective]
         crossbar.turned = handles[0] if len(handles) == 1 else SharedRead(handles)
     return crossbar.turned
 

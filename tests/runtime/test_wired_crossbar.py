@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 import cimc
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, FitError
 from cimc.ir.cells import cells
 from cimc.runtime import transposed
 from cimc.runtime.cells import Cells, Sites
@@ -95,6 +95,18 @@ def test_without_rounding_a_product_is_that_of_the_weights_seen(base: dict[str, 
     assert np.abs(bar.weights() - held).max() > 0.05 * np.abs(held).max()
 
 
+@pytest.mark.parametrize("rows", [11, 200])
+def test_without_noise_conductances_are_rounded_to_a_fine_grid(rows: int) -> None:
+    """Currents of int16 grid steps, against those of the conductances seen, in units of g_max at full drive."""
+    chip = target(PAIR, array={"wires": WIRES}, adc={"bits": None})
+    big = np.random.default_rng(7).standard_normal((1, rows, 6)).astype(np.float32)
+    bar = crossbar(chip, big, gain=255.0)
+    x = np.random.default_rng(8).integers(0, 256, (4, rows)).astype(np.float32) / np.float32(255)
+    error = bar.multiply(x, dense(big), 1) - x @ bar.weights()[0]
+    unit = bar.coefficients.weight_step[0] * 15 * 70 / 60  # weight of a device at g_max
+    assert 0 < np.abs(error).max() < 2 * rows * 8e-6 * unit  # two devices a weight
+
+
 def test_the_unit_column_is_the_bit_line_behind_the_others() -> None:
     bar = wired(OFFSET, matrix()[:1], (0, 11), (0, 7))
     array = np.concatenate([bar.g_us[0, :, 0], bar.unit_g_us[0]], axis=1).astype(float)
@@ -151,6 +163,12 @@ def test_places_of_no_array_are_refused() -> None:
         bar.release()
         with pytest.raises(ArtifactError, match="no array"):
             bar.weights()
+
+
+def test_a_block_too_large_to_be_solved_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cimc.runtime.wires.layer._MOST_CELLS", 100)
+    with pytest.raises(FitError, match="11 x 14 cells is too large"):
+        wired(PAIR, matrix()[:1], (0, 11), (0, 7)).weights()
 
 
 def test_a_rough_approximation_is_told_once_it_is_used() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, FitError
 from cimc.runtime.cells import Cells
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.effective import Block, Solver
@@ -19,8 +19,8 @@ Array = NDArray[Any]
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
 
-#: Most lines of an array; what a target may say.
-_MOST_LINES = 1 << 20
+#: Most lines of an array; what a target may say. Most cells of a block: a solver takes some 50 bytes for each.
+_MOST_LINES, _MOST_CELLS = 1 << 20, 1 << 25
 
 
 class LayerWires:
@@ -35,6 +35,7 @@ class LayerWires:
         part: Group and row slice of the part that is solved as a layer of its own; None: the whole layer.
 
     Raises:
+        FitError: A block of an array without limit is too large.
         ArtifactError: Places in a file make no sense: two cells of a block on one crossing, or lines beyond any array.
     """
 
@@ -104,4 +105,7 @@ def _shape(words: I64, bits: I64, target: Target, layer: str) -> tuple[int, int]
     shape = max(rows, int(words.max()) + 1), max(columns + target.array.unit_column, int(bits.max()) + 1)
     if max(shape) > _MOST_LINES + 1 or len(set(words)) < len(words) or len(set(bits)) < len(bits):
         raise ArtifactError("its places are those of no array", where=f"layer {layer}", fix="compile the model again")
+    if len(words) * len(bits) > _MOST_CELLS:
+        what = f"a block of {len(words)} x {len(bits)} cells is too large to be solved with its wires"
+        raise FitError(what, where=f"layer {layer}", fix="--set array.rows=256 --set array.columns=256, or array.wires=null")
     return shape
