@@ -30,15 +30,25 @@ def checked(*own: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
     annotated as an array is left to `array`. A function that has words of its own for an argument names it in ``own``.
 
     Raises:
-        CimcError: An argument is of another type, or there is no such argument; function and argument are named.
+        CimcError: An argument is of another type, missing or given twice, or there is no such argument; function and argument
+            are named.
     """
 
     def decorated(function: Callable[P, R]) -> Callable[P, R]:
         parameters = signature(function).parameters.values()
         names = [p.name for p in parameters]
+        needed = [p.name for p in parameters if p.default is Parameter.empty and p.kind is not Parameter.VAR_KEYWORD]
+        any_name = any(p.kind is Parameter.VAR_KEYWORD for p in parameters)
         positional = [p.name for p in parameters if p.kind is Parameter.POSITIONAL_OR_KEYWORD]
         stated = {name: hint for name, hint in function.__annotations__.items() if name not in ("return", *own)}
         hints: dict[str, Any] = {}
+        implicit = int(positional[:1] in (["self"], ["cls"]))
+
+        def refused(what: str) -> CimcError:
+            call = ", ".join(
+                name if name in positional else f"{name}=…" for name in names if name not in ("self", "cls", "options")
+            )
+            return CimcError(what, where=function.__qualname__, fix=f"its arguments: {call}")
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -51,9 +61,15 @@ def checked(*own: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
                 if name in hints and not _fits(value, hints[name]):
                     what = f"{name} is {_told(value)}, it must be {_wanted(hints[name])}"
                     raise CimcError(what, where=function.__qualname__, fix=f"another {name}")
-                if name not in names:
-                    known = ", ".join(n for n in names if n != "self")
-                    raise CimcError(f"there is no argument {name}", where=function.__qualname__, fix=f"its arguments: {known}")
+                if name not in names and not any_name:
+                    raise refused(f"there is no argument {name}")
+            given = positional[: len(args)]
+            if len(args) > len(positional):
+                raise refused(f"{len(args) - implicit} arguments are given by place, {len(positional) - implicit} may be")
+            if missing := [name for name in needed if name not in given and name not in kwargs]:
+                raise refused(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing")
+            if twice := [name for name in given if name in kwargs]:
+                raise refused(f"{twice[0]} is given twice")
             return function(*args, **kwargs)
 
         return call

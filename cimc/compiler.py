@@ -124,6 +124,7 @@ def compile_model(
     return state
 
 
+@checked("model", "target")
 def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: Any) -> Program:  # noqa: A001
     """Compile a model to a program; the options are those of `compile_model`."""
     return compile_model(model, target, **options).need_program()

@@ -261,3 +261,41 @@ def test_what_is_no_array_of_numbers_is_refused(x: Any) -> None:
         with pytest.raises(cimc.CimcError):
             call()
         assert name
+
+
+#: A call that lacks an argument, has one too many or has one twice, and what is said.
+MISCALLED: dict[str, tuple[Callable[[], Any], str]] = {
+    "compile()": (lambda: cimc.compile(), "compile: model is missing"),
+    "compile by place": (lambda: cimc.compile(model(), "ideal", {}), "3 arguments are given by place, 2 may be"),
+    "load()": (lambda: cimc.load(), "load: path is missing"),
+    "Chip()": (lambda: cimc.Chip(), "program is missing"),
+    "Chip(path)": (lambda: cimc.Chip("m.cim"), "Chip(cimc.load('model.cim'))"),
+    "run()": (lambda: chip().run(), "Chip.run: inputs is missing"),
+    "run(array)": (lambda: chip().run(X), 'chip.run({"x": array})'),
+    "calibrate(array)": (lambda: chip().calibrate(X), 'chip.calibrate({"x": array})'),
+    "conductances()": (lambda: chip().conductances(), "layer is missing"),
+    "save()": (lambda: chip().save(), "path is missing"),
+    "program.save()": (lambda: program().save(), "Program.save: path is missing"),
+    "cells()": (lambda: program().cells(), "layer is missing"),
+    "Trainer()": (lambda: cimc.Trainer(), "chip is missing"),
+    "Trainer(program)": (lambda: cimc.Trainer(program()), "Trainer(Chip(program))"),
+    "loss function": (lambda: trainer(loss=lambda y, t: 0), "the loss is a function, not the name of one"),
+    "optimizer object": (lambda: trainer(optimizer=object()), "the optimizer is a object, not the name of one"),
+    "fit()": (lambda: trainer().fit(), "x and epochs are missing"),
+    "fit without epochs": (lambda: trainer().fit(X, Y), "Trainer.fit: epochs is missing"),
+    "fit by place": (lambda: trainer().fit(X, Y, 3), "3 arguments are given by place, 2 may be"),
+    "step()": (lambda: trainer().step(), "x is missing"),
+    "gradients()": (lambda: trainer().gradients(), "x is missing"),
+    "evaluate twice": (lambda: trainer().evaluate(X, Y, x=X), "x is given twice"),
+    "export_image()": (lambda: cimc.export_image(), "chip is missing"),
+    "load_image()": (lambda: cimc.load_image(), "path is missing"),
+    "fault_map()": (lambda: cimc.fault_map(), "source is missing"),
+}
+
+
+@pytest.mark.parametrize(("call", "said"), MISCALLED.values(), ids=MISCALLED)
+def test_a_wrong_call_is_told_with_the_way_out(call: Callable[[], Any], said: str) -> None:
+    with pytest.raises(cimc.CimcError) as error:
+        call()
+    assert said in str(error.value)
+    assert error.value.fix

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cimc.arguments import checked
 from cimc.errors import CimcError, FitError
 from cimc.image.faults import FaultMap
 from cimc.image.image import Image
@@ -17,6 +18,7 @@ from cimc.targets.description import Target
 from cimc.targets.load import load_target
 
 
+@checked()
 def fault_map(
     source: Chip | Program | Image | Target | str | Path,
     seed: int | None = None,

@@ -53,6 +53,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cimc.arguments import checked
 from cimc.errors import ArtifactError, CimcError
 from cimc.ir.geometry import Conv, Geometry, Positive, WeightView, Whole
 from cimc.targets.description import Target
@@ -329,6 +330,7 @@ class Program(_Record):
                 return layer
         raise KeyError(name)
 
+    @checked()
     def save(self, path: str | Path) -> None:
         """Write ``model.cim``; RunError if that is not possible."""
         from cimc.ir.artifact import save
@@ -348,6 +350,7 @@ class Program(_Record):
         """A row for each node of the user's model: name, op_type, where (analog, digital, folded), why."""
         return [row.model_dump() for row in self.placements]
 
+    @checked()
     def cells(self, layer: str) -> NDArray[np.void]:
         """Which weight is which cell; see `cimc.ir.cells.cells`."""
         from cimc.ir.cells import cells

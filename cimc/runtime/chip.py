@@ -48,8 +48,11 @@ class Chip:
         CimcError: The program cannot be fabricated or is a training step, or the seed is no non-negative integer below 2**63.
     """
 
-    @checked()
+    @checked("program")
     def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False, backend: str = "cpu") -> None:
+        if not isinstance(program, Program):
+            what = f"the program is of type {type(program).__name__}"
+            raise CimcError(what, where="Chip", fix="give a program: Chip(cimc.compile(model)), or Chip(cimc.load('model.cim'))")
         if seed is not None:
             within("seed", seed, 0, 2**63, open_high=True, whole=True)
         if program.loss is not None:
@@ -81,7 +84,7 @@ class Chip:
         self._executor = Executor(program, self.crossbars, self.noise_seed, deterministic)
         self._images = 0
 
-    @checked()
+    @checked("inputs")
     def run(
         self,
         inputs: Mapping[str, Value],
@@ -104,6 +107,7 @@ class Chip:
         Raises:
             DataError: Inputs do not suit the model.
         """
+        self._by_name(inputs, "run")
         self._fresh()
         first = self._images if first_image is None else first_image
         within("first_image", first, 0, 2**62, whole=True)
@@ -126,7 +130,7 @@ class Chip:
             raise DataError(f"is {given.dtype} {list(given.shape)}, a layer takes real numbers", where=f"step {step}")
         return self._executor.multiply(chosen, given, len(given), 0)
 
-    @checked()
+    @checked("inputs")
     def calibrate(self, inputs: Mapping[str, Value]) -> None:
         """Choose input gains and ADC ranges anew from these images, on this chip's own conductances, a layer at a time.
 
@@ -135,6 +139,7 @@ class Chip:
         Raises:
             DataError: Inputs do not suit the model.
         """
+        self._by_name(inputs, "calibrate")
         self._fresh()
         self._executor.show(inputs, self.calibrator(), self.draws.calibration())
 
@@ -244,6 +249,13 @@ class Chip:
             RunError: The file cannot be written.
         """
         self.trained_program().save(path)
+
+    def _by_name(self, inputs: Any, call: str) -> None:
+        """Refuse what is no dict of arrays, and show how to give one."""
+        if not (isinstance(inputs, Mapping) and all(isinstance(name, str) for name in inputs)):
+            shown = ", ".join(f'"{spec.name}": array' for spec in self.program.inputs if not spec.has_default)
+            what = f"the inputs are of type {type(inputs).__name__}, they must be a dict of arrays by input name"
+            raise DataError(what, where=f"Chip.{call}", fix=f"chip.{call}({{{shown}}})")
 
     def _fresh(self) -> None:
         if self.refresh is not None:

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo, ValidatorFunctionWrapHandler
 from pydantic_core import CoreSchema, core_schema
 
+from cimc.arguments import checked
 from cimc.errors import CimcError, TargetError
 from cimc.targets.section import Section
 
@@ -37,6 +38,7 @@ def on_change(forget: Callable[[], object]) -> None:
     _listeners.append(forget)
 
 
+@checked()
 def register(part: str, kind: str, model: type[Any]) -> None:
     """Add a kind of device part, by which targets may then choose it.
 
@@ -61,6 +63,7 @@ def register(part: str, kind: str, model: type[Any]) -> None:
         forget()
 
 
+@checked()
 def register_device(model: type[Any], kind: str | None = None) -> None:
     """Add a device model: `register` for the part ``device``.
 

@@ -83,7 +83,7 @@ class Trainer:
         CimcError: An option, the model or the target does not allow it; the message says what to do.
     """
 
-    @checked("loss", "optimizer", "schedule", "update")
+    @checked("chip", "loss", "optimizer", "schedule", "update")
     def __init__(
         self,
         chip: Chip,
