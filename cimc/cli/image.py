@@ -25,7 +25,7 @@ FaultFile = Annotated[Path | None, typer.Option("--fault-map", metavar="F.npz", 
 Calibration = Annotated[Path | None, typer.Option(help="An npz of images to calibrate the die with.")]
 Method = Annotated[
     Literal["auto", "write_verify", "gaussian"],
-    typer.Option("--programming", help="Pulse by pulse, or errors by distribution; auto: pulses where the target has them."),
+    typer.Option("--programming", help="Pulse by pulse, or errors by distribution; auto: as the target's update.programming."),
 ]
 Signed = Annotated[
     bool, typer.Option("--require-signature", help="Refuse an image whose signature is missing or cannot be checked.")

@@ -31,7 +31,7 @@ from cimc.runtime.devices.model import Arrays
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.layer import LayerWires
 from cimc.runtime.write import Writes, device_seed, writer
-from cimc.runtime.write_verify import VerifyWriter, missing_figures
+from cimc.runtime.write_verify import VerifyWriter
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 
@@ -135,8 +135,8 @@ def program_die(
         target: Description of the die, where it is not the image's: it may differ in noise, errors and faults only.
         fault_map: Of the die; must be the one that the image was made for.
         calibration: Input images by name, to choose input gains and ADC ranges anew on this die; None: those of the image.
-        programming: write_verify: pulse by pulse; gaussian: errors drawn as ``device.programming`` says; auto: the first where
-            the target describes its pulses.
+        programming: write_verify: pulse by pulse; gaussian: errors drawn as ``device.programming`` says; auto: as
+            ``update.programming`` of the target says, which is how `Chip` writes too.
         error_free: Every device takes its goal exactly, and none is faulty.
         advance: Told how many devices were written, a copy of a layer at a time; of all copies they are `Image.devices`.
 
@@ -220,7 +220,7 @@ def _method(target: Target, wanted: Programming, error_free: bool) -> str:
         return "none"
     if wanted != "auto":
         return wanted
-    return "gaussian" if missing_figures(target) else "write_verify"
+    return target.update.programming
 
 
 def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
@@ -242,6 +242,7 @@ def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, m
     if verified is None:
         low, high = image.windows(number, copy)
         verified = (readback >= low) & (readback <= high)
+        writes = replace(writes, failed=int((~verified).sum()))
     held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
     return held, LayerReport(verified, readback, pulses, writes + more)
 

@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
-from cimc.runtime.cells import Cells, Keys, may_be_stuck, stick
+from cimc.runtime.cells import Cells, Keys, born_on, may_be_stuck, stick
 from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model
 from cimc.runtime.devices.model import Arrays
 from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
+from cimc.runtime.write import writer
 from cimc.targets.description import Target
 from cimc.threads import parallel
 
@@ -132,7 +133,7 @@ def fabricate(
 def _write(
     model: DeviceModel, g_us: F32, arrays: Arrays, seed: int, first: int, keys: Keys, target: Target, time_s: float
 ) -> None:
-    """Write devices that were never written to the goals that ``g_us`` holds (contiguous), in place.
+    """Write new devices to the goals that ``g_us`` holds (contiguous), in place, as ``update.programming`` says.
 
     Args:
         model: The device model.
@@ -145,7 +146,13 @@ def _write(
         time_s: When.
     """
     flat, write = g_us.reshape(-1), rng.key(seed, "write")
-    if type(model) is Memristor and isinstance(model.programming, GaussianProgramming):
+    if target.update.programming == "write_verify":
+        goals, where = flat.copy(), np.arange(flat.size)
+        state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
+        flat[:] = born_on(target.device, keys()).reshape(-1)
+        counters = np.zeros(flat.size, np.uint32)
+        writer(target, flat, counters, rng.key(write, first), training=False, keys=keys, state=state).write(where, goals)
+    elif type(model) is Memristor and isinstance(model.programming, GaussianProgramming):
         if "goal_us" in arrays:
             arrays["goal_us"][...] = g_us
         model.programming.write_all(flat, write, first)  # whatever else is kept is that of `arrays`

@@ -155,7 +155,7 @@ def test_diff(image: Path, made: Path, tmp_path: Path) -> None:
 
 
 def test_program_reports_and_run_runs(image: Path, made: Path, tmp_path: Path) -> None:
-    done = cimc("image", "program", image, "--seed", 3, "-o", tmp_path / "r.npz", "--json")
+    done = cimc("image", "program", image, "--seed", 3, "--programming", "write_verify", "-o", tmp_path / "r.npz", "--json")
     assert done.code == 0, done.err
     assert done.json["method"] == "write_verify"
     assert done.json["totals"]["time_ns"] is None

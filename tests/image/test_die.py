@@ -34,7 +34,7 @@ def large(**changes: Any) -> Any:
 
 def test_write_verify_reports_every_cell() -> None:
     image = large(**PULSES)
-    die = image.program(seed=3)
+    die = image.program(seed=3, programming="write_verify")
     report, goals = die.programming, image.goals(0)
     layer = report.layers["first"]
     assert report.method == "write_verify"
@@ -60,7 +60,7 @@ def test_writing_tells_how_far_it_is() -> None:
 
 
 def test_what_the_target_does_not_give_is_null() -> None:
-    pulses = large().program().programming.to_dict()["totals"]
+    pulses = large().program(programming="write_verify").programming.to_dict()["totals"]
     assert pulses["pulses"] > 0
     assert pulses["time_ns"] is None
     assert pulses["energy_nj"] is None
