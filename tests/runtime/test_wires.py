@@ -126,11 +126,16 @@ def drawn(network: dict[str, Any]) -> tuple[Array, Wires]:
 @given(networks, st.floats(0, 500), st.sampled_from(["row_segment_ohm", "column_segment_ohm", "driver_ohm", "sense_ohm"]))
 @settings(max_examples=40, deadline=None)
 def test_more_resistance_never_gives_more_current(network: dict[str, Any], more: float, field: str) -> None:
-    """Rayleigh's monotonicity law, for the current from all drivers together to all sense circuits."""
+    """Rayleigh's monotonicity law, for the current from all drivers together to all sense circuits.
+
+    A single entry may exceed its conductance, by the way through other lines. With all word lines at one volt no cell has more
+    than that across it, so no bit line's current exceeds that without resistance; likewise the other way.
+    """
     g, wires = drawn(network)
     higher = wires.model_copy(update={field: getattr(wires, field) + more})
     assert exact(g, higher).sum(dtype=float) <= exact(g, wires).sum(dtype=float) * (1 + 1e-6)
-    assert (exact(g, wires) <= g * (1 + 1e-6)).all()
+    for axis in (0, 1):
+        assert (exact(g, wires).sum(axis=axis, dtype=float) <= g.sum(axis=axis, dtype=float) * (1 + 1e-6)).all()
     assert (exact(g, wires) >= 0).all()
 
 
