@@ -89,6 +89,7 @@ def check_records(sections: dict[str, Array], program: Program, where: str) -> N
     need((sections["OPER"] < len(sections["NAME"])).all(), "an operand has no name")
     tests = sections["STVE"]
     need((tests["layer"] < len(program.layers)).all(), "a self-test of no layer")
+    need((tests["phases"] > 0).all(), "a self-test without phases")
     for name, tag in (("inputs", "STDR"), ("reads", "STRE")):
         counts = tests[name].astype(object) * tests["phases"]
         need(all(int(at) + n <= len(sections[tag]) for at, n in zip(tests[f"{name}_at"], counts, strict=True)),

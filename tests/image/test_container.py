@@ -121,6 +121,7 @@ def test_sections_are_aligned_and_little_endian(data: bytes) -> None:
         ("LINE", None, 99, "leaves its tile"),
         ("STVE", "inputs", 3, "has another size"),
         ("STVE", "reads_at", 10**8, "self-test reads are missing"),
+        ("STVE", "phases", 0, "a self-test without phases"),
     ],
 )
 def test_a_well_hashed_image_with_wrong_contents_is_refused(

@@ -10,10 +10,13 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import safetensors.numpy
 from onnx import TensorProto, helper
 
 import cimc
 from cimc.errors import ArtifactError, VerifyError
+from cimc.image.container import pack
+from cimc.image.reader import read_image
 from tests.fuzz.cim import sealed
 from tests.fuzz.models import programs
 from tests.fuzz.safetensors_file import Arrays, opened
@@ -126,6 +129,29 @@ def test_a_segment_that_reads_a_file_is_refused(
     path.write_bytes(sealed(manifest, program, arrays))
     with pytest.raises(ArtifactError, match="lie in a file"):
         cimc.load(path)
+
+
+@pytest.mark.parametrize("in_body", [False, True])
+def test_an_image_whose_segment_reads_a_file_is_refused(in_body: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.arange(3, dtype=np.float32).tofile(tmp_path / "secret.bin")
+    monkeypatch.chdir(tmp_path)
+    image = cimc.export_image(programs()["conv"])
+    sections = dict(image.sections)
+    last = next(step for step in image.outline.steps if step.kind == "digital")
+    segment = _with_secret("secret.bin", in_body)
+    segment.graph.input[0].name, segment.graph.output[0].name = last.inputs[0], last.outputs[0]
+    tensors = safetensors.numpy.load(sections["TENS"].tobytes())
+    assert f"segment/{last.name}" in tensors
+    for change in (False, True):
+        if change:
+            tensors[f"segment/{last.name}"] = np.frombuffer(segment.SerializeToString(), np.uint8)
+        sections["TENS"] = np.frombuffer(safetensors.numpy.save(tensors), np.uint8)
+        made = read_image(pack(sections))
+        if not change:
+            made.program()
+            continue
+        with pytest.raises(ArtifactError, match="lie in a file"):
+            made.program()
 
 
 def test_a_program_that_no_file_can_hold_is_not_written(tmp_path: Path) -> None:
