@@ -27,6 +27,7 @@ from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
+from cimc.runtime.devices import State, device_model, read_variance
 from cimc.runtime.devices.model import Arrays
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.layer import LayerWires
@@ -237,14 +238,24 @@ def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, m
     key = rng.key(key, "copy", copy) if copy else key
     g_us, arrays, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
     unit_g_us, unit_arrays, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
-    noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * np.float32(target.device.read_sigma_us)
+    held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
+    noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * _read_sigma_us(target, held, cells)
     readback = np.maximum(g_us + noise, np.float32(0))
     if verified is None:
         low, high = image.windows(number, copy)
         verified = (readback >= low) & (readback <= high)
         writes = replace(writes, failed=int((~verified).sum()))
-    held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
     return held, LayerReport(verified, readback, pulses, writes + more)
+
+
+def _read_sigma_us(target: Target, held: Devices, cells: Cells) -> Array:
+    """Deviation of a read of each device right after its write, µS: one for all, or shaped as the devices."""
+    flat = {name: array.reshape(-1) for name, array in held.arrays.items()}
+    state = State(held.g_us.reshape(-1), cells.keys, flat)
+    variance = read_variance(device_model(target.device), target.device, state, state.g_us, 0.0)
+    if variance is None:
+        return np.asarray(target.device.read_sigma_us, np.float32)
+    return np.sqrt(variance).reshape(held.g_us.shape)
 
 
 def _free(devices: int) -> Writes:

@@ -166,7 +166,7 @@ def bands_ua(target: Target, layer: Layer, drive: Array) -> Array:
     window = device.g_max_us - device.g_min_us
     faults = window * np.sqrt(device.stuck_low_rate + device.stuck_high_rate)
     written = max(device.programming.sigma_us, device.write_verify.tolerance_us or 0.0)
-    spread = np.sqrt(device.read_sigma_us**2 + written**2 + faults**2)
+    spread = np.sqrt(device.read_spread_us**2 + written**2 + faults**2)
     sums = np.stack([drive[:, :, r0:r1].astype(np.float64).sum(axis=2) for r0, r1 in pairwise(layer.row_cuts)], axis=2)[..., None]
     shift = max(abs(device.programming.mean_us), (device.write_verify.tolerance_us or 0.0) / 2)
     lsb = lsb_ua(target, layer) or 0.0
@@ -198,7 +198,11 @@ def check(target: Target, layer: Layer, drive: Array, expected: Array, held: Dev
         noise: Standard normal draws of the shape of ``expected``.
     """
     current = currents_ua(target, layer, drive["drive"], held)
-    current = current + noise * target.device.read_voltage_v * target.device.read_sigma_us * norms(layer, drive["drive"])
+    if held.variance_us2 is None:
+        spread = target.device.read_sigma_us * norms(layer, drive["drive"])
+    else:
+        spread = np.sqrt(_variances(layer, drive["drive"], held))
+    current = current + noise * target.device.read_voltage_v * spread
     off = np.abs(current * 1e-6 - expected["current_a"]) > expected["band_a"].astype(np.float64) * 1.001
     first = ""
     for p, g, s, c in np.argwhere(off)[:1]:
@@ -208,6 +212,15 @@ def check(target: Target, layer: Layer, drive: Array, expected: Array, held: Dev
             f"expected {want['current_a'] * 1e6:.4g} ± {want['band_a'] * 1e6:.3g}"
         )
     return SelfTest(off.size, int(off.sum()), first)
+
+
+def _variances(layer: Layer, drive: Array, held: Devices) -> Array:
+    """Sum of squared drives times the variance of each device's read, µS², ``[phases, groups, slices, bit lines]``."""
+    assert held.variance_us2 is not None
+    own = held.variance_us2.reshape(*held.variance_us2.shape[:2], -1)
+    lines = own if held.unit_variance_us2 is None else np.concatenate([own, held.unit_variance_us2], axis=2)
+    squares = np.square(drive.astype(np.float64))
+    return np.stack([np.einsum("pgr,grc->pgc", squares[:, :, a:b], lines[:, a:b]) for a, b in pairwise(layer.row_cuts)], axis=2)
 
 
 def moved(target: Target, layer: Layer, drive: Array, expected: Array, first: Devices, own: Devices) -> Array:

@@ -277,7 +277,7 @@ def choose_ranges(layer: Layer, samples: Samples, devices: Devices, target: Targ
         coding = input_coding(scale, coding.signed or samples.extent.signed, "calibration on the chip", target)
     if target.adc.bits is None or target.adc.conversion == "per_bit":
         return layer.model_copy(update={"coding": coding, "adc_range_ua": None})
-    spread = target.device.read_sigma_us if sigma_us is None else sigma_us
+    spread = target.device.read_spread_us if sigma_us is None else sigma_us
     try:
         choice = choose_range(samples.vectors, devices, coding, layer.row_cuts, target, sigma_us=spread, key=layer.name)
     except FitError as error:

@@ -40,7 +40,7 @@ class Ranges(Pass):
         program, target = state.need_program(), state.target
         if not _has_ranges(target) or not program.layers:
             return False
-        spread = hypot(target.device.read_sigma_us, target.device.programming.sigma_us)
+        spread = hypot(target.device.read_spread_us, target.device.programming.sigma_us)
         layers = []
         for layer in program.layers:
             vectors = state.samples.get(layer.name)

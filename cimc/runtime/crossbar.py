@@ -28,7 +28,7 @@ from cimc.runtime.coding import Coding
 from cimc.runtime.compensation import Factors
 from cimc.runtime.converters import ColumnErrors
 from cimc.runtime.copies import SharedRead
-from cimc.runtime.devices import Memristor, State, device_model
+from cimc.runtime.devices import Memristor, State, device_model, read_variance
 from cimc.runtime.fabricate import Devices, fabricate
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.planes import Window
@@ -252,11 +252,7 @@ class Crossbar:
 
     def _variance(self, state: State, g_us: F32) -> F32 | None:
         """Variance of a read of each device that holds ``g_us`` now, µS², flat; None: that of ``device.read_sigma_us``."""
-        variance = self._model.read_variance(state, g_us, self.time_s)
-        if isinstance(variance, np.ndarray):
-            return variance.astype(np.float32, copy=False)
-        same = variance == self.target.device.read_sigma_us**2
-        return None if same else np.full(g_us.size, variance, np.float32)
+        return read_variance(self._model, self.target.device, state, g_us, self.time_s)
 
     @property
     def programmed(self) -> bool:

@@ -173,25 +173,35 @@ def _ready(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | N
     """A handle of what the devices hold, of all copies; kept, and brought up to date once they have changed."""
     cuts = tuple(crossbar.target.planes * cut for cut in crossbar.column_cuts)
 
-    def spec(devices: Devices) -> ReadSpec:
-        found = ReadSpec.from_target(_turned(devices, len(cuts) - 1), coding, cuts, (0, crossbar.rows), read, range_ua)
+    def spec(copy: int) -> ReadSpec:
+        found = ReadSpec.from_target(_turned(crossbar, copy, len(cuts) - 1), coding, cuts, (0, crossbar.rows), read, range_ua)
         return found if read.array.wires is None else on_wires(found)
 
     if crossbar.turned is not None and crossbar.turned_stale:
-        crossbar.turned = crossbar.turned if crossbar.turned.refresh(spec(crossbar.effective[0])) else None
+        crossbar.turned = crossbar.turned if crossbar.turned.refresh(spec(0)) else None
     crossbar.turned_stale = False
     if crossbar.turned is None:
-        handles = [crossbar.backend.prepare(spec(devices), positions) for devices in crossbar.effective]
+        handles = [crossbar.backend.prepare(spec(copy), positions) for copy in range(len(crossbar.effective))]
         crossbar.turned = handles[0] if len(handles) == 1 else SharedRead(handles)
     return crossbar.turned
 
 
-def _turned(devices: Devices, tiles: int) -> Devices:
-    """The devices as the transposed read sees them: word lines for bit lines, column tiles for row slices."""
+def _turned(crossbar: Crossbar, copy: int, tiles: int) -> Devices:
+    """The devices of a copy as the transposed read sees them: word lines for bit lines, column tiles for row slices.
+
+    Drift is compensated by the mean factor of the layer: a word line adds up many device columns before it is converted.
+    """
+    devices, factor = crossbar.effective[copy], crossbar.factors[copy].mean if crossbar.factors else 1.0
     groups, rows, planes, columns = devices.g_us.shape
-    turned = np.ascontiguousarray(devices.g_us.transpose(0, 3, 2, 1)).reshape(groups, columns * planes, 1, rows)
+
+    def across(values: Array) -> Array:
+        return np.ascontiguousarray(values.transpose(0, 3, 2, 1)).reshape(groups, columns * planes, 1, rows)
+
     no_units = np.empty((groups, columns * planes, 0), np.float32)
-    return Devices(turned, no_units, Coefficients(np.ones((groups, tiles, 1, rows)), None, np.ones(groups * rows)))
+    coefficients = Coefficients(np.full((groups, tiles, 1, rows), factor), None, np.ones(groups * rows))
+    variance = None if devices.variance_us2 is None else across(devices.variance_us2)
+    of_units = None if variance is None else no_units
+    return Devices(across(devices.g_us), no_units, coefficients, variance_us2=variance, unit_variance_us2=of_units)
 
 
 def _count(crossbar: Crossbar, positions: int, read: Target) -> None:

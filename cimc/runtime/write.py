@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from cimc.runtime import rng
 from cimc.runtime.cells import Keys, may_be_stuck, numbered_keys, responses, stuck_us
-from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model
+from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model, read_variance
 from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.targets.description import Target
@@ -74,6 +74,9 @@ class Writer(Protocol):
 
     def present_us(self) -> F32:
         """What all devices hold now, µS, flat."""
+
+    def read_sigma_us(self, present_us: F32) -> F32:
+        """Deviation of one read of each of them, µS, ``[1]`` or flat."""
 
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """Bring devices (flat numbers into ``g_us``, each at most once, ``[n]``) to their goals (µS, ``[n]``)."""
@@ -177,6 +180,11 @@ class DeviceState:
         """What all devices hold now, µS, flat: `g_us` itself where nothing moves it."""
         g_us = self.model.conductance(self.state, self.state.time_s)
         return np.where(self.stuck, self.g_us, g_us) if self.stuck.size and g_us is not self.g_us else g_us
+
+    def read_sigma_us(self, present_us: F32) -> F32:
+        """Deviation of one read of devices that hold ``present_us`` (µS, flat): ``[1]``, the same for all, or one each."""
+        variance = read_variance(self.model, self.device, self.state, present_us, self.state.time_s)
+        return np.full(1, self.device.read_sigma_us, np.float32) if variance is None else np.sqrt(variance)
 
     def responses(self, spread: float | None) -> F32:
         """Factor of each device's answer to pulses, flat, where devices differ by ``spread``; else no entries."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from cimc.targets.kinds import BASES, BUILT_IN, ByKind
@@ -84,6 +85,14 @@ class Device(Section):
         if self.endurance_unit == "writes":
             del written["endurance_unit"]
         return written
+
+    @property
+    def read_spread_us(self) -> float:
+        """Read noise of a device, root mean square over the window right after its write: where one figure stands for all."""
+        if self.read_noise is None:
+            return self.read_sigma_us
+        g_us = np.linspace(self.g_min_us, self.g_max_us, 65)
+        return float(np.sqrt(self.read_sigma_us**2 + self.read_noise.variance_us2(g_us, g_us, 0.0).mean()))
 
     @property
     def is_exact(self) -> bool:

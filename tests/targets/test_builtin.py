@@ -9,7 +9,7 @@ from cimc.targets.load import CHIPS, available_targets, load_target
 
 #: Sections that are curves.
 NU = ("device.drift.nu_mean", "device.drift.nu_sigma")
-BUILT_IN = ["bulk-rram", "bulk-rram-256", "cmo-hfox", "hermes-pcm", "ideal", "isaac"]
+BUILT_IN = ["bulk-rram", "bulk-rram-256", "cmo-hfox", "hermes-pcm", "ideal", "isaac", "neurram"]
 
 
 def test_the_chips_are_there():
@@ -31,7 +31,9 @@ def test_every_number_has_a_tagged_source(name):
 
 @pytest.mark.parametrize("name", [n for n in BUILT_IN if n != "ideal"])
 def test_a_stated_figure_names_its_paper(name):
-    paper = {"isaac": "ISCA 2016", "hermes-pcm": "Le Gallo et al. 2023"}.get(name, "arXiv 2305.14547")
+    paper = {"isaac": "ISCA 2016", "hermes-pcm": "Le Gallo et al. 2023", "neurram": "Wan et al. 2022"}.get(
+        name, "arXiv 2305.14547"
+    )
     for path, source in load_target(name).sources.items():
         if source.startswith(("[P]", "[F]")):
             assert paper in source, path
@@ -143,3 +145,20 @@ def test_cmo_read_noise_is_that_of_its_decimal_logarithm():
     g, age = 50.0, 1e4
     sigma = 0.0277316483 * math.log10(g) * math.sqrt(math.log((age + 1e-6) / 2e-6))
     assert load_target("cmo-hfox").device.read_noise.variance_us2(g, g, age) == pytest.approx(sigma**2, rel=1e-5)
+
+
+@pytest.mark.parametrize("x", [0.0, 0.25, 0.5, 0.75, 1.0])
+def test_neurram_spreads_as_the_fits_at_their_times(x):
+    """Values of the published fits at 1 s and 1 day, in µS; at 2 days the line in ln t is at most 8 % off the fit."""
+    device = load_target("neurram").device
+    at_1s = {0.0: 0.348, 0.25: 2.258, 0.5: 2.023, 0.75: 1.533, 1.0: 1.103}[x]
+    at_1d = {0.0: 0.701, 0.25: 3.721, 0.5: 3.909, 0.75: 3.367, 1.0: 2.651}[x]
+    assert device.programming.error_us(40 * x)[1] == pytest.approx(at_1s, abs=1e-3)
+
+    def spread(seconds):
+        terms = zip(device.drift.sigma_us, device.drift.sigma_growth_us, strict=True)
+        return sum((a + b * math.log(seconds)) * x**n for n, (a, b) in enumerate(terms))
+
+    assert spread(86400) == pytest.approx(at_1d, abs=2e-3)
+    at_2d = 0.782 + 20.274 * x - 43.507 * x**2 + 37.062 * x**3 - 11.934 * x**4
+    assert spread(2 * 86400) == pytest.approx(at_2d, rel=0.08)

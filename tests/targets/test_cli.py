@@ -19,7 +19,7 @@ def run(*arguments):
 
 def test_list_names_the_chips():
     found = json.loads(run("list", "--json").stdout)["targets"]
-    assert [t["name"] for t in found] == ["bulk-rram", "bulk-rram-256", "cmo-hfox", "hermes-pcm", "ideal", "isaac"]
+    assert [t["name"] for t in found] == ["bulk-rram", "bulk-rram-256", "cmo-hfox", "hermes-pcm", "ideal", "isaac", "neurram"]
     assert all(t["description"] and t["from"] == "built in" for t in found)
     assert "isaac" in run("list").stdout
 

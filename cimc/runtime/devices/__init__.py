@@ -10,6 +10,6 @@ from __future__ import annotations
 from cimc.runtime.devices.draws import device_keys, normals, uniforms
 from cimc.runtime.devices.memristor import Memristor
 from cimc.runtime.devices.model import DeviceModel, State
-from cimc.runtime.devices.registry import device_model
+from cimc.runtime.devices.registry import device_model, read_variance
 
-__all__ = ["DeviceModel", "Memristor", "State", "device_keys", "device_model", "normals", "uniforms"]
+__all__ = ["DeviceModel", "Memristor", "State", "device_keys", "device_model", "normals", "read_variance", "uniforms"]

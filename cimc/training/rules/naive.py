@@ -91,10 +91,11 @@ class Naive:
         done = writer.write(devices[:n], goals[:n])
         done.updates = k
         seed = np.uint64(rng.key(writer.device_seed, "read back"))
-        sigma = np.float32(self.target.device.read_sigma_us)
+        present_us = writer.present_us()
+        sigma = writer.read_sigma_us(present_us)
         read_back(
             touched[:k],
-            writer.present_us(),
+            present_us,
             state.updates,
             state.weights,
             state.written_us,

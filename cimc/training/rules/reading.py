@@ -12,7 +12,7 @@ from cimc.training.accumulator import F32, I64, U32, goal_us, steps_of
 @kernel(error_model="numpy")
 def read_back(
     touched: I64, g_us: F32, updates: U32, weights: F32, written_us: F32, w_max: F32, full: float, shift: float, pair: bool,
-    whole: bool, step_us: float, g_min_us: float, sigma_us: float, seed: int, note: bool,
+    whole: bool, step_us: float, g_min_us: float, sigma_us: F32, seed: int, note: bool,
 ) -> None:  # fmt: skip
     """Set W of the weights in ``touched`` (flat numbers) to what one read of their devices gives.
 
@@ -27,7 +27,8 @@ def read_back(
         steps = -shift
         for p in range(planes):
             d = (row * planes + p) * columns + c
-            read = g_us[d] + sigma_us * draw(device_key(seed, d, updates[g, r, c]), 0)
+            sigma = sigma_us[d] if sigma_us.size > 1 else sigma_us[0]
+            read = g_us[d] + sigma * draw(device_key(seed, d, updates[g, r, c]), 0)
             steps += (-1.0 if p else 1.0) * (read - (0.0 if pair else g_min_us)) / step_us
         span = np.float64(w_max[g, c])
         steps = steps_of(steps / full * span, span, full, shift, whole)

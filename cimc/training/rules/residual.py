@@ -112,9 +112,10 @@ class Residual:
         done.updates = k
         if self.copy == "read":
             seed = np.uint64(rng.key(writer.device_seed, "read back"))
-            sigma, form = np.float32(self.target.device.read_sigma_us), (code.full, code.shift, code.pair, False)
+            present_us, form = writer.present_us(), (code.full, code.shift, code.pair, False)
+            sigma = writer.read_sigma_us(present_us)
             read_back(
-                touched[:k], writer.present_us(), state.updates, state.weights, state.written_us, state.w_max, *form,
+                touched[:k], present_us, state.updates, state.weights, state.written_us, state.w_max, *form,
                 code.step_us, code.g_min_us, sigma, seed, False,
             )  # fmt: skip
         return done
