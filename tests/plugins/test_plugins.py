@@ -155,7 +155,7 @@ def test_an_images_die_is_written_with_it(flux):
     assert die.programming.method == "gaussian"
     assert (die.crossbars["Conv_0"].held[0].arrays["times"] == 2).all()
     patient = VERIFY | {"device.write_verify.trials": 60, "device.write_verify.tolerance_us": 2.0}
-    verified = image.program(seed=1, target=load_target(target, patient))
+    verified = image.program(seed=1, target=load_target(target, patient), programming="write_verify")
     assert verified.programming.method == "write_verify"
     layer = verified.programming.layers["Conv_0"]
     assert layer.success.mean() > 0.9

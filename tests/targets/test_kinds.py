@@ -185,7 +185,7 @@ def test_what_is_no_kind_is_refused():
         cimc.register("programming", "gaussian", Lognormal)
     with pytest.raises(CimcError, match="no subclass of DriftSection"):
         cimc.register("drift", "mine", NoSection)
-    with pytest.raises(CimcError, match="a kind is a text"):
+    with pytest.raises(CimcError, match="kind is None, it must be a string"):
         cimc.register_device(NoSection)
 
 
