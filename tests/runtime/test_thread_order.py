@@ -23,7 +23,7 @@ FIXED = """Abs Add And BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast 
     Relu Reciprocal Round Shrink Sign Sqrt Sub Sum ThresholdedRelu Where Xor ArgMax ArgMin TopK Hardmax"""
 FUNCTIONS = ("Erf", "Exp", "Gelu", "HardSigmoid", "HardSwish", "Pow", "Sigmoid", "Softsign", "Tanh")
 ROWWISE = ("Softmax", "LogSoftmax", "LpNormalization", "GlobalAveragePool", "GlobalMaxPool")
-REDUCING = [name for name in SAME_ON_ANY if name.startswith("Reduce")]
+REDUCING = [name for name in sorted(SAME_ON_ANY) if name.startswith("Reduce")]
 AXES = [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]
 
 
