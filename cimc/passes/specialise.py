@@ -5,8 +5,9 @@ Example, with ``bind={"sr": 16000}``::
     before  c = Equal (sr, k)      y = If (c) <then_branch = {p = MatMul (x, w16)}, else_branch = {q = MatMul (x, w8)}>
     after   y = MatMul (x, w16)
 
-An If is replaced by one of its branches wherever its condition depends on constants and on fixed sizes alone, so that the
-products in it reach the crossbars. Nothing else is folded here.
+An If is replaced by one of its branches where its condition depends on constants and on fixed sizes alone, so that the products
+in it reach the crossbars. One without products stays, unless the condition of another depends on it: ONNX Runtime runs some
+models only as they were written, as it infers less about the values of an If. Nothing else is folded here.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
+from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import fold_constants
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.placement import name_nodes, place_all, record
+from cimc.passes.selection.registry import weight_slots
 from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.sizes import decided
 from cimc.passes.specialising.branches import inline, nodes_within
@@ -61,10 +64,10 @@ def _take_branches(state: Compilation) -> bool:
     fold_constants(state, _ancestors(choices))
     infer_shapes(state.model)
     known = decided(graph)
-    taken = False
+    taken, deciding = False, _ancestors(choices)
     for node in choices:
         condition = node.inputs[0]
-        if condition is None:
+        if condition is None or not (node in deciding or _has_products(node)):
             continue
         if is_constant(condition) and condition.const_value is not None:
             value: Any = condition.const_value.numpy()
@@ -79,6 +82,11 @@ def _take_branches(state: Compilation) -> bool:
         inline(graph, node, node.attributes[branch].as_graph())
         taken = True
     return taken
+
+
+def _has_products(node: ir.Node) -> bool:
+    """Whether a branch of an If holds what may go to crossbars."""
+    return any(weight_slots(inner) for body in bodies(node) for inner in nodes_within(body))
 
 
 def _ancestors(choices: Sequence[ir.Node]) -> set[ir.Node]:
