@@ -88,20 +88,23 @@ def check_record(record: Mapping[str, Any], own: Mapping[str, Any], where: str) 
             _fail(where, f"its {name} are {', '.join(record[name])}")
     if any(not 0 <= value < 1 << 62 for value in _numbers(record["count"])):
         _fail(where, "its count holds a number out of range")
-    if [row.epoch for row in rows] != list(range(1, found.progress["epoch"] + 1)):
+    if record["count"]["writes"].keys() != own["count"]["writes"].keys():
+        _fail(where, f"its count of writes has {', '.join(record['count']['writes'])}")
+    if len(rows) != found.progress["epoch"] or [row.epoch for row in rows] != list(range(1, len(rows) + 1)):
         _fail(where, f"it has rows of epochs {[row.epoch for row in rows][:8]}, but {found.progress['epoch']} are done")
     whole = [value for value in record["progress"].values() if isinstance(value, int)]
     if any(not 0 <= value < 1 << 62 for value in whole):
         _fail(where, "its progress holds a number out of range")
 
 
-def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], where: str) -> None:
+def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: tuple[str, ...], where: str) -> None:
     """See that a checkpoint's arrays can be restored.
 
     Args:
         arrays: Of the checkpoint.
         own: Of the run, as they would be written now.
         sizes: Elements of each parameter by the optimizer's name of it; its state begins with the first gradient.
+        slots: What the optimizer keeps of each parameter.
         where: For the message.
 
     Raises:
@@ -130,8 +133,10 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], where: s
         positive = name.endswith(("/g_us", "/w_max", "optimizer/steps")) or name.startswith("optimizer/second_moment/")
         if positive and array.size and array.min() < 0:
             _fail(where, f"array {name} holds {array.min()}")
-    if "optimizer/steps" not in arrays:
-        _fail(where, "array optimizer/steps is missing")
+    kept = {name.removeprefix(_OPTIMIZER).partition("/")[2] for name in arrays if name.startswith(_OPTIMIZER)} - {""}
+    wanted = {f"{_OPTIMIZER}steps"} | {f"{_OPTIMIZER}{slot}/{name}" for slot in slots for name in kept}
+    if other := sorted(wanted ^ {name for name in arrays if name.startswith(_OPTIMIZER)}):
+        _fail(where, f"array {other[0]} is {'missing' if other[0] in wanted else 'unknown'}")
 
 
 def _numbers(tree: Any) -> Iterator[float]:

@@ -71,7 +71,8 @@ class Run:
             where, own = str(self.folder.file), self._state()
             check_record(found.record, own.record, where)
             same_settings(found.record["settings"], settings, where)
-            check_arrays(found.arrays, own.arrays, self.training.learner.sizes(), where)
+            learner = self.training.learner
+            check_arrays(found.arrays, own.arrays, learner.sizes(), learner.optimizer.slots, where)
         self.found = found
 
     def begin(self) -> None:

@@ -88,8 +88,11 @@ HOSTILE: dict[str, Change] = {
     ),
     "an array of nothing": lambda _, arrays: arrays.update(absent=np.zeros(3)),
     "a missing array": lambda _, arrays: arrays.pop(next(k for k in arrays if k.endswith("/delta"))),
+    "a missing moment": lambda _, arrays: arrays.pop(next(k for k in arrays if k.startswith("optimizer/second"))),
     "negative steps": lambda record, _: record.update(steps=-1),
     "a missing counter": lambda record, _: record.pop("count"),
+    "an unknown counter of writes": lambda record, _: record["count"]["writes"].update(wonders=1),
+    "an epoch beyond all rows": lambda record, _: record["progress"].update(epoch=2**40),
     "a negative epoch": lambda record, _: record["progress"].update(epoch=-1),
     "an infinite range": lambda record, _: next(iter(record["ranges"].values())).update(adc_range_ua=float("inf")),
 }
