@@ -31,7 +31,7 @@ _PAIR: dict[str, Any] = {
 }
 _OFFSET: dict[str, Any] = {
     "array": {"unit_column": True},
-    "device": {"g_min_us": 0.5, "g_max_us": 500.0, "levels": 4},
+    "device": {"g_min_us": 0.5, "g_max_us": 500.0, "levels": 4, "read_sigma_us": 4.0},
     "weights": {"representation": "offset", "bits": 8, "cells": 4},
     "dac": {"bits": 4},
     "adc": {"bits": 9, "conversion": "per_bit"},

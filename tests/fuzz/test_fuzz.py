@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.driver import fuzz
 
 #: Fuzzers with their numbers of cases. Those of one test share compiled kernels, which two processes would compile twice.
-TOGETHER = [{"cim": 150, "checkpoint": 60, "cimg": 60, "faults": 60}, {"npz": 150}, {"onnx_file": 150}]
+TOGETHER = [{"cim": 100, "checkpoint": 60, "cimg": 60, "faults": 60}, {"npz": 150}, {"onnx_file": 100}]
 
 
 @pytest.mark.parametrize("fuzzers", TOGETHER, ids=" ".join)
