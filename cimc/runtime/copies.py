@@ -34,14 +34,10 @@ class SharedRead:
         return self.copies[0].factor
 
     @property
-    def constant(self) -> Array:
-        return self.copies[0].constant
+    def intercept(self) -> Array | None:
+        return self.copies[0].intercept
 
-    def refresh(self, spec: ReadSpec) -> bool:
-        """Never: a specification is that of one copy."""
-        return False
-
-    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
+    def refresh(self, spec: ReadSpec, devices: NDArray[np.int64] | None = None) -> bool:
         """Never: a specification is that of one copy."""
         return False
 
@@ -68,7 +64,9 @@ class SharedRead:
                 images, first = room(part.shape, part.dtype), (first_image + offset) // count
                 images[...] = part
                 share, begin, steps = where, offset * per_image, (count * per_image, per_position, per_column)
-            # A copy's converters have intercepts of their own.
-            own = constant if copy == 0 else constant + (handle.constant - self.constant) * (factor / self.factor)
+            own = constant
+            if handle.intercept is not None and self.intercept is not None:
+                # A copy's converters have intercepts of their own.
+                own = constant + factor * (handle.intercept - self.intercept)
             saturated += handle.read(images, share, key, first, factor, own, y[begin:], steps)
         return saturated

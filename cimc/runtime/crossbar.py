@@ -385,9 +385,10 @@ class Crossbar:
         if self._ideal:
             read.refresh_ideal(self.matrix)
             return True
-        if self._changed is None or self.target.array.wires is not None or self.target.adc.pair_read == "subtracted":
-            return read.refresh(self.read_spec())
-        return read.refresh_some(self.read_spec(), np.concatenate(self._changed))
+        spec = self.read_spec()
+        # Wires spread a change over their lines, and a subtracted pair has other numbers than its devices.
+        alone = self.target.array.wires is None and self.target.adc.pair_read == "separate"
+        return read.refresh(spec, np.concatenate(self._changed) if alone and self._changed is not None else None)
 
     # Products -----------------------------------------------------------------------------------------------------
 
@@ -460,9 +461,9 @@ class Crossbar:
         self._need_one_a_column("scale", scale, total)
         self._need_one_a_column("offset", offset, total)
         factor = read.factor if scale is None else read.factor * scale
-        constant = read.constant if scale is None else read.constant * scale
-        if offset is not None:
-            constant = constant + offset.astype(np.float64).reshape(-1)
+        constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
+        if read.intercept is not None:
+            constant = constant + factor * read.intercept
         if self._shift is not None:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant

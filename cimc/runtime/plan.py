@@ -77,8 +77,8 @@ class Plan:
     """Size of a step from which on the matrix may need another dtype."""
     slack: float
     """Grid steps by which a conductance may be rounded; inf: any."""
-    constant: F64
-    """``[groups * columns]``: added to the product."""
+    intercept: F64 | None = None
+    """``[groups * columns]``: added to the digital sum; None: nothing."""
     lines: Lines | None = None
     """What lines have of their own."""
     lines_at: Places | None = None
@@ -114,7 +114,7 @@ class Plan:
                 np.zeros((len(spec.g_us), *places.shape), dtype), places.starts, cuts, blocks, spec.alpha, spec.unit,
                 tile_of_column(spec.column_cuts), coding.weights, np.array(constants),
             ),
-            places, spec.factor, scale, limit, grid.slack if whole else inf, spec.constant,
+            places, spec.factor, scale, limit, grid.slack if whole else inf, spec.intercept,
             *((None, None) if spec.lines_alike else _lines(spec, cuts, blocks, places if across else None)),
         )  # fmt: skip
         plan._pack(spec.g_us, spec.unit_g_us)
@@ -134,7 +134,7 @@ class Plan:
                 np.zeros((groups, *places.shape), dtype), places.starts, cuts, blocks, alpha, np.zeros((*alpha.shape[:2], 0)),
                 np.zeros(columns, np.int64), np.ones(1), np.array([0.0, 1.0, 0.0, 0.0, -1.0]),
             ),
-            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf, inf, np.zeros(groups * columns),
+            places, np.ones(groups * columns), Scale(dtype.type(0), dtype.type(1), False), inf, inf,
         )  # fmt: skip
         plan.refresh_ideal(matrix)
         return plan
@@ -144,8 +144,10 @@ class Plan:
         values = matrix.astype(self.scale.middle.dtype, copy=False)
         self._pack(values, np.zeros((*values.shape[:2], 0), values.dtype))
 
-    def refresh(self, spec: ReadSpec) -> bool:
+    def refresh(self, spec: ReadSpec, devices: Index | None = None) -> bool:
         """Take in what was written; False, and nothing taken in, where the plan's dtype or grid does not do for it."""
+        if devices is not None and self.lines is None:
+            return self._refresh_some(spec, devices)
         parts = spec.g_us, spec.unit_g_us
         if self.limit < inf and self.scale.largest(spec.g_us) >= self.limit:
             return False
@@ -157,11 +159,8 @@ class Plan:
         self._pack_variance(spec)
         return True
 
-    def refresh_some(self, spec: ReadSpec, devices: Index) -> bool:
-        """As `refresh`, where no devices but these (flat numbers in ``spec.g_us``) were written."""
+    def _refresh_some(self, spec: ReadSpec, devices: Index) -> bool:
         circuit, places, values = self.circuit, self.places, spec.g_us
-        if self.lines is not None:
-            return self.refresh(spec)
         where = circuit.row_cuts, places.row_at, places.column_at, circuit.matrix.reshape(len(circuit.matrix), -1)
         return bool(put_some(devices, values.reshape(-1), values[0, 0].size, *self.scale.numbers, self.limit, *where, self.slack))
 

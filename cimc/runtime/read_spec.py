@@ -7,7 +7,7 @@ A read of one position gives, for each phase, row slice and device column, the e
 with one Gaussian of variance ``volt**2 * sum of power * variance of a cell`` for read noise and one of ``sigma_lsb**2`` for the
 conversion. The ``power`` of a code is its square; where each input pulse has noise of its own, the sum of its pulses' squares.
 The converter of a line may deviate (`ColumnErrors`); it rounds to a code between ``low_code`` and ``top_code``. The digital side
-adds up ``phase weight * alpha * code`` over phases, slices and lines, then multiplies by ``factor`` and adds ``constant``.
+adds up ``phase weight * alpha * code`` over phases, slices and lines, adds ``intercept``, and multiplies by ``factor``.
 """
 
 from __future__ import annotations
@@ -162,15 +162,14 @@ class ReadSpec:
         return unit if self.errors is None else unit / self._of_units(self.errors.slope)
 
     @property
-    def constant(self) -> F64:
-        """``[groups * columns]``: what the intercepts of the converters add to the product, taken off."""
-        groups, _, _, columns = self.coefficients.alpha.shape
+    def intercept(self) -> F64 | None:
+        """``[groups * columns]``: takes off what the intercepts of the converters add to the digital sum; None: nothing."""
         if self.errors is None:
-            return np.zeros(groups * columns)
+            return None
         total = (self.alpha * self._of_columns(self.errors.intercept)).sum(axis=(1, 2))
         if self.coefficients.unit is not None:
             total += (self.unit * self._of_units(self.errors.intercept)).sum(axis=1)
-        taken: F64 = -self.coding.weights.sum() * total.reshape(-1) * self.factor
+        taken: F64 = -self.coding.weights.sum() * total.reshape(-1)
         return taken
 
     def _of_columns(self, lines: F64) -> F64:

@@ -44,17 +44,13 @@ class SlowRead:
         return self.inner.factor
 
     @property
-    def constant(self) -> Array:
-        return self.inner.constant
+    def intercept(self) -> Array | None:
+        return self.inner.intercept
 
-    def refresh(self, spec: ReadSpec) -> bool:
+    def refresh(self, spec: ReadSpec, devices: NDArray[np.int64] | None = None) -> bool:
         """Take in what the devices hold now: every read makes its own of it."""
         self.spec = spec
         return True
-
-    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
-        """As `refresh`."""
-        return self.refresh(spec)
 
     def refresh_ideal(self, matrix: Array) -> None:
         """Never: an ideal layer has no devices."""

@@ -110,7 +110,7 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
     ready = _ready(crossbar, read, coding, range_ua, positions)
     y = np.empty(images * groups * rows * positions, delta.dtype)
     where = _unfolding(groups, columns * planes, positions)
-    constant, strides = ready.constant, (groups * rows * positions, 1, positions)
+    constant, strides = np.zeros(groups * rows), (groups * rows * positions, 1, positions)
     crossbar.stats.transposed_saturations += ready.read(lines, where, noise_key, first_image, ready.factor, constant, y, strides)
     result: Array = y.reshape(images, groups, rows, positions)
     if planes == 1:

@@ -73,7 +73,8 @@ class _Case:
         y = np.full(own.shape[1] * self.where.positions * columns, np.nan, np.float32)
         strides = self.where.positions * columns, columns, 1
         begin = first_image + (images.start or 0)
-        saturated = handle.read(codes, self.where, 99, begin, handle.factor, handle.constant, y, strides)
+        constant = np.zeros(columns) if handle.intercept is None else handle.factor * handle.intercept
+        saturated = handle.read(codes, self.where, 99, begin, handle.factor, constant, y, strides)
         return y.reshape(own.shape[1], self.where.positions, columns), saturated
 
 
@@ -109,10 +110,9 @@ def _check_refresh(made: Backend, case: _Case) -> None:
     g_us.reshape(-1)[changed] = case.spec.g_us.reshape(-1)[[7, 0, 2]]
     now = replace(case.spec, g_us=g_us)
     wanted, _ = case.read(made.prepare(now, case.where.positions))
-    for way in ("refresh", "refresh_some"):
+    for way, devices in (("refresh of any devices", None), ("refresh of some devices", changed)):
         handle = made.prepare(case.spec, case.where.positions)
-        taken = handle.refresh(now) if way == "refresh" else handle.refresh_some(now, changed)
-        if taken:
+        if handle.refresh(now, devices):
             assert np.array_equal(case.read(handle)[0], wanted), f"{case.name}: {way} leaves another state than prepare"
 
 

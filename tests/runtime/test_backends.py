@@ -45,7 +45,7 @@ def test_the_contract_finds_a_backend_that_keeps_old_devices() -> None:
     class Stale(Reference):
         def prepare(self, spec: ReadSpec, positions: int) -> Any:
             made = super().prepare(spec, positions)
-            made.refresh = lambda new: True  # type: ignore[method-assign]
+            made.refresh = lambda new, devices=None: True  # type: ignore[method-assign]
             return made
 
     with pytest.raises(AssertionError, match="another state"):
@@ -212,3 +212,21 @@ def test_an_image_of_signed_conversions_is_refused() -> None:
     program = compile_model(LENET, "bulk-rram-256", calibration={"input": digits(16)}, settings=chip).need_program()
     with pytest.raises(FitError, match="unsigned conversions only"):
         export_image(program)
+
+
+def test_the_intercept_of_each_copy_of_a_layer_is_taken_off() -> None:
+    """Offsets of a whole LSB and no other error: with them calibrated, both copies give what lines without offset give."""
+    random = np.random.default_rng(0)
+    matrix = random.normal(size=(1, 32, 6)).astype(np.float32)
+    x = random.uniform(0.2, 1, (40, 32)).astype(np.float32)
+    found = {}
+    for sigma in (0.0, 3.0):
+        chip = target(PAIR, **{**QUIET, "adc": {"bits": 12, "offset_sigma_lsb": sigma, "calibration_reads": 1 << 20}})
+        bar = crossbar(chip, matrix, range_ua=220.0, gain=4095.0, signed=False)
+        bar.copies = 2
+        y = bar.multiply(x, dense(matrix), 1)
+        assert len(bar.held) == 2
+        found[sigma] = y
+    lsb = 220 / 4095 / (0.1 * 60) * np.abs(matrix).max() * 4096 / 4095
+    # Two roundings a product, with and without the offset: within two LSB.
+    assert np.abs(found[3.0] - found[0.0]).max() < 2.1 * lsb

@@ -69,3 +69,14 @@ def test_a_layer_that_starts_at_zero_trains(settings: dict[str, Any]) -> None:
         trainer.step(X[:16], np.arange(16) % 8)
     assert np.abs(trainer.weights()["zeros"]).max() > 0
     assert np.isfinite(chip.run({"x": X})["y"]).all()
+
+
+@pytest.mark.parametrize("converters", [{}, {"adc.gain_sigma": 0.03, "adc.offset_sigma_lsb": 2.0, "adc.calibration_reads": 64}])
+def test_copies_of_a_layer_of_zeros_give_zeros(converters: dict[str, float]) -> None:
+    made = model("y = MatMul(x, w)", w=np.zeros((16, 8), np.float32))
+    settings = {**converters, "weights.scale": "column"}
+    program = cimc.compile(made, "bulk-rram-256", calibration={"x": X}, settings=settings, copies={"MatMul_0": 2})
+    (layer,) = program.layers
+    chip = cimc.export_image(program).program(seed=3)
+    assert len(chip.crossbars[layer.name].held) == 2
+    np.testing.assert_array_equal(chip.run({"x": X})["y"], 0)

@@ -22,14 +22,16 @@ class Handle(Protocol):
         """``[groups * columns]``: of the digital sum, for weights times inputs."""
 
     @property
-    def constant(self) -> F64:
-        """``[groups * columns]``: added to the product."""
+    def intercept(self) -> F64 | None:
+        """``[groups * columns]``: added to the digital sum; None: nothing. A caller puts it into ``constant``."""
 
-    def refresh(self, spec: ReadSpec) -> bool:
-        """Take in what the devices hold now; False, and nothing taken in, where the handle must be prepared anew."""
+    def refresh(self, spec: ReadSpec, devices: NDArray[np.int64] | None = None) -> bool:
+        """Take in what the devices hold now; False, and nothing taken in, where the handle must be prepared anew.
 
-    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
-        """As `refresh`, where no devices but these (flat numbers in ``spec.g_us``) have changed."""
+        Args:
+            spec: The read.
+            devices: None but these (flat numbers in ``spec.g_us``) have changed; None: any may have.
+        """
 
     def refresh_ideal(self, matrix: Array) -> None:
         """As `refresh`, of an ideal layer: new weights, ``[groups, rows, columns]``."""

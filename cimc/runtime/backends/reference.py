@@ -44,15 +44,12 @@ class ReferenceRead:
         return self.spec.factor
 
     @property
-    def constant(self) -> F64:
-        return self.spec.constant
+    def intercept(self) -> F64 | None:
+        return self.spec.intercept
 
-    def refresh(self, spec: ReadSpec) -> bool:
+    def refresh(self, spec: ReadSpec, devices: NDArray[np.int64] | None = None) -> bool:
         self.spec = spec
         return True
-
-    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
-        return self.refresh(spec)
 
     def refresh_ideal(self, matrix: Array) -> None:
         raise RuntimeError("the read is of devices, not of ideal weights")
@@ -129,13 +126,10 @@ class IdealRead:
         return np.ones(self.matrix.shape[0] * self.matrix.shape[2])
 
     @property
-    def constant(self) -> F64:
-        return np.zeros(self.matrix.shape[0] * self.matrix.shape[2])
+    def intercept(self) -> F64 | None:
+        return None
 
-    def refresh(self, spec: ReadSpec) -> bool:
-        raise RuntimeError("the read is of ideal weights, not of devices")
-
-    def refresh_some(self, spec: ReadSpec, devices: NDArray[np.int64]) -> bool:
+    def refresh(self, spec: ReadSpec, devices: NDArray[np.int64] | None = None) -> bool:
         raise RuntimeError("the read is of ideal weights, not of devices")
 
     def refresh_ideal(self, matrix: Array) -> None:
