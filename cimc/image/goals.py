@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PLATFORM = (
     "array.rows", "array.columns", "array.tiles_per_chip", "array.unit_column", "device.kind", "device.g_min_us",
     "device.g_max_us", "device.levels", "device.read_voltage_v", "weights.representation", "weights.bits", "weights.cells",
-    "dac.bits", "dac.signed", "adc.bits", "adc.range_ua", "adc.conversion", "adc.flipped",
+    "dac.bits", "dac.signed", "adc.bits", "adc.range_ua", "adc.conversion", "adc.flipped", "adc.pair_read",
 )  # fmt: skip
 #: The same of a chip that has wires: currents of the self-test depend on them.
 WIRED = tuple(f"array.wires.{name}" for name in Wires.model_fields if name != "solver")
@@ -124,19 +124,19 @@ def target_sha256(target: Target) -> bytes:
 
     A field that is younger than the format counts where it differs from its default: hashes in older images stay right.
     """
-    figures = {path: value for path, value in figures_of(target).items() if path != "description"}
+    figures = {path: value for path, value in figures_of(target, written=True).items() if path != "description"}
     return _sha256({path: value for path, value in figures.items() if (path, value) not in _YOUNGER})
 
 
-def platform(target: Target) -> dict[str, object]:
-    """The figures that a die must share with the image's target."""
-    figures = figures_of(target)
-    return {path: figures[path] for path in (*PLATFORM, *WIRED) if path in PLATFORM or path in figures}
+def platform(target: Target, *, written: bool = False) -> dict[str, object]:
+    """The figures that a die must share with the image's target; ``written``: those that files hold."""
+    figures = figures_of(target, written=written)
+    return {path: figures[path] for path in (*PLATFORM, *WIRED) if path in figures}
 
 
 def platform_sha256(target: Target) -> bytes:
     """Hash of `platform`."""
-    return _sha256(platform(target))
+    return _sha256(platform(target, written=True))
 
 
 def _sha256(figures: dict[str, object]) -> bytes:

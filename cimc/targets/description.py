@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
 
 from cimc.targets.device import Device
@@ -79,6 +79,8 @@ class Wires(Section):
 class Array(Section):
     """The crossbar arrays, one a tile."""
 
+    younger = ("transposed", "wires")
+
     rows: int | None = Field(None, ge=1, le=1 << 20, description="Word lines of an array; null: unlimited.")
     columns: int | None = Field(
         None,
@@ -97,15 +99,6 @@ class Array(Section):
     )
 
     wires: Wires | None = Field(None, description="Resistance of the lines; null: none.")
-
-    @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Sections that a chip lacks are not written, as before there were these fields: hashes of it stay the same."""
-        written: dict[str, Any] = handler(self)
-        for name in ("transposed", "wires"):
-            if getattr(self, name) is None:
-                del written[name]
-        return written
 
 
 class Weights(Section):
@@ -146,6 +139,8 @@ class Weights(Section):
 class Dac(Section):
     """The converter on each word line. A code drives its line, bit by bit, as code / 2^bits of the read voltage."""
 
+    younger = ("pulse_noise",)
+
     bits: int | None = Field(
         None, ge=1, le=16, description="Bits of an input code, and so input pulses of a read; null: no quantisation."
     )
@@ -165,17 +160,11 @@ class Dac(Section):
         0.0, ge=0, lt=1, description="Share of a layer's calibration inputs that may clip at the largest code."
     )
 
-    @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A converter of held noise is written as before there was the field: hashes of it stay the same."""
-        written: dict[str, Any] = handler(self)
-        if self.pulse_noise == "held":
-            del written["pulse_noise"]
-        return written
-
 
 class Adc(Section):
     """The converter on the bit lines."""
+
+    younger = ("pair_read", "gain_sigma", "offset_sigma_lsb", "bow_sigma_lsb", "calibration_reads")
 
     bits: int | None = Field(None, ge=1, le=24, description="Bits of an output code; null: no quantisation.")
     range_ua: float | None = Field(
@@ -236,15 +225,6 @@ class Adc(Section):
     def has_column_errors(self) -> bool:
         """Whether bit lines convert differently."""
         return bool(self.bits is not None and (self.gain_sigma or self.offset_sigma_lsb or self.bow_sigma_lsb))
-
-    @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A converter without these properties is written as before there were such fields: hashes of it stay the same."""
-        written: dict[str, Any] = handler(self)
-        for name in ("pair_read", "gain_sigma", "offset_sigma_lsb", "bow_sigma_lsb", "calibration_reads"):
-            if getattr(self, name) == type(self).model_fields[name].default:
-                del written[name]
-        return written
 
 
 class Update(Section):
@@ -327,6 +307,8 @@ class Input(Section):
 class Target(Section):
     """A whole chip. ``sources`` says where each figure comes from, by dotted path."""
 
+    younger = ("stated_for",)
+
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for messages.")
     description: str = Field("", description="The chip in one line.")
     array: Array = Array()
@@ -344,14 +326,6 @@ class Target(Section):
         description="Figures that were stated for other settings, by dotted path: the fields that differ, and the values that "
         "these had. Cost uses no such time or energy.",
     )
-
-    @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A chip all of whose figures are its own is written as it was before there was the field."""
-        written: dict[str, Any] = handler(self)
-        if not self.stated_for:
-            del written["stated_for"]
-        return written
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -501,13 +475,20 @@ def part_of(info: FieldInfo) -> str | None:
     return next((mark.part for mark in info.metadata if isinstance(mark, ByKind)), None)
 
 
-def figures_of(target: Target) -> dict[str, Any]:
-    """Every figure of a target by its dotted path; none of sections that it lacks."""
+def figures_of(target: Target, *, written: bool = False) -> dict[str, Any]:
+    """Every figure of a target by its dotted path; none of sections that it lacks.
+
+    Args:
+        target: The chip.
+        written: Leave out what files leave out, see `Section.younger`.
+    """
 
     def walk(section: Section, prefix: str) -> dict[str, Any]:
         figures: dict[str, Any] = {}
         for name, info in type(section).model_fields.items():
             value = getattr(section, name)
+            if written and not section.is_written(name):
+                continue
             if isinstance(value, Section):
                 figures |= walk(value, f"{prefix}{name}.")
             elif section_of(info)[0] is None:
@@ -515,8 +496,7 @@ def figures_of(target: Target) -> dict[str, Any]:
         return figures
 
     figures = walk(target, "")
-    del figures["sources"], figures["stated_for"]
-    return figures
+    return {path: value for path, value in figures.items() if path not in ("sources", "stated_for")}
 
 
 _UNITS = {

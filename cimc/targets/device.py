@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
-from pydantic import Field, SerializeAsAny, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from cimc.targets.kinds import BASES, BUILT_IN, ByKind
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
@@ -16,6 +16,8 @@ from cimc.targets.write_sections import Pulse, WriteVerify
 
 class Device(Section):
     """The memristor at each crossing."""
+
+    younger = ("read_noise", "slow_noise", "drift", "endurance_unit")
 
     kind: str = Field(
         "memristor", description="Name of a device model: built in, registered, or from an entry point (cimc.devices)."
@@ -74,17 +76,6 @@ class Device(Section):
         if self.stuck_low_rate + self.stuck_high_rate > 1:
             raise ValueError("stuck_low_rate and stuck_high_rate add up to more than 1")
         return self
-
-    @model_serializer(mode="wrap")
-    def _known(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A device without these parts is written as it was before there were the fields: hashes of it stay the same."""
-        written: dict[str, Any] = handler(self)
-        for part in ("read_noise", "slow_noise", "drift"):
-            if getattr(self, part) is None:
-                del written[part]
-        if self.endurance_unit == "writes":
-            del written["endurance_unit"]
-        return written
 
     @property
     def read_spread_us(self) -> float:

@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
 
 class Section(BaseModel):
     """One part of a description; unknown fields are refused, values never change."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    younger: ClassVar[tuple[str, ...]] = ()
+    """Fields that were added later: at their default they are neither written nor hashed, so that files and hashes of a
+    description that does not use them stay what they were."""
+
+    def is_written(self, name: str) -> bool:
+        """Whether files hold this field."""
+        field = type(self).model_fields[name]
+        return name not in self.younger or getattr(self, name) != field.get_default(call_default_factory=True)
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {name: value for name, value in written.items() if self.is_written(name)}

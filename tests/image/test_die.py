@@ -11,7 +11,9 @@ import cimc
 from cimc.errors import ArtifactError, RunError, TargetError
 from cimc.image.container import pack
 from cimc.image.faults import FaultMap
+from cimc.image.goals import platform_sha256, target_sha256
 from cimc.image.reader import read_image
+from cimc.targets.description import Target
 from tests.image.models import exact, inputs, network
 
 #: Pulses whose response is known well enough for any goal to be reached, with all figures given.
@@ -121,8 +123,24 @@ def test_another_platform_is_refused_and_named() -> None:
         image.program(target="bulk-rram-256")
     with pytest.raises(ArtifactError, match=r"device\.g_max_us 40\.0 instead of 32\.9"):
         image.program(target=exact(device__g_max_us=40))
+    with pytest.raises(ArtifactError, match=r"adc\.pair_read subtracted instead of separate"):
+        image.program(target=exact(adc__pair_read="subtracted"))
     noisier = exact(device__read_sigma_us=0.5, device__programming__sigma_us=0.3)
     assert image.program(target=noisier).program.target == noisier
+
+
+def test_hashes_of_a_target_are_those_that_images_have_had_since_the_first_version() -> None:
+    """Fields that were added since then are not hashed where a target does not use them."""
+    target = Target(name="old")
+    assert target_sha256(target).hex() == "14da99555d885af174a2b0c65b6b4b1bf5bca3140891541121af7968f54b01a0"
+    assert platform_sha256(target).hex() == "ac6241661537ed30da863c1c036923ab5f297ef4ceb15f228687f8d7090c8aeb"
+    for changes in (
+        {"adc": {"bits": 8, "pair_read": "subtracted"}},
+        {"device": {"slow_noise": {}}},
+        {"dac": {"pulse_noise": "fresh", "bits": 4}},
+    ):
+        changed = Target.model_validate({"name": "old", **changes})
+        assert target_sha256(changed) != target_sha256(target)
 
 
 def test_another_fault_map_is_refused_and_named() -> None:
