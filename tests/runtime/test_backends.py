@@ -41,6 +41,24 @@ def test_the_contract_finds_a_backend_that_forgets_noise() -> None:
         check_backend(Quiet())
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_contract_finds_a_backend_that_counts_saturations_at_one_end(sign: int) -> None:
+    class OneEnd(Reference):
+        def prepare(self, spec: ReadSpec, positions: int) -> Any:
+            made = super().prepare(spec, positions)
+            convert = made._convert
+
+            def counted(*arguments: Any) -> tuple[np.ndarray, int]:
+                codes, _ = convert(*arguments)
+                return codes, int((sign * codes >= spec.top_code).sum()) if spec.top_code else 0
+
+            made._convert = counted  # type: ignore[method-assign]
+            return made
+
+    with pytest.raises(AssertionError, match="saturated conversions"):
+        check_backend(OneEnd())
+
+
 def test_the_contract_finds_a_backend_that_keeps_old_devices() -> None:
     class Stale(Reference):
         def prepare(self, spec: ReadSpec, positions: int) -> Any:
