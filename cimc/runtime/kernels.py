@@ -41,6 +41,23 @@ def converted(
 
 
 @njit(inline="always")
+def converted_own(
+    total: Scalar, slope: Scalar, level: Scalar, variance: Scalar, variance_read: Scalar, gain: Scalar, offset: Scalar,
+    bow: Scalar, bits: Scalar, noisy: Scalar, low: Scalar, top: Scalar,
+) -> tuple[Scalar, Scalar]:  # fmt: skip
+    """As `converted`, of a line with a gain, an offset and a bow of its own, and the variance of its cells' noise."""
+    current = np.float32(total) * slope + level
+    share = abs(current) * (np.float32(1) / top if top > 0 else np.float32(0))
+    current = current * gain + (offset + bow * np.float32(4) * share * (np.float32(1) - share))
+    if noisy:
+        current += np.sqrt(gain * gain * variance + variance_read) * rng.normal_of(bits)
+    if top <= 0:
+        return current, np.int32(0)
+    code = np.rint(current)
+    return min(max(code, low), top), np.int32((code > top) | ((low < 0) & (code < low)))
+
+
+@njit(inline="always")
 def deviation(variance_code: Scalar, squares: Scalar, variance_read: Scalar) -> Scalar:
     """Standard deviation of a current in LSB, all float32."""
     return np.sqrt(variance_code * squares + variance_read)
@@ -131,8 +148,10 @@ def _overload_moments(a: Any) -> Any:
 
 
 @njit(inline="always")
-def pulses(code: Scalar) -> Scalar:
-    """Sum of the squares of a code's pulses: bit b of the code counts ``4**b``."""
+def power_of(code: Scalar, fresh: Scalar) -> Scalar:
+    """Square of a code; where its pulses have fresh noise the sum of their squares: bit b of the code counts ``4**b``."""
+    if not fresh:
+        return np.float32(code) * np.float32(code)
     x = np.uint32(abs(np.int32(code)))
     x = (x | (x << np.uint32(8))) & np.uint32(0x00FF00FF)
     x = (x | (x << np.uint32(4))) & np.uint32(0x0F0F0F0F)
@@ -146,7 +165,7 @@ def _power(a: Array, fresh: Scalar, out: Array) -> Scalar:
     """The power of each code of a row vector into ``out``; returns their sum."""
     total = np.float64(0)
     for r in range(a.size):
-        out[r] = pulses(a[r]) if fresh else np.float32(a[r]) * np.float32(a[r])
+        out[r] = power_of(a[r], fresh)
         total += np.float64(out[r])
     return total
 
@@ -168,18 +187,13 @@ def _convert_each(
     low: Scalar, top: Scalar, out: Array,
 ) -> Scalar:  # fmt: skip
     """As `_convert`, where lines differ: ``own`` holds gain, offset and bow of each; ``variance`` that of its cells."""
-    saturated, per_top = np.int32(0), np.float32(1) / top if top > 0 else np.float32(0)
+    saturated = np.int32(0)
     for j in range(out.size):
-        current = np.float32(sums[j]) * slope + level
-        share = abs(current) * per_top
-        current = current * own[0, j] + (own[1, j] + own[2, j] * np.float32(4) * share * (np.float32(1) - share))
-        if noisy:
-            current += np.sqrt(own[0, j] * own[0, j] * variance[j] + variance_read) * rng.normal_of(bits[j])
-        if top > 0:
-            code = np.rint(current)
-            saturated += np.int32((code > top) | ((low < 0) & (code < low)))
-            current = min(max(code, low), top)
-        out[j] = current
+        gain, offset, bow = own[0, j], own[1, j], own[2, j]
+        out[j], beyond = converted_own(
+            sums[j], slope, level, variance[j], variance_read, gain, offset, bow, bits[j], noisy, low, top
+        )
+        saturated = np.int32(saturated + beyond)
     return saturated
 
 

@@ -15,7 +15,7 @@ from cimc.runtime import gemm, rng
 from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
 from cimc.runtime.gather import LANES, gather, place
 from cimc.runtime.jit import kernel
-from cimc.runtime.kernels import INNER, converted, deviation, keys, pulses
+from cimc.runtime.kernels import INNER, converted, converted_own, deviation, keys, power_of
 from cimc.runtime.rng import Scalar
 from cimc.runtime.simd import VECTOR, empty, wide
 
@@ -96,8 +96,7 @@ def _power(words: Array, steps: Scalar, count: Scalar, fresh: Scalar, powers: Ar
         for half in range(2):
             out = powers[2 * k + half]
             for i in range(count):
-                code = words[k, i, half]
-                out[i] = pulses(code) if fresh else np.float32(code) * np.float32(code)
+                out[i] = power_of(words[k, i, half], fresh)
             for i in range(count):
                 total[i] += out[i]
 
@@ -110,18 +109,11 @@ def _convert_own(
     """As `_convert`, of a line with a gain, an offset and a bow of its own; ``variance * per_power`` is that of its cells."""
     wide()
     saturated = np.int32(0)
-    per_top = np.float32(1) / top if top > 0 else np.float32(0)
     for i in range(out.size):
-        current = np.float32(sums[i]) * slope + level[i]
-        share = abs(current) * per_top
-        current = current * gain + (offset + bow * np.float32(4) * share * (np.float32(1) - share))
-        if noisy:
-            current += np.sqrt(gain * gain * (variance[i] * per_power) + variance_read) * rng.normal_of(bits[i])
-        if top > 0:
-            code = np.rint(current)
-            saturated += np.int32((code > top) | ((low < 0) & (code < low)))
-            current = min(max(code, low), top)
-        out[i] = current
+        out[i], beyond = converted_own(
+            sums[i], slope, level[i], variance[i] * per_power, variance_read, gain, offset, bow, bits[i], noisy, low, top
+        )
+        saturated = np.int32(saturated + beyond)
     return saturated
 
 
