@@ -45,7 +45,7 @@ class ColumnErrors:
     def of(cls, target: Target, cells: Cells) -> ColumnErrors | None:
         """The converters that read some cells; None where all convert alike."""
         adc = target.adc
-        if not adc.has_column_errors:
+        if not adc.deviates:
             return None
         keys = cells.line_keys()
 

@@ -222,9 +222,9 @@ class Adc(Section):
     )
 
     @property
-    def has_column_errors(self) -> bool:
+    def deviates(self) -> bool:
         """Whether bit lines convert differently."""
-        return bool(self.bits is not None and (self.gain_sigma or self.offset_sigma_lsb or self.bow_sigma_lsb))
+        return bool(self.gain_sigma or self.offset_sigma_lsb or self.bow_sigma_lsb)
 
 
 class Update(Section):
@@ -352,6 +352,10 @@ class Target(Section):
                 raise ValueError(
                     "device.slow_noise is not simulated with adc.pair_read=subtracted; set one of them to its default"
                 )
+        if self.dac.pulse_noise == "fresh" and self.dac.bits is None:
+            raise ValueError("dac.pulse_noise=fresh needs dac.bits: without them an input is no train of pulses")
+        if self.adc.bits is None and self.adc.deviates:
+            raise ValueError("adc.gain_sigma, adc.offset_sigma_lsb and adc.bow_sigma_lsb need adc.bits")
         if self.adc.bits == 1 and self.signed_conversion:
             raise ValueError("a signed conversion needs adc.bits of at least 2")
         planes = self.planes

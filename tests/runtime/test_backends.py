@@ -107,6 +107,8 @@ def test_built_in_targets_are_written_without_fields_that_they_do_not_use() -> N
         ({"adc": {"bits": None, "pair_read": "subtracted"}}, "needs adc.bits"),
         ({"dac": {"signed": "bipolar", "bits": None}}, "bipolar needs dac.bits"),
         ({"adc": {"bits": 1, "pair_read": "subtracted"}}, "at least 2"),
+        ({"dac": {"bits": None, "pulse_noise": "fresh"}}, "fresh needs dac.bits"),
+        ({"adc": {"bits": None, "gain_sigma": 0.1}}, "need adc.bits"),
         ({"array": {"unit_column": True}, "weights": {"representation": "offset"}, "adc": {"pair_read": "subtracted"}}, "pair"),
     ],
 )
