@@ -147,6 +147,12 @@ def session(
     return made
 
 
+def reason(error: Exception) -> str:
+    """The first line of what ONNX Runtime says of a model or inputs that it refuses."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
 def told_type(word: str) -> ir.TensorType | None:
     """The type that ONNX Runtime tells of a value as ``tensor(float)``; None where it is no tensor."""
     return ir.TensorType(_WORDS[word]) if word in _WORDS else None

@@ -26,7 +26,7 @@ from cimc.ir.bodies import used_values
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.expand import expand
 from cimc.ir.geometry import Conv, Dense, Geometry
-from cimc.ir.onnx_io import session, split
+from cimc.ir.onnx_io import reason, session, split
 from cimc.ir.ranging import SMALLEST_SCALE, input_coding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
 from cimc.ir.seeds import fix_seeds
@@ -161,7 +161,7 @@ def _observe(state: Compilation, uses: list[_Use], source: Source) -> tuple[dict
         try:
             runner = session(*split(model), optimise=False, threads=1)  # the bytes of a product may depend on threads
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
-            raise DataError(_reason(error), where="calibration: ONNX Runtime refuses the model in float") from error
+            raise DataError(reason(error), where="calibration: ONNX Runtime refuses the model in float") from error
     extents = {name: Extent(count=state.target.dac.clip_share > 0) for name in values}
     shapes: dict[str, tuple[int, ...]] = {}
     done = 0
@@ -264,11 +264,11 @@ def _run(
         shapes = ", ".join(f"{name} {'×'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
         if source.arrays is None:
             raise DataError(
-                f"the model does not run on a synthetic input ({shapes}): {_reason(error)}",
+                f"the model does not run on a synthetic input ({shapes}): {reason(error)}",
                 where="calibrate",
                 fix="give real data: --calibration DATA.npz",
             ) from error
-        raise DataError(f"the model does not run on it ({shapes}): {_reason(error)}", where="calibration data") from error
+        raise DataError(f"the model does not run on it ({shapes}): {reason(error)}", where="calibration data") from error
 
 
 def _suits(uses: list[_Use], seen: dict[str, NDArray[Any]]) -> None:
@@ -285,10 +285,6 @@ def _suits(uses: list[_Use], seen: dict[str, NDArray[Any]]) -> None:
             have, want = shape[1], groups * rows // taps
         if have != want:
             raise ValueError(f"node {use.node.name} wants rows of {want} values, its input {use.value} has {have}")
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _describe(state: Compilation, source: Source, images: int) -> None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from cimc.compiler import Model
 from cimc.errors import DataError
-from cimc.ir.onnx_io import session, split
+from cimc.ir.onnx_io import reason, session, split
 
 _FIX = "give the ONNX file that the program was compiled from"
 
@@ -70,10 +70,8 @@ class Reference:
         try:
             values = self._session.run(self._names, self._bound | dict(inputs))
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise DataError(
-                f"ONNX Runtime does not run the model on the program's inputs: {reason}", where=self._where, fix=_FIX
-            ) from error
+            what = f"ONNX Runtime does not run the model on the program's inputs: {reason(error)}"
+            raise DataError(what, where=self._where, fix=_FIX) from error
         return dict(zip(self._names, values, strict=True))
 
 

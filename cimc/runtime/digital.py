@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from cimc.errors import DataError, RunError
-from cimc.ir.onnx_io import session
+from cimc.ir.onnx_io import reason, session
 from cimc.ir.program import DigitalStep, Program
 from cimc.runtime.thread_order import ThreadOrder
 from cimc.threads import threads
@@ -68,10 +68,9 @@ class Segment:
             outputs: list[Value] = self._session(feeds).run(self._outputs, feeds)
         except Exception as error:  # ONNX Runtime has a class of its own for every status code
             inputs = {value.name for value in self._program.inputs}
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             if inputs & feeds.keys() and type(error).__name__ in ("InvalidArgument", "ValueError", "TypeError"):
-                raise DataError(reason, where=f"inputs {', '.join(sorted(inputs & feeds.keys()))}") from error
-            raise RunError(reason, where=f"digital step {self._step.name}") from error
+                raise DataError(reason(error), where=f"inputs {', '.join(sorted(inputs & feeds.keys()))}") from error
+            raise RunError(reason(error), where=f"digital step {self._step.name}") from error
         return outputs
 
     def _session(self, feeds: Mapping[str, Value]) -> Any:

@@ -12,7 +12,7 @@ from onnx_ir import from_proto
 
 from cimc.errors import DataError
 from cimc.ir.classes import Classes
-from cimc.ir.onnx_io import session, split
+from cimc.ir.onnx_io import reason, session, split
 from cimc.ir.program import Program
 from cimc.ir.seeds import fix_seeds
 
@@ -75,8 +75,8 @@ class Scores:
         try:
             found = runner.run(None, dict(inputs))
         except Exception as error:  # ONNX Runtime has a class for every status
-            why = str(error).strip().splitlines()[0]
-            raise DataError(f"the model does not run on them: {why}", where="data", fix="check ranges of indices") from error
+            what = f"the model does not run on them: {reason(error)}"
+            raise DataError(what, where="data", fix="check ranges of indices") from error
         outputs = dict(zip([spec.name for spec in program.outputs], found, strict=True))
         return self.loss(outputs, labels) < _GUESS * log(np.asarray(outputs[self.output]).shape[self._axis])
 

@@ -135,3 +135,11 @@ def test_optimised_session_may_transpose_a_large_initializer(shape: tuple[int, .
     model.graph.initializer.append(numpy_helper.from_array(scale, "scale"))
     (got,) = onnx_io.session(*onnx_io.split(ir.from_proto(model)), optimise=True).run(None, {"x": x})
     np.testing.assert_allclose(got, x * scale.swapaxes(0, 1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [("a node\nat /build/x.cc:12", "a node"), ("\n a node ", "a node"), ("", "ValueError"), ("\n", "ValueError")],
+)
+def test_a_refusal_is_told_in_one_line(message: str, told: str) -> None:
+    assert onnx_io.reason(ValueError(message)) == told

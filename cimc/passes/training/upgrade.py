@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError, ModelError
 from cimc.ir.expand import expand
-from cimc.ir.onnx_io import join, session, split
+from cimc.ir.onnx_io import join, reason, session, split
 from cimc.ir.program import Program
 from cimc.ir.seeds import REAL_SEEDED, fix_seeds
 from cimc.passes.gradients.expand import spell_out_defaults
@@ -73,7 +73,7 @@ def check_upgrade(program: Program, inputs: Mapping[str, NDArray[Any]]) -> None:
         expected = _run(before, inputs)
     except Exception as error:  # ONNX Runtime has a class for every status
         shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in inputs.items())
-        raise DataError(f"the model does not run on it ({shapes}): {_reason(error)}", where="data") from error
+        raise DataError(f"the model does not run on it ({shapes}): {reason(error)}", where="data") from error
     _same_results(before, after, inputs, expected)
 
 
@@ -129,8 +129,8 @@ def _converted(small: onnx.ModelProto, opset: int) -> bytes:
     try:
         after = version_converter.convert_version(model, OPSET)
     except Exception as error:  # the converter raises RuntimeError, ValueError or its own type
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise _refused(f"ONNX's converter does not manage it: {reason}", opset) from error
+        last = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        raise _refused(f"ONNX's converter does not manage it: {last}", opset) from error
     if opset < _RESIZE:
         _sample_as_before(after.graph)
     drop = {t.name for t in stand_in}
@@ -208,7 +208,7 @@ def _same_results(before: ir.Model, after: ir.Model, feeds: Mapping[str, NDArray
     try:
         found = _run(after, feeds, expected)
     except Exception as error:  # as above
-        raise _refused(f"ONNX Runtime refuses the conversion: {_reason(error)}", opset) from error
+        raise _refused(f"ONNX Runtime refuses the conversion: {reason(error)}", opset) from error
     for name, new in found.items():
         if not _close(expected[name], new):
             raise _refused(f"its output {name} is another after conversion", opset)
@@ -235,10 +235,6 @@ def _run(model: ir.Model, feeds: Mapping[str, NDArray[Any]], drawn: Mapping[str,
         feeds = {**feeds, **{name: drawn[name] for name in random}}
     small, tensors = split(model)
     return dict(zip(outputs, session(small, tensors, outputs=list(outputs)).run(None, feeds), strict=True))
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 def _close(old: Any, new: Any) -> bool:
