@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.compiler import Model, compile_model
 from cimc.frontend.load import load
+from cimc.ir.bound import without_bound
 from cimc.ir.program import Program
 from cimc.report.reference import Reference, named, same_shape
 from cimc.runtime.chip import Chip
@@ -64,10 +65,12 @@ def reference_values(
             taken, so that values in them have names.
 
     Raises:
-        DataError: ONNX Runtime does not take the inputs, or the model is another network's than ``program``.
+        DataError: ONNX Runtime does not take the inputs, a bound input has another value, or the model is another network's than
+            ``program``.
     """
     loaded = load(model).model
     if program is not None:
+        inputs = without_bound(inputs, program.bound_values(), "inputs")
         loaded = _specialised(loaded, program)
     outputs = [spec.name for spec in program.outputs] if program is not None else []
     return Reference(loaded, named(model), inputs, outputs, also).run(inputs)
@@ -102,12 +105,13 @@ def compare_layers(chip: Chip, model: Model, inputs: Mapping[str, Any]) -> list[
     """Per crossbar step whose output the user's model has too, worst own SQNR first.
 
     Raises:
-        DataError: Inputs do not suit the model, or it is another network's.
+        DataError: Inputs do not suit the model, a bound one has another value, or it is another network's.
     """
+    inputs = without_bound(inputs, chip.program.bound_values(), "inputs")
     steps = chip.program.vmm_steps
     names = tuple(step.output for step in steps)
     wanted = (*names, *(step.input for step in steps))
-    reference = reference_values(model, inputs, wanted, chip.program) | dict(inputs)
+    reference = reference_values(model, inputs, wanted, chip.program) | inputs
     values = chip.run(inputs, 0, keep=names)
     rows = []
     for step in steps:

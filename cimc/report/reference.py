@@ -12,6 +12,7 @@ import onnx_ir as ir
 from cimc.compiler import Model
 from cimc.errors import DataError
 from cimc.ir.onnx_io import reason, session, split
+from cimc.ir.seeds import fix_seeds
 
 _FIX = "give the ONNX file that the program was compiled from"
 
@@ -22,7 +23,7 @@ def named(model: Model | None) -> str:
 
 
 class Reference:
-    """One model, ready to run.
+    """One model, ready to run; its random operators draw the same in each process.
 
     Args:
         model: As `cimc.frontend.load` gives it; it is changed.
@@ -59,6 +60,7 @@ class Reference:
         extra = [name for name in dict.fromkeys(also) if name in known and name not in given]
         graph.outputs.extend(known[name] for name in extra)
         self._names = [*(str(value.name) for value in graph.outputs[: len(graph.outputs) - len(extra)]), *extra]
+        fix_seeds(model)
         self._session = session(*split(model), optimise=True)
 
     def run(self, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
@@ -72,6 +73,43 @@ def test_reference_values_are_onnx_runtimes(digits: tuple[NDArray[np.float32], N
     assert "no such value" not in values
     with pytest.raises(DataError, match="ONNX Runtime"):
         reference_values(LENET, {"input": x[:, :, 1:]})
+
+
+DROPPED = """<ir_version: 8, opset_import: ["": 17]> dropped (float[N, 64] x) => (float[N, 64] y) {
+    r = Constant <value_float = 0.5> ()  t = Constant <value = bool {1}> ()  d = Dropout (x, r, t)
+    u = RandomUniformLike (d)  y = Add (d, u)
+}"""
+
+
+def test_the_reference_of_a_random_model_repeats() -> None:
+    """Each `Reference` has a generator of its own, as each process has."""
+    x = {"x": np.ones((8, 64), np.float32)}
+    found = [reference_values(onnx.parser.parse_model(DROPPED), x)["y"] for _ in range(2)]
+    assert found[0].tobytes() == found[1].tobytes()
+    assert len(np.unique(found[0])) > 100
+
+
+SCALED = """<ir_version: 8, opset_import: ["": 17]> scaled (float[N, 4] x, float s) => (float[N, 3] y) {
+    h = MatMul (x, w)  y = Mul (h, s)
+}"""
+
+
+def test_the_value_of_a_bound_input_may_be_given_too() -> None:
+    """As `Chip.run` takes it."""
+    model = onnx.parser.parse_model(SCALED)
+    random = np.random.default_rng(5)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(random.normal(size=(4, 3)).astype(np.float32), "w"))
+    program = compile_model(model, "ideal", bind={"s": 2.0}).need_program()
+    x, s = random.normal(size=(5, 4)).astype(np.float32), np.array(2, np.float32)
+    chip = Chip(program)
+    alone, both = {"x": x}, {"x": x, "s": s}
+    assert chip.run(both)["y"].tobytes() == chip.run(alone)["y"].tobytes()
+    expected = ort.InferenceSession(model.SerializeToString()).run(None, both)[0]
+    np.testing.assert_allclose(reference_values(model, both, program=program)["y"], expected, rtol=1e-5)
+    assert compare_layers(chip, model, both) == compare_layers(chip, model, alone) != []
+    for call in (lambda: compare_layers(chip, model, {**both, "s": s + 1}), lambda: chip.run({**both, "s": s + 1})):
+        with pytest.raises(DataError, match="compiled with another value of s"):
+            call()
 
 
 def test_outputs_that_are_no_numbers_are_left_out() -> None:
