@@ -205,19 +205,27 @@ class Crossbar:
             self.stats.reference_conversions += self.slices * self.lines * self.copies
         self._forget()
 
-    def take_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
-        """Take factors against drift of the first copy from a checkpoint; None: there are none.
+    def check_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
+        """See that factors against drift from a checkpoint suit the first copy; None: there are none.
 
         Raises:
-            ArtifactError: They are not of the shape of the layer's lines.
+            ArtifactError: They are not float64 of the shape of the layer's lines, or one of the two is missing.
         """
-        self.factors = ()
-        if columns is not None:
-            groups, slices = self.groups, len(self.row_cuts) - 1
-            shapes = (groups, slices, *self.g_us.shape[2:]), (groups, slices, self.unit_g_us.shape[2])
-            if units is None or (columns.shape, units.shape) != shapes or {columns.dtype, units.dtype} != {np.dtype(np.float64)}:
-                raise ArtifactError("its factors against drift are those of other devices", where=f"layer {self.layer.name}")
-            self.factors = (Factors(np.array(columns), np.array(units)),)
+        if columns is None and units is None:
+            return
+        groups, slices = self.groups, len(self.row_cuts) - 1
+        shapes = (groups, slices, *self.g_us.shape[2:]), (groups, slices, self.unit_g_us.shape[2])
+        for array, shape in zip((columns, units), shapes, strict=True):
+            if array is None or array.shape != shape or array.dtype != np.float64:
+                raise ArtifactError(
+                    "its factors against drift are those of other devices",
+                    where=f"layer {self.layer.name}",
+                    fix="resume with the same model and options, or start anew",
+                )
+
+    def take_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
+        """Take factors against drift of the first copy, which `check_factors` has let pass; None: there are none."""
+        self.factors = () if columns is None or units is None else (Factors(np.array(columns), np.array(units)),)
         self._forget()
 
     def _forget(self) -> None:

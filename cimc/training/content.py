@@ -22,10 +22,10 @@ from cimc.training.progress import Progress
 
 Arrays = Mapping[str, NDArray[Any]]
 _Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
-_OPTIMIZER = "optimizer/"
+_OPTIMIZER, _LAYER = "optimizer/", "layer/"
 #: Present time of the chip, in the checkpoints of one whose time is not 0.
 _TIME = "chip/time_s"
-#: Factors of a layer against drift, once time has passed.
+#: Factors of a layer against drift, once time has passed; `Learner.check_factors` knows their shapes.
 _FACTORS = ("/drift_factor", "/drift_unit_factor")
 #: Arrays that say "never" by NaN or infinity.
 _OPEN = ("/written_us", "schedule/plateau")
@@ -110,8 +110,9 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: t
     Raises:
         ArtifactError: An array is missing, unknown, of another dtype or shape, or holds what no run makes.
     """
-    some = {name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER) and not name.endswith(_FACTORS)}
-    for name in sorted(some - {_TIME}):
+    factors = {f"{name}{end}" for name in sizes if name.startswith(_LAYER) for end in _FACTORS}
+    some = {name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)}
+    for name in sorted(some - factors - {_TIME}):
         if name not in arrays or name not in own:
             _fail(where, f"array {name} is {'missing' if name in own else 'unknown'}")
         _need(where, name, arrays[name], own[name].dtype.name, own[name].shape)

@@ -159,12 +159,22 @@ class Learner:
         sizes = {f"layer/{name}": state.weights.size for name, state in self.states.items()}
         return sizes | {f"digital/{name}": np.asarray(value).size for name, value in self.step.parameters.items()}
 
+    def check_factors(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """See that a checkpoint's factors against drift suit the layers, before `restore` changes anything.
+
+        Raises:
+            ArtifactError: Those of a layer do not.
+        """
+        for name in self.states:
+            self.chip.crossbars[name].check_factors(*_factors(arrays, name))
+
     def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any]) -> None:
         """Go on from a checkpoint.
 
         Raises:
             ArtifactError: It does not suit the model, the target or the optimizer.
         """
+        self.check_factors(arrays)
         self.chip.at_time(float(arrays["chip/time_s"][0]) if "chip/time_s" in arrays else 0.0)
         for name, state in self.states.items():
             start = f"layer/{name}/"
@@ -177,7 +187,7 @@ class Learner:
             for key, array in held.items():
                 array[...] = own[key]
             self.chip.crossbars[name].written()
-            self.chip.crossbars[name].take_factors(own.get("drift_factor"), own.get("drift_unit_factor"))
+            self.chip.crossbars[name].take_factors(*_factors(arrays, name))
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")
             if found is None or found.shape != self.step.parameters[name].shape:
@@ -190,6 +200,10 @@ class Learner:
         self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})
         self._follow()
         self._changed()
+
+
+def _factors(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
+    return arrays.get(f"layer/{name}/drift_factor"), arrays.get(f"layer/{name}/drift_unit_factor")
 
 
 def _finite(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:

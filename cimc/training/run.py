@@ -73,6 +73,7 @@ class Run:
             same_settings(found.record["settings"], settings, where)
             learner = self.training.learner
             check_arrays(found.arrays, own.arrays, learner.sizes(), learner.optimizer.slots, where)
+            learner.check_factors(found.arrays)
         self.found = found
 
     def begin(self) -> None:

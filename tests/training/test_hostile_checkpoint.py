@@ -86,6 +86,8 @@ HOSTILE: dict[str, Change] = {
     "a negative second moment": lambda _, arrays: arrays.update(
         {k: a - 1 for k, a in arrays.items() if k.startswith("optimizer/second")}
     ),
+    "factors against drift of no layer": lambda _, arrays: arrays.update({"layer/none/drift_factor": np.ones((1, 1, 1, 1))}),
+    "a parameter that is called like factors": lambda _, arrays: arrays.update({"digital/b1/drift_factor": np.ones(4)}),
     "an array of nothing": lambda _, arrays: arrays.update(absent=np.zeros(3)),
     "a missing array": lambda _, arrays: arrays.pop(next(k for k in arrays if k.endswith("/delta"))),
     "a missing moment": lambda _, arrays: arrays.pop(next(k for k in arrays if k.startswith("optimizer/second"))),
@@ -104,3 +106,27 @@ def test_right_checksums_do_not_excuse_contents_of_no_run(what: str, saved: byte
     record = json.loads(manifest["record"])
     HOSTILE[what](record, arrays)
     assert "does not suit this run" in refused(sealed(manifest, record, arrays), tmp_path)
+
+
+_FACTORS = {
+    "of other lines": lambda lines, units: (np.ones((2, *lines)), np.ones(units)),
+    "of other unit columns": lambda lines, units: (np.ones(lines), np.ones((*units, 2))),
+    "of another dtype": lambda lines, units: (np.ones(lines, np.float32), np.ones(units)),
+    "without unit columns": lambda lines, units: (np.ones(lines), None),
+    "without lines": lambda lines, units: (None, np.ones(units)),
+}
+
+
+@pytest.mark.parametrize("what", _FACTORS)
+def test_factors_against_drift_are_looked_at_before_anything_changes(what: str, saved: bytes, tmp_path: Path) -> None:
+    """The last layer has wrong factors: by then the others were restored."""
+    manifest, arrays = opened(saved)
+    last = [name for name, crossbar in chip().crossbars.items()][-1]
+    crossbar = chip().crossbars[last]
+    lines = crossbar.groups, len(crossbar.row_cuts) - 1, *crossbar.g_us.shape[2:]
+    columns, units = _FACTORS[what](lines, (*lines[:2], crossbar.unit_g_us.shape[2]))
+    given = {"drift_factor": columns, "drift_unit_factor": units}
+    arrays.update({f"layer/{last}/{key}": array for key, array in given.items() if array is not None})
+    message = refused(sealed(manifest, json.loads(manifest["record"]), arrays), tmp_path)
+    assert "factors against drift are those of other devices" in message
+    assert last in message
