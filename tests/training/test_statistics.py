@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 import cimc
+from cimc.training.statistics import check_statistics
 from tests.training import small
 
 #: One value a channel and image.
@@ -83,6 +84,30 @@ def test_one_image_of_many_places_trains_and_so_does_a_frozen_normalisation() ->
     frozen = trainer(DENSE, freeze=["s", "b"])
     frozen.fit(x, y, epochs=1)
     assert frozen.steps == 2
+
+
+def test_single_images_of_one_shape_are_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only shapes tell how many values a channel has; an image that leaves one is refused whatever came before."""
+    made = trainer(POOLED)
+    x, y = small.data(2)
+    looked: list[tuple[int, ...]] = []
+
+    def look(program: Any, training: Any, inputs: Any) -> None:
+        looked.append(inputs["x"].shape)
+        check_statistics(program, training, inputs)
+
+    monkeypatch.setattr("cimc.training.step.check_statistics", look)
+    for _ in range(3):
+        made.step(x, y)
+    for _ in range(2):
+        with pytest.raises(cimc.CimcError, match="one value a channel"):
+            made.step(x[:1], y[:1])
+    assert looked == [x.shape, x[:1].shape, x[:1].shape]
+    spread, single = small.trainer(small.chip(text=small.NORMED)), {"x": x[:1]}
+    looked.clear()
+    for _ in range(3):
+        spread.step(single, y[:1])
+    assert looked == [x[:1].shape]
 
 
 def test_full_batches_of_random_passes_have_no_odd_image() -> None:
