@@ -31,19 +31,27 @@ def threads() -> int:
 
 @cache
 def _default() -> int:
-    """Looked up once, as kernels ask at each call."""
+    """Looked up once, as kernels ask at each call; BLAS is bounded then."""
     wanted = os.environ.get("CIMC_THREADS", "")
     if not wanted:
         return (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()) or 1
-    if not (wanted.isascii() and wanted.isdecimal() and 0 < int(wanted[:5]) <= _MOST):
+    if not (wanted.isascii() and wanted.isdecimal() and len(wanted) <= 5 and 0 < int(wanted) <= _MOST):
         raise CimcError(f"CIMC_THREADS is {wanted!r}, not a number of threads", fix=f"set it to 1 to {_MOST}, or unset it")
     threadpool_limits(int(wanted), user_api="blas")
     return int(wanted)
 
 
 def set_threads(number: int | None) -> None:
-    """Use that many threads from now on, but for BLAS; None: the default again. Results do not depend on it."""
+    """Use that many threads from now on, but for BLAS, which CIMC_THREADS alone bounds; None: the default again.
+
+    Results do not depend on it.
+
+    Raises:
+        CimcError: CIMC_THREADS is not a number of threads.
+    """
     global _threads
+    if number is not None:
+        _default()
     _threads = number
 
 

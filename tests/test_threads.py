@@ -58,6 +58,15 @@ def test_the_variable_bounds_kernels_sessions_and_blas(monkeypatch: pytest.Monke
         assert made.get_session_options().inter_op_num_threads == 1
 
 
+def test_blas_is_bounded_where_the_number_was_set_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        monkeypatch.setenv("CIMC_THREADS", "1")
+        cimc.threads._default.cache_clear()
+        set_threads(2)
+        assert threads() == 2
+        assert {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"} == {1}
+
+
 def test_sessions_are_made_in_one_place() -> None:
     assert [path.name for path in PACKAGE.rglob("*.py") if "InferenceSession(" in path.read_text()] == ["onnx_io.py"]
 
@@ -72,7 +81,7 @@ def test_a_session_starts_no_more_threads(number: int) -> None:
     assert len(list(Path("/proc/self/task").iterdir())) - before == number - 1
 
 
-@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "99999", "²"])
+@pytest.mark.parametrize("value", ["0", "-1", "x", "1.5", "99999", "4097", "04096999", "²"])
 def test_a_bad_number_is_named(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CIMC_THREADS", value)
     cimc.threads._default.cache_clear()
