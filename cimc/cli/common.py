@@ -15,6 +15,7 @@ from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from cimc.ir.program import Program
+    from cimc.targets.description import Target
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output; notes go to standard error.")]
 BackendName = Annotated[
@@ -56,6 +57,15 @@ _WHOLE_TEXT = 12
 def note(text: str) -> None:
     """Tell the user something beside the result."""
     typer.echo(text, err=True)
+
+
+def wire_notes(target: Target) -> list[str]:
+    """What wires do to the arrays of a target; empty where it has none."""
+    if target.array.wires is None:
+        return []
+    from cimc.runtime.wires.estimate import describe  # it brings numba
+
+    return [f"{describe(target)}"]
 
 
 def print_json(value: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from cimc.cli.common import (
     print_json,
     print_table,
     tie_option,
+    wire_notes,
 )
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
@@ -100,10 +101,8 @@ def compile(  # noqa: A001
         stop_after=stop_after,
         on_pass=on_pass,
     )
-    if state.target.array.wires is not None:
-        from cimc.runtime.wires.estimate import describe
-
-        state.notes.append(f"{describe(state.target)}")
+    if told := wire_notes(state.target):
+        state.notes += told
         if state.target.adc.bits is not None and state.target.adc.conversion == "integrated":
             state.notes.append("ADC ranges are chosen without the IR drop; `Chip.calibrate` chooses them on the chip")
     for text in state.notes:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, note, print_json, print_table
+from cimc.cli.common import Json, note, print_json, print_table, wire_notes
 from cimc.cli.plugins import Plugins
 
 app = typer.Typer(name="targets", help="List, show and check descriptions of target chips.", no_args_is_help=True)
@@ -64,10 +64,8 @@ def show(
     print_table(f"{target.name}: {target.description}", ("figure", "value", "unit", "source"), cells)
     for path in target.stated_for:
         note(f"note: {sentence(target, path)}")
-    if target.array.wires is not None:
-        from cimc.runtime.wires.estimate import describe
-
-        note(f"note: {describe(target)}")
+    for text in wire_notes(target):
+        note(f"note: {text}")
 
 
 @app.command()
@@ -97,10 +95,8 @@ def validate(
         note(f"left as it was: {sentence(target, path)}; state it for this chip")
     for text in unknown_costs(target):
         note(f"{text}; state it for this chip, or no time and energy are given")
-    if target.array.wires is not None:
-        from cimc.runtime.wires.estimate import describe
-
-        note(f"{describe(target)}")
+    for text in wire_notes(target):
+        note(text)
 
 
 @app.command()

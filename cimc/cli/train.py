@@ -110,8 +110,8 @@ def train(
     """Train a model on a simulated chip."""
     if output is None and not plan:
         raise CimcError("there is no file for the trained chip", where="--output", fix="give -o TRAINED.cim, or --plan")
-    idle = plan or output is None or checkpoint is not None or emit is not None
-    metrics = None if idle or output is None else output.with_name(f"{output.stem}.metrics.jsonl")
+    showing = plan or emit is not None
+    metrics = None if showing or output is None or checkpoint is not None else output.with_name(f"{output.stem}.metrics.jsonl")
     bound = parse_bind(bind or [])
     files = (value for value in bound.values() if isinstance(value, Path))
     guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target, *files])
@@ -122,11 +122,10 @@ def train(
         raise CimcError("there is no folder for checkpoints", where="--checkpoint-steps", fix="give --checkpoint DIR")
     if resume and checkpoint is None:
         raise CimcError("there is no folder to resume from", where="--resume", fix="give --checkpoint DIR")
-    if checkpoint is not None and not (resume or plan or emit):
+    if checkpoint is not None and not (resume or showing):
         from cimc.training.checkpoint import check_no_run
 
         check_no_run(checkpoint)
-    showing = plan or emit is not None or output is None
     if not showing and (data is None or epochs is None):
         missing = " and ".join(word for word, value in (("--data", data), ("--epochs", epochs)) if value is None)
         raise CimcError(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -101,19 +100,15 @@ def check_options(
     Raises:
         CimcError: An option is not usable.
     """
-    from cimc.arguments import within
     from cimc.training import optimizers, schedules
     from cimc.training.initial import Window
-    from cimc.training.trainer import check_loss
+    from cimc.training.trainer import check_loss, check_numbers
 
     check_loss(loss, class_axis, ignore_index)
     optimizers.create(optimizer[0], **optimizer[1])
     schedules.create(schedule[0], lr, **schedule[1])
     Window(window, w_max)
-    if threshold is not None:
-        within("threshold", threshold, 0, inf, open_high=True)
-    if clip_norm is not None:
-        within("clip_norm", clip_norm, 1e-30, inf)
+    check_numbers(threshold, clip_norm)
 
 
 def parse_options(option: str, values: Sequence[str]) -> dict[str, Any]:
@@ -193,12 +188,14 @@ class Bar:
 @contextmanager
 def going_on(checkpoint: Path | None) -> Iterator[None]:
     """A run that is stopped says how to go on."""
+    from cimc.training.checkpoint import has_run
+
     try:
         yield
     except Stopped as stop:
         if checkpoint is None:
             stop.fix = "with --checkpoint DIR the state of a run is kept, and --resume goes on from it"
-        elif (checkpoint / "checkpoint.safetensors").exists():
+        elif has_run(checkpoint):
             stop.fix = f"add --resume to the same command: it goes on from the checkpoint in {checkpoint}"
         raise
 

@@ -25,10 +25,15 @@ def verify_runnable(program: Program) -> None:
             _fail(f"layer {layer.name}", "it is not cut into blocks")
         if f"weight_max/{layer.name}" not in program.tensors:
             _fail(f"layer {layer.name}", f"no tensor weight_max/{layer.name}")
+    if program.loss is None:  # `Chip` refuses to run a training step, whose parameters are values
+        _verify_steps(program)
+    verify_models(program)
+
+
+def _verify_steps(program: Program) -> None:
+    """Check that each step is one of inference and reads what an earlier one makes."""
     made = {value.name for value in program.inputs}
     for step in program.steps:
-        if program.loss is not None:
-            continue  # a training step, which `Chip` refuses to run; its parameters are values
         if not isinstance(step, DigitalStep | RandomStep | VmmStep):
             _fail(f"step {step.name}", f"a step of kind {step.kind} is one of a training")
         if isinstance(step, RandomStep):
@@ -37,7 +42,6 @@ def verify_runnable(program: Program) -> None:
         if constants := set(step_inputs(step)) - made:  # `verify` knows that they are initializers
             _fail(f"step {step.name}", f"it reads initializer {min(constants)} as a value")
         made.update(step_outputs(step))
-    verify_models(program)
 
 
 def verify_models(program: Program) -> None:

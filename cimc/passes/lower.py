@@ -18,7 +18,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.positions import Positions
-from cimc.passes.lowering.random import hidden_random, is_random, random_step
+from cimc.passes.lowering.random import dtype_name, hidden_random, is_random, random_step
 from cimc.passes.lowering.segments import cut, to_model
 from cimc.passes.lowering.stages import is_own, node_stages
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
@@ -146,7 +146,7 @@ class _Lowering:
                 input=str(activation.name),
                 output=str(affine.output.name),
                 geometry=geometry,
-                dtype=_dtype_name(activation),
+                dtype=dtype_name(activation.dtype),
                 positions=positions,
                 positions_basis=basis,
                 nodes=(name, *(str(inner.name) for inner in affine.merged)),
@@ -209,12 +209,6 @@ def _readers(nodes: list[ir.Node]) -> dict[ir.Value, set[ir.Node]]:
     return readers
 
 
-def _dtype_name(value: ir.Value) -> str:
-    if value.dtype is None:
-        return ""
-    return "string" if value.dtype == ir.DataType.STRING else value.dtype.numpy().name
-
-
 def _size(dim: int | ir.SymbolicDim) -> int | str | None:
     """A stated size; shape inference makes negative ones of windows that do not fit, which the run then refuses."""
     if isinstance(dim, int):
@@ -229,7 +223,7 @@ def value_spec(value: ir.Value) -> ValueSpec:
     allowed = value.metadata_props.get("cimc.range")
     return ValueSpec(
         name=str(value.name),
-        dtype=_dtype_name(value),
+        dtype=dtype_name(value.dtype),
         shape=None if shape is None else tuple(_size(d) for d in shape),
         # onnx_ir has no maps: the loader tells the types of all other outputs.
         type=next((word for cls, word in kinds.items() if isinstance(value.type, cls)), "tensor" if value.type else "map"),

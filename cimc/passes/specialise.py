@@ -24,7 +24,6 @@ from cimc.passes.fold import fold_constants
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.placement import name_nodes, place_all, record
 from cimc.passes.selection.registry import weight_slots
-from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.sizes import decided
 from cimc.passes.specialising.branches import inline, nodes_within
 from cimc.passes.specialising.inputs import bind_inputs, fix_shapes
@@ -62,7 +61,6 @@ def _take_branches(state: Compilation) -> bool:
     if not choices:
         return False
     fold_constants(state, _ancestors(choices))
-    infer_shapes(state.model)
     known = decided(graph)
     taken, deciding = False, _ancestors(choices)
     for node in choices:

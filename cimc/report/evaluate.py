@@ -136,7 +136,9 @@ def _said(scores: Any, labels: NDArray[Any], how: Classes) -> NDArray[Any]:
         scores, axis = scores.reshape(len(scores), -1), 1
     else:
         axes = range(1, scores.ndim) if how.axis is None else (how.axis % scores.ndim,)
-        axis = laid_out(labels, scores.shape, tuple(axes), how.ignore, "y").axis or 0
+        found = laid_out(labels, scores.shape, tuple(axes), how.ignore, "y").axis
+        assert found is not None  # it names one of the axes, or raises
+        axis = found
     judged = labels if how.ignore is None else labels[labels != how.ignore]
     if judged.size and int(judged.max()) >= scores.shape[axis]:
         raise DataError(f"label {int(judged.max())}, but the model has {scores.shape[axis]} classes", where="y")

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.arguments import array as array_of
-from cimc.data import prepared
+from cimc.data import needed_inputs, prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.bound import without_bound
 from cimc.ir.classes import Classes
@@ -81,7 +81,7 @@ class Feed:
         Raises:
             DataError: An input is missing, several are wanted and one array is given, or a bound input has another value.
         """
-        names = [spec.name for spec in self.inputs if not spec.has_default]
+        names = [spec.name for spec in needed_inputs(self.inputs)]
         if not isinstance(x, Mapping):
             if len(names) != 1:
                 raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")

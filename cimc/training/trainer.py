@@ -119,10 +119,7 @@ class Trainer:
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate), ("calibration_images", calibration_images)):
             within(name, value, 1, 2**31, whole=True)
         within("recalibrate", recalibrate, 0, 1)
-        if threshold is not None:
-            within("threshold", threshold, 0, inf, open_high=True)
-        if clip_norm is not None:
-            within("clip_norm", clip_norm, 1e-30, inf)
+        check_numbers(threshold, clip_norm)
         within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
@@ -133,8 +130,9 @@ class Trainer:
         rule = rules.create(program.target, update, **rule_options)
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
-        span, self._init = Window(window, w_max), init or ("trained" if chip.memory else "weights")
-        told = [*switched, *check_settings(program.target, rule, span, threshold, self._init == "trained")]
+        own_state = bool(chip.memory) and init is None  # it brings ranges too
+        span, self._init = Window(window, w_max), "trained" if own_state else init or "weights"
+        told = [*switched, *check_settings(program.target, rule, span, threshold, own_state)]
         classes = check_loss(loss, class_axis, ignore_index)
 
         def shaped(lying: Classes) -> tuple[Program, list[str]]:
@@ -147,7 +145,6 @@ class Trainer:
         self._model_notes = len(self.notes)
         self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         step = Step(training, chip)
-        kept = bool(chip.memory) and init is None  # then it brings ranges too
 
         def learner(start: Init | None) -> Learner:
             own = optimizers.create(optimizer, **(optimizer_options or {}))
@@ -159,7 +156,7 @@ class Trainer:
         self._feed = Feed.of(program, training, loss, classes, self._settle)
         scores = Scores(loss, program, self._feed.labels.classes if self._feed.labels is not None else None)
         first = learner(init)  # it may make new crossbars, whose reads count from zero
-        self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, kept), scores)
+        self._training = Training(chip, step, first, Ranges(chip, step, recalibrate, own_state), scores)
         self._feed.check_batch(batch_size)
         self._settings: dict[str, Any] = {
             "model": program.provenance.model_sha256, "target": program.target.model_dump(mode="json"), "chip seed": chip.seed,
@@ -298,17 +295,19 @@ class Trainer:
         if isinstance(source, Stream) and source.length is None and self._schedule().by_step:
             source.count()
             if source.length is None:
-                self.notes.append(
-                    "the number of batches is not known: the rate changes from epoch to epoch (give steps_per_epoch)"
-                )
+                self._note("the number of batches is not known: the rate changes from epoch to epoch (give steps_per_epoch)")
         images = source.calibration(self.calibration_images)
         basis = f"{size_of(images)} training images" if images else "the present batch"
-        ranges = f"input gains and ADC ranges are chosen on the chip, from {basis}"
-        if not (self.chip.program.target.is_ideal or ranges in self.notes):
-            self.notes.append(ranges)
+        if not self.chip.program.target.is_ideal:
+            self._note(f"input gains and ADC ranges are chosen on the chip, from {basis}")
         self._tell(run, basis)
         if kept and not source.known:
-            self.notes.append("the data come as a stream: a resumed run can only check the batches that it draws again")
+            self._note("the data come as a stream: a resumed run can only check the batches that it draws again")
+
+    def _note(self, text: str) -> None:
+        """Say something, once however often `fit` is called."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def _forget(self, source: Arrays) -> None:
         """Start from the devices as born where the model's weights, in floating point, do no better than guessing."""
@@ -356,6 +355,18 @@ class Trainer:
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""
         return training_cost(self._training.step.program, self._training.count)
+
+
+def check_numbers(threshold: float | None, clip_norm: float | None) -> None:
+    """See that these options, where given, are in their ranges.
+
+    Raises:
+        CimcError: One is not.
+    """
+    if threshold is not None:
+        within("threshold", threshold, 0, inf, open_high=True)
+    if clip_norm is not None:
+        within("clip_norm", clip_norm, 1e-30, inf)
 
 
 def check_loss(loss: str, axis: int | None, ignore: int | None) -> Classes:

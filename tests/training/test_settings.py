@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,20 @@ def test_a_source_whose_length_nobody_knows_says_what_the_rate_does() -> None:
     assert "the number of batches is not known" in notes()
     assert "the number of batches is not known" not in notes(schedule="constant")
     assert "the number of batches is not known" not in notes(steps_per_epoch=2)
+
+
+def test_a_note_on_the_data_is_made_once_however_many_runs_there_are(tmp_path: Path) -> None:
+    x, y = small.data(32)
+
+    class Batches:
+        def __iter__(self) -> Iterator[Any]:
+            return ((x[i : i + 16], y[i : i + 16]) for i in (0, 16))
+
+    trainer = small.trainer(small.chip())
+    for run in ("one", "other"):
+        notes = trainer.fit(Batches(), epochs=1, checkpoint=tmp_path / run).notes
+    for text in ("the number of batches is not known", "the data come as a stream", "ranges are chosen on the chip"):
+        assert sum(text in note for note in notes) == 1
 
 
 def test_a_scale_for_each_column_is_that_of_its_own_weights() -> None:

@@ -61,16 +61,19 @@ def _dtype(node: ir.Node) -> str:
     """Element type of the first output; empty where it is not known."""
     stated = node.attributes.get_int("dtype", None)
     if stated is not None:
-        return _name(ir.DataType(stated))
+        return dtype_name(ir.DataType(stated))
     if node.op_type == "Multinomial":
         return "int32"
     if not node.inputs or node.op_type in ("RandomNormal", "RandomUniform"):
         return "float32"
     source = node.inputs[0]
-    return "" if source is None or source.dtype is None else _name(source.dtype)
+    return "" if source is None else dtype_name(source.dtype)
 
 
-def _name(dtype: ir.DataType) -> str:
+def dtype_name(dtype: ir.DataType | None) -> str:
+    """An element type as a program names it; empty where it is not known."""
+    if dtype is None:
+        return ""
     return "string" if dtype == ir.DataType.STRING else dtype.numpy().name
 
 

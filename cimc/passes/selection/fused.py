@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from cimc.passes.selection.conv import windows_of
 from cimc.passes.selection.nodes import input_at
-from cimc.passes.selection.operand import is_constant, resolve
+from cimc.passes.selection.operand import Operand, is_constant, resolve
 from cimc.passes.selection.site import Site, StaysDigital
 
 MICROSOFT = "com.microsoft"
@@ -41,9 +41,7 @@ _HOLD_PRODUCTS = frozenset(
 
 def fused_conv(node: ir.Node, site: Site) -> Sequence[ir.Value]:
     """``(x, w, b, z)``: z is added before the activation."""
-    _need_weight(node, (1,))
-    weight = resolve(node.inputs[1])
-    windows_of(node, site, weight.shape if weight is not None else ())
+    windows_of(node, site, _need_weight(node, (1,)).shape)
     name = node.attributes.get_string("activation", "") or ""
     values = list(node.attributes.get_floats("activation_params") or ())
     if len(values) > len(_ACTIVATIONS.get(name, ())):
@@ -122,9 +120,12 @@ def why_foreign(node: ir.Node) -> str | None:
     return None
 
 
-def _need_weight(node: ir.Node, slots: tuple[int, ...]) -> None:
-    if not any(resolve(input_at(node, slot)) is not None for slot in slots):
-        raise StaysDigital(f"no product with a constant weight: '{_name(node, slots[0])}' is known only at run time")
+def _need_weight(node: ir.Node, slots: tuple[int, ...]) -> Operand:
+    """The first of these inputs that is a constant weight."""
+    for slot in slots:
+        if (weight := resolve(input_at(node, slot))) is not None:
+            return weight
+    raise StaysDigital(f"no product with a constant weight: '{_name(node, slots[0])}' is known only at run time")
 
 
 def _need_activation(name: str) -> None:

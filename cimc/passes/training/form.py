@@ -13,6 +13,7 @@ from cimc.errors import ModelError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Dense
 from cimc.ir.vmm import geometry_of, is_vmm
+from cimc.passes.fold import drop_unused
 
 _OWN = ("", "ai.onnx")
 #: Whether what a node reads there is to stay as it is.
@@ -75,8 +76,7 @@ def to_inference_form(model: ir.Model) -> list[str]:
                 dropouts += bool(mode.numpy())
                 switch = node.inputs[2]
                 node.resize_inputs(2)
-                if not switch.uses() and not switch.is_graph_output():
-                    model.graph.initializers.pop(str(switch.name), None)
+                drop_unused(model.graph, [switch])
         elif node.op_type == "BatchNormalization" and node.attributes.get_int("training_mode", False):
             held = all(v is not None and v.const_value is not None and not v.is_graph_input() for v in node.inputs[3:5])
             if held and not any(v.uses() or v.is_graph_output() for v in node.outputs[1:]):
