@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
 
@@ -81,8 +82,16 @@ def model_class(part: str, kind: str) -> type[Any]:
     Raises:
         TargetError: There is none.
     """
-    if kind in _registered[part]:
-        return _registered[part][kind]
+    return _registered[part][kind] if kind in _registered[part] else _offered_model(part, kind)
+
+
+@cache
+def _offered_model(part: str, kind: str) -> type[Any]:
+    """The model that an installed package offers. A look-up takes 20 ms, so what is found is kept; a failure is not.
+
+    Raises:
+        TargetError: There is none.
+    """
     offered = entry_points(group=GROUPS[part])
     if kind in offered.names:
         try:

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cimc.errors import TargetError
 from cimc.runtime.cells import born_on, numbered_keys, stick, stuck_us
 from cimc.runtime.pulses import PulseWriter
 from cimc.runtime.write import GaussianWriter, Writes, device_seed, writer
@@ -140,7 +141,7 @@ def test_the_target_chooses_the_writer():
     assert writer(chip, *arrays, training=False).trials == 5
 
 
-def test_a_programming_model_from_a_package_writes_many_devices_at_once(monkeypatch):
+def test_a_programming_model_from_a_package_writes_many_devices_at_once(monkeypatch, request):
     calls = []
 
     class Half:
@@ -152,14 +153,27 @@ def test_a_programming_model_from_a_package_writes_many_devices_at_once(monkeypa
             return goal_us * np.float32(0.5)
 
     class Offered(dict):
-        names = ("half",)
+        names = property(lambda self: set(self))
 
     class Point:
         load = staticmethod(lambda: Half)
 
-    monkeypatch.setattr(kinds, "entry_points", lambda group: Offered(half=Point) if group == "cimc.programming" else Offered())
+    looked, offered = [], {}
+
+    def points(group):
+        looked.append(group)
+        return offered.get(group, Offered())
+
+    request.addfinalizer(kinds._offered_model.cache_clear)
+    monkeypatch.setattr(kinds, "entry_points", points)
+    with pytest.raises(TargetError, match="no model 'half' of programming"):
+        target(programming__kind="half")
+    offered["cimc.programming"] = Offered(half=Point)  # that there was none is not kept
     w = made(target(programming__kind="half"), 4)
     w.write(np.array([2, 0]), np.float32([30, 20]))
     assert w.g_us.tolist() == [10, 10, 15, 10]
     assert w.writes.tolist() == [1, 0, 1, 0]
     assert calls == [2]
+    found = len(looked)
+    assert kinds.model_class("programming", "half") is Half
+    assert len(looked) == found  # what was found is kept
