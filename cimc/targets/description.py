@@ -453,8 +453,19 @@ def _fields() -> tuple[tuple[str, FieldInfo, tuple[str, ...]], ...]:
 @cache
 def part_sections() -> dict[str, str]:
     """Device part by the dotted path of its section."""
-    parts = {path.removesuffix(".kind"): info for path, info, _ in _fields() if path.endswith(".kind")}
-    return {path: "device" if path == "device" else path.rpartition(".")[2] for path in parts}
+
+    def walk(section: type[Section], prefix: str) -> dict[str, str]:
+        parts: dict[str, str] = {}
+        for name, info in section.model_fields.items():
+            inner, part = section_of(info)[0], part_of(info)
+            if part is not None:
+                parts[f"{prefix}{name}"] = part
+            chosen = () if inner is None else (inner,) if part is None else known_sections(part).values()
+            for each in chosen:
+                parts |= walk(each, f"{prefix}{name}.")
+        return parts
+
+    return walk(Target, "")
 
 
 @cache

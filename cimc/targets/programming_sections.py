@@ -6,7 +6,7 @@ not clipped to the window, and never below 0.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.polynomial.polynomial import polyval
@@ -23,7 +23,6 @@ Coefficients = tuple[float, ...]
 class ProgrammingSection(Section):
     """How far a written conductance lands from its goal. Base of the sections of all kinds."""
 
-    part: ClassVar[str] = "programming"
     kind: str = Field(description="Name of a programming model: built in, registered, or from an entry point (cimc.programming).")
 
     if TYPE_CHECKING:  # a field of some kinds, a property of others

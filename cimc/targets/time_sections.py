@@ -6,7 +6,7 @@ measured nothing earlier.
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,7 +23,6 @@ _UNIT = "Conductance that x = 1 stands for, where figures are functions of x = g
 class DriftSection(Section):
     """How a conductance moves after its write. Base of the sections of all kinds. null: it stays."""
 
-    part: ClassVar[str] = "drift"
     kind: str = Field(description="Name of a drift model: built in, registered, or from an entry point (cimc.drift).")
     compensation: Literal["none", "global", "column"] = Field(
         "none",
@@ -93,7 +92,6 @@ class ReadNoiseSection(Section):
     kinds, which are models of their own. null: the constant alone.
     """
 
-    part: ClassVar[str] = "read_noise"
     kind: str = Field(description="Name of a read noise model: built in, registered, or from an entry point (cimc.read_noise).")
 
     def variance_us2(self, g_us: ArrayLike, written_us: ArrayLike, age_s: ArrayLike) -> F64:

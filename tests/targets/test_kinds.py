@@ -1,12 +1,12 @@
 """Sections whose class a kind chooses: built in, and those that a plugin brings."""
 
 import json
-from typing import Literal
+from typing import Annotated, Literal
 
 import jsonschema
 import numpy as np
 import pytest
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 from typer.testing import CliRunner
 
 import cimc
@@ -14,7 +14,7 @@ from cimc.cli.targets import app
 from cimc.errors import CimcError, TargetError
 from cimc.image.goals import target_sha256
 from cimc.targets import kinds
-from cimc.targets.description import Target, field_table, figures_of, kinds_with
+from cimc.targets.description import Target, field_table, figures_of, kinds_with, part_sections
 from cimc.targets.device import Device
 from cimc.targets.load import load_target
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection
@@ -151,6 +151,18 @@ def test_a_plugins_section_is_as_the_built_in_ones(plugins, tmp_path):
     assert json.loads(runner.invoke(app, ["validate", str(path), "--json"]).stdout)["figures_without_source"] == []
     shown = json.loads(runner.invoke(app, ["show", str(path), "--json"]).stdout)["figures"]
     assert shown["device.loops"] == {"value": 5, "unit": None, "source": "sheet"}
+
+
+def test_the_part_of_a_section_does_not_follow_from_its_name(plugins):
+    class Erased:
+        class Section(Device):
+            kind: Literal["erased"] = "erased"
+            erasure: Annotated[ProgrammingSection, kinds.ByKind("programming"), SerializeAsAny()] = Programming()
+
+    cimc.register_device(Erased, "erased")
+    assert part_sections()["device.erasure"] == "programming"
+    settings = {"device.kind": "erased", "device.erasure.kind": "lognormal", "device.erasure.spread": 0.3}
+    assert load_target("bulk-rram", settings).device.erasure.spread == 0.3
 
 
 def test_the_schema_has_every_kind(plugins):
