@@ -72,7 +72,8 @@ class Wires(Section):
     )
     solver: Literal["fast", "exact"] = Field(
         "fast",
-        description="fast: an approximation, whose error `cimc targets show` gives; exact: some hundred times slower.",
+        description="fast: an approximation, whose error `cimc targets show` gives; exact: slower by orders of magnitude "
+        "(docs/wires.md says how much).",
     )
 
 

@@ -29,7 +29,9 @@ class WriteVerify(Section):
     device_spread: float | None = Field(
         None, ge=0, le=10, description="Deviation of the mean step from device to device, relative; null: none."
     )
-    verify_sigma_us: float | None = Field(None, ge=0, le=1e6, description="Noise of a verify read; null: device.read_sigma_us.")
+    verify_sigma_us: float | None = Field(
+        None, ge=0, le=1e6, description="Noise of a verify read; null: that of any read (device.read_sigma_us and read_noise)."
+    )
     tolerance_us: float | None = Field(
         None, gt=0, le=1e6, description="A write has succeeded when a verify read lies that close to the goal."
     )
