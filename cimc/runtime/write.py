@@ -5,7 +5,8 @@ by chip and layer, device, and the number of the device's write, so the same wri
 device brings from its birth is its cell's. What a write or a pulse does, the device model says; kernels here and in the other
 writers are the built-in model's, compiled.
 A device that is stuck from birth, or was used more than ``device.endurance_writes`` times, keeps its conductance; the
-controller does not know, so its writes still count. ``device.endurance_unit`` says whether uses are writes or pulses.
+controller does not know, so its writes still count. ``device.endurance_unit`` says whether uses are writes or pulses. A direct
+write has no number of pulses: where pulses are counted, it adds none, and training with it is refused.
 """
 
 from __future__ import annotations
@@ -105,12 +106,12 @@ def draw(key: int, counter: int) -> float:
 @kernel()
 def _write_gaussian(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, goal_us: F32, seed: int, mean: float, sigma: float,
-    endurance: int,
+    left: I64,
 ) -> int:  # fmt: skip
     worn = 0
     for i in range(devices.size):
         d = devices[i]
-        if writes[d] >= endurance:
+        if left[i] <= 0:
             worn += 1
         elif stuck.size == 0 or not stuck[d]:
             error = mean + sigma * draw(device_key(seed, d, writes[d]), 0)
@@ -200,12 +201,12 @@ class GaussianWriter(DeviceState):
     def write(self, devices: I64, goal_us: F32) -> Writes:
         """See `Writer`."""
         self.touched = devices
-        timing, n = self.target.timing, devices.size
+        timing, n, left = self.target.timing, devices.size, self.left(devices)
         if isinstance(self.model, Memristor) and self.compiled and isinstance(self.model.programming, GaussianProgramming):
             mean, sigma = self.model.programming.mean_us, self.model.programming.sigma_us
-            worn = _write_gaussian(self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, mean, sigma, self.endurance)
+            worn = _write_gaussian(self.g_us, self.writes, self.stuck, devices, goal_us, self.seed, mean, sigma, left)
         else:
-            able, worn = self.able(devices), int((self.writes[devices] >= self.endurance).sum())
+            able, worn = self.able(devices), int((left <= 0).sum())
             where = devices[able]
             self.model.write(self.state, where, goal_us[able], self.state.time_s, self.keys_of(where))
             self.writes[devices] += np.uint32(1)
@@ -236,4 +237,4 @@ def writer(
         from cimc.runtime.write_verify import VerifyWriter
 
         return VerifyWriter(target, g_us, writes, seed, training, keys, state, pulses)
-    return GaussianWriter(target, g_us, writes, seed, keys, state)
+    return GaussianWriter(target, g_us, writes, seed, keys, state, pulses)

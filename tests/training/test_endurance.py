@@ -9,6 +9,7 @@ import pytest
 
 import cimc
 from cimc.runtime.pulses import PulseWriter
+from cimc.runtime.write import writer
 from cimc.runtime.write_verify import VerifyWriter
 from cimc.targets.load import load_target
 from tests.training import small
@@ -48,6 +49,22 @@ def test_in_writes_a_write_is_one_use_however_many_pulses_it_takes() -> None:
         done = writer.write(np.zeros(1, np.int64), np.full(1, goal, np.float32))
         assert (done.worn == 1) == (number == 2)
         assert (g_us[0] != before) == (number < 2)
+
+
+@pytest.mark.parametrize("unit", ["writes", "pulses"])
+@pytest.mark.parametrize("programming", ["gaussian", "polynomial"])
+def test_a_direct_write_is_a_use_in_writes_and_none_in_pulses(programming: str, unit: str) -> None:
+    """By the kernel and by the device model alike; a device that pulses wore out keeps its conductance."""
+    target = load_target("bulk-rram", settings(2, unit, **{"device.programming.kind": programming}))
+    g_us, writes, pulses = np.full(2, 10.0, np.float32), np.zeros(2, np.uint32), np.array([1, 2], np.uint32)
+    given = writer(target, g_us, writes, 1, pulses=pulses if unit == "pulses" else None)
+    for number in range(4):
+        before = g_us.copy()
+        done = given.write(np.arange(2), np.full(2, 30.0 if number % 2 else 12.0, np.float32))
+        able = [True, False] if unit == "pulses" else [number < 2] * 2
+        assert (g_us != before).tolist() == able
+        assert done.worn == 2 - sum(able)
+    assert (writes.tolist(), pulses.tolist()) == ([4, 4], [1, 2])
 
 
 @pytest.mark.parametrize("unit", ["writes", "pulses"])
