@@ -27,11 +27,10 @@ from cimc.ir.samples import keyed
 from cimc.runtime import rng
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
-from cimc.runtime.devices import State, device_model, read_variance
 from cimc.runtime.devices.model import Arrays
 from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.layer import LayerWires
-from cimc.runtime.write import Writes, device_seed, writer
+from cimc.runtime.write import Writer, Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
@@ -236,11 +235,12 @@ def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, m
     target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
     key, own = device_seed(seed, name), (copy,) if copy else ()
     key = rng.key(key, "copy", copy) if copy else key
-    g_us, arrays, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
-    unit_g_us, unit_arrays, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
+    made, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
+    units, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
+    (g_us, arrays), (unit_g_us, unit_arrays) = _held(made, goals.g_us.shape), _held(units, goals.unit_g_us.shape)
     held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
-    noise = keyed("read-back", seed, name, *own).standard_normal(g_us.shape, np.float32) * _read_sigma_us(target, held, cells)
-    readback = np.maximum(g_us + noise, np.float32(0))
+    noise = keyed("read-back", seed, name, *own).standard_normal(g_us.size, np.float32) * made.read_sigma_us(made.g_us)
+    readback = np.maximum(g_us + noise.reshape(g_us.shape), np.float32(0))
     if verified is None:
         low, high = image.windows(number, copy)
         verified = (readback >= low) & (readback <= high)
@@ -248,32 +248,26 @@ def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, m
     return held, LayerReport(verified, readback, pulses, writes + more)
 
 
-def _read_sigma_us(target: Target, held: Devices, cells: Cells) -> Array:
-    """Deviation of a read of each device right after its write, µS: one for all, or shaped as the devices."""
-    flat = {name: array.reshape(-1) for name, array in held.arrays.items()}
-    state = State(held.g_us.reshape(-1), cells.keys, flat)
-    variance = read_variance(device_model(target.device), target.device, state, state.g_us, 0.0)
-    if variance is None:
-        return np.asarray(target.device.read_sigma_us, np.float32)
-    return np.sqrt(variance).reshape(held.g_us.shape)
+def _held(made: Writer, shape: tuple[int, ...]) -> tuple[Array, Arrays]:
+    """What a writer's devices hold, and what the model keeps beside, in their shape."""
+    return made.g_us.reshape(shape), {name: array.reshape(shape) for name, array in made.state.arrays.items()}
 
 
 def _free(devices: int) -> Writes:
     return Writes(devices=devices, pulses=None, trials=None, reads=None, time_ns=None, energy_nj=None)
 
 
-def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Array, Arrays, Array | None, Array | None, Writes]:
-    """Devices as they were made, brought to their goals: conductances, what the model keeps beside, pulses, success, totals."""
-    g_us, counters = np.ascontiguousarray(born_on(target.device, keys())), np.zeros(goal_us.size, np.uint32)
-    made = writer(target, g_us, counters, key, training=False, keys=keys)
-    arrays = {name: array.reshape(g_us.shape) for name, array in made.state.arrays.items()}
+def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Writer, Array | None, Array | None, Writes]:
+    """Devices as they were made, brought to their goals: their writer, pulses, success, totals."""
+    cells, counters = keys(), np.zeros(goal_us.size, np.uint32)
+    g_us = np.ascontiguousarray(born_on(target.device, cells))
+    made = writer(target, g_us, counters, key, training=False, keys=lambda: cells)
     which, goals = np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1))
     if not isinstance(made, VerifyWriter):
-        writes = made.write(which, goals)
-        return g_us, arrays, None, None, writes
+        return made, None, None, made.write(which, goals)
     done = made.verify(which, goals)
     pulses, success = done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape)
-    return g_us, arrays, pulses, success, done.writes(target.device.write_verify)
+    return made, pulses, success, done.writes(target.device.write_verify)
 
 
 def _self_test(image: Image, die: Die, quiet: bool) -> tuple[int, int]:

@@ -146,23 +146,22 @@ def _write(
         time_s: When.
     """
     flat, write = g_us.reshape(-1), rng.key(seed, "write")
+    state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
     if target.update.programming == "write_verify":
         goals, where = flat.copy(), np.arange(flat.size)
-        state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
-        flat[:] = born_on(target.device, keys()).reshape(-1)
+        flat[:] = born_on(target.device, state.cells)
         counters = np.zeros(flat.size, np.uint32)
-        writer(target, flat, counters, rng.key(write, first), training=False, keys=keys, state=state).write(where, goals)
+        writer(target, flat, counters, rng.key(write, first), training=False, state=state).write(where, goals)
     elif type(model) is Memristor and isinstance(model.programming, GaussianProgramming):
         if "goal_us" in arrays:
             arrays["goal_us"][...] = g_us
         model.programming.write_all(flat, write, first)  # whatever else is kept is that of `arrays`
     else:
         goals, where = flat.copy(), np.arange(flat.size)
-        state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
         flat[:] = model.birth(state.cells)
         model.write(state, where, goals, time_s, device_keys(write, first + where, np.zeros(flat.size, np.uint32)))
     if may_be_stuck(target.device):
-        stick(target.device, g_us, keys())
+        stick(target.device, flat, state.cells)
 
 
 def _keys_of(cells: Cells, group: int, begin: int, end: int) -> NDArray[np.uint64]:

@@ -128,7 +128,7 @@ class DeviceState:
         g_us: The crossbar's conductances, µS, C-contiguous, any shape; changed in place (then tell `Crossbar.written`).
         writes: uint32 counters of the same size, changed in place.
         seed: From `device_seed`.
-        keys: Gives the keys of the cells; None: cells of no array, numbered under ``seed``.
+        keys: Gives the keys of the cells; None: cells of no array, numbered under ``seed``. Unused where ``state`` is given.
         state: The devices' state, whose conductances are ``g_us``, from `Crossbar.state`; None: devices written at time 0.
         pulses: uint32 counters of the same size, changed in place, where endurance counts pulses; None: of new devices.
     """
@@ -148,12 +148,13 @@ class DeviceState:
             pulses = np.zeros(writes.size, np.uint32)
         self.pulses = None if pulses is None else pulses.reshape(-1)
         self.endurance = NO_END if self.device.endurance_writes is None else self.device.endurance_writes
-        self._keys: Keys = keys or partial(numbered_keys, seed, self.g_us.size)
         self.model: DeviceModel = device_model(self.device)
-        self.state = State(self.g_us, self._keys, self.model.arrays(self.g_us, 0.0)) if state is None else state
+        if state is None:
+            state = State(self.g_us, keys or partial(numbered_keys, seed, self.g_us.size), self.model.arrays(self.g_us, 0.0))
+        self.state = state
         self.stuck: NDArray[np.bool_] = np.zeros(0, np.bool_)
         if may_be_stuck(self.device):
-            self.stuck = ~np.isnan(stuck_us(self.device, self._keys()).reshape(-1))
+            self.stuck = ~np.isnan(stuck_us(self.device, self.state.cells))
 
     @property
     def compiled(self) -> bool:
@@ -191,7 +192,7 @@ class DeviceState:
         """Factor of each device's answer to pulses, flat, where devices differ by ``spread``; else no entries."""
         if not spread:
             return np.zeros(0, np.float32)
-        factors: F32 = np.maximum(np.float32(1) + np.float32(spread) * responses(self._keys()), np.float32(0))
+        factors: F32 = np.maximum(np.float32(1) + np.float32(spread) * responses(self.state.cells), np.float32(0))
         return factors
 
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import TargetError
 from cimc.runtime.cells import Keys
-from cimc.runtime.devices import Memristor, State, device_keys, device_model, normals
+from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, normals
 from cimc.runtime.jit import kernel
 from cimc.runtime.write import F32, I64, NO_END, U32, DeviceState, Writes, device_key, draw
 from cimc.targets.description import Target, WriteVerify
@@ -117,7 +117,7 @@ class VerifyWriter(DeviceState):
     ) -> None:  # fmt: skip
         super().__init__(target, g_us, writes, seed, keys, state, pulses)
         v = target.device.write_verify
-        missing = missing_figures(target)
+        missing = missing_figures(target, self.model)
         if missing:
             raise TargetError(
                 f"write-verify needs figures that this chip does not give: {', '.join(missing)}",
@@ -216,9 +216,9 @@ def numbered(keys: NDArray[np.uint64], numbers: U32) -> NDArray[np.uint64]:
     return device_keys(0, keys.view(np.int64), numbers)
 
 
-def missing_figures(target: Target) -> list[str]:
+def missing_figures(target: Target, model: DeviceModel) -> list[str]:
     """Figures of ``device.write_verify`` that write-verify needs and the target does not give."""
     names = ["start_v", "stop_v", "step_v", "set_us", "reset_us", "tolerance_us", "trials"]
-    if not issubclass(type(device_model(target.device)), Memristor):  # such a model has steps of its own
+    if not isinstance(model, Memristor):  # such a model has steps of its own
         names = [name for name in names if name not in ("set_us", "reset_us")]
     return [name for name in names if getattr(target.device.write_verify, name) is None]
