@@ -56,11 +56,11 @@ class Segment:
             for i in range(images)
         ]
         columns = [list(column) for column in zip(*parts, strict=True)]
-        if self._joins is None:
-            self._joins = [_joins(column, value) for column, value in zip(columns, self._run(feeds), strict=True)]
-        if all(self._joins):
+        if self._joins is not None and all(self._joins):
             return [np.concatenate(column) for column in columns]
         whole = self._run(feeds)
+        if self._joins is None:
+            self._joins = [_joins(column, value) for column, value in zip(columns, whole, strict=True)]
         return [np.concatenate(c) if joins else value for c, value, joins in zip(columns, whole, self._joins, strict=True)]
 
     def _run(self, feeds: Mapping[str, Value]) -> list[Value]:
@@ -79,18 +79,22 @@ class Segment:
         shapes = {name: value.shape for name, value in feeds.items() if isinstance(value, np.ndarray)}
         number = 1 if small or threads() == 1 or not self._order.same_on_any(shapes) else threads()
         if number not in self._sessions:
-            segment = self._model.tobytes()
-            made = session(segment, self._program.initializers(), optimise=not _quantises(segment), threads=number)
+            optimise = not _quantises(self._parsed)
+            made = session(self._model.tobytes(), self._program.initializers(), optimise=optimise, threads=number)
             self._sessions[number] = made
         return self._sessions[number]
 
     @cached_property
+    def _parsed(self) -> onnx.ModelProto:
+        return onnx.ModelProto.FromString(self._model.tobytes())
+
+    @cached_property
     def _order(self) -> ThreadOrder:
-        return ThreadOrder(self._model.tobytes())
+        return ThreadOrder(self._parsed)
 
     @cached_property
     def _light(self) -> bool:
-        return _is_light(self._model.tobytes())
+        return _is_light(self._parsed)
 
 
 def _joins(parts: list[Value], whole: Value) -> bool:
@@ -100,14 +104,13 @@ def _joins(parts: list[Value], whole: Value) -> bool:
     return sum(map(len, parts)) == len(whole) and all(part.shape[1:] == whole.shape[1:] for part in parts)
 
 
-def _quantises(segment: bytes) -> bool:
+def _quantises(model: onnx.ModelProto) -> bool:
     """Whether it holds integers of quantised values: rewrites of ONNX Runtime's optimiser would move some of them by one."""
-    return any(word in node.op_type for node in onnx.ModelProto.FromString(segment).graph.node for word in _QUANTISING)
+    return any(word in node.op_type for node in model.graph.node for word in _QUANTISING)
 
 
-def _is_light(segment: bytes) -> bool:
+def _is_light(model: onnx.ModelProto) -> bool:
     """Whether each node takes a time in proportion to what it reads; of bodies and unknown operators nobody knows."""
-    model = onnx.ModelProto.FromString(segment)
     return not model.functions and all(
         node.domain in ("", "ai.onnx")
         and not any(word in node.op_type for word in _PRODUCTS)

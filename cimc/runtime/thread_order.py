@@ -38,10 +38,9 @@ _PRODUCTS = frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul"))
 class ThreadOrder:
     """Of one segment."""
 
-    def __init__(self, segment: bytes) -> None:
-        self._model = onnx.ModelProto.FromString(segment)
-        nodes = self._model.graph.node
-        plain = not self._model.functions and all(node.domain in ("", "ai.onnx") for node in nodes)
+    def __init__(self, segment: onnx.ModelProto) -> None:
+        self._model, nodes = segment, segment.graph.node
+        plain = not segment.functions and all(node.domain in ("", "ai.onnx") for node in nodes)
         self._products = [node for node in nodes if node.op_type in _PRODUCTS]
         self._known = plain and all(node.op_type in SAME_ON_ANY | _PRODUCTS for node in nodes)
         self._found: dict[tuple[tuple[int, ...], ...], bool] = {}

@@ -49,3 +49,26 @@ def test_threads_of_a_segment(name: str, monkeypatch: pytest.MonkeyPatch) -> Non
     for size in (8, 9, 1100, 8):
         chip.run({"x": np.ones((size, size), np.float32), "t": np.float32(1)})
     assert asked == expected
+
+
+def test_a_segment_that_does_not_join_runs_once_over_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Image by image, and once whole for the output that is not the images': on the first split run as on each later one."""
+    heads, body = '<ir_version: 8, opset_import: ["": 17]> g', "y = Sin (x)  s = ReduceSum <keepdims = 0> (x)"
+    proto = onnx.parser.parse_model(f"{heads} (float[N, 3] x) => (float[N, 3] y, float s) {{ {body} }}")
+    program = cimc.compile(proto, target="ideal")
+    segment = digital.Segment(program, next(step for step in program.steps if step.kind == "digital"))
+    sizes: list[int] = []
+    run = digital.Segment._run
+
+    def counted(self: digital.Segment, feeds: Any) -> list[Any]:
+        sizes.append(len(feeds["x"]))
+        return run(self, feeds)
+
+    monkeypatch.setattr(digital.Segment, "_run", counted)
+    x = np.arange(12, dtype=np.float32).reshape(4, 3)
+    for _ in range(2):
+        sizes.clear()
+        y, s = segment.run({"x": x}, 4)
+        np.testing.assert_allclose(y, np.sin(x), rtol=1e-6)
+        assert float(s) == x.sum()
+        assert sorted(sizes) == [1, 1, 1, 1, 4]
