@@ -68,10 +68,11 @@ class Vectors:
             source, vectors = goals.of(layer), tests_of(sections, number, layer)
             wires = self.program.target.array.wires
             sites = None if wires is None else sites_of_first_copy(self.program, layer, self.spots)
+            cells = Cells(layer, self.program.target, 0, 0, sites)
             for g, s in np.ndindex(layer.groups, len(layer.row_cuts) - 1):
                 part = source.part(source.copy(0), g, s)
                 if wires is not None:
-                    part = LayerWires(Cells(layer, self.program.target, 0, 0, sites), wires, (g, s)).solve(part)
+                    part = LayerWires(cells, wires, (g, s)).solve(part)
                 for drive, shown in vectors:
                     shown[:, g, s] = _expected(self.program.target, layer, drive, part, g, s)
                     after(shown[:, g, s].nbytes)

@@ -17,7 +17,7 @@ from cimc.runtime import rng, windows
 from cimc.runtime.coding import Coding
 from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.planes import Window, flattened
-from cimc.runtime.random_values import first_draw
+from cimc.runtime.random_values import dropped
 
 Array = NDArray[Any]
 
@@ -112,7 +112,4 @@ def clip_gradient(dx: Array, x: Array, coding: Coding) -> Array:
 
 def dropout_mask(step: MaskStep, x: Array, seed: int, images: int, first_image: int, stream: Stream = INFERENCE) -> Array:
     """Factors of the shape of ``x``: element k of image n is a draw of its own, whatever the batch."""
-    start = first_draw(x.size, images, first_image)
-    draws = rng.uniforms(rng.key("dropout", seed, step.name, *stream), start, x.size)
-    mask: Array = (draws >= step.ratio).astype(np.float32) * np.float32(1 / (1 - step.ratio))
-    return mask.reshape(x.shape).astype(x.dtype, copy=False)
+    return dropped(step.ratio, x, rng.key("dropout", seed, step.name, *stream), images, first_image)[1]

@@ -55,9 +55,15 @@ def random_values(step: RandomStep, x: Any, seed: int, images: int, first_image:
         case "multinomial":
             return [_classes(step, x, key, images, first_image)]
         case "dropout":
-            mask = _uniforms(key, x, images, first_image) >= step.ratio
-            factor = mask.astype(np.float32) * np.float32(1 / (1 - step.ratio))
-            return [(x * factor.astype(x.dtype)).astype(step.dtype, copy=False), mask][: len(step.outputs)]
+            mask, factors = dropped(step.ratio, x, key, images, first_image)
+            return [(x * factors).astype(step.dtype, copy=False), mask][: len(step.outputs)]
+
+
+def dropped(ratio: float, x: Array, key: int, images: int, first_image: int) -> tuple[Array, Array]:
+    """What a dropout of ``ratio`` keeps of ``x``, as a mask and as factors of its type, both of its shape."""
+    mask = _uniforms(key, x, images, first_image) >= ratio
+    factors = mask.astype(np.float32) * np.float32(1 / (1 - ratio))
+    return mask, factors.astype(x.dtype, copy=False)
 
 
 def _uniforms(key: int, x: Array, images: int, first_image: int) -> Array:

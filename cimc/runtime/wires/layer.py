@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, FitError
 from cimc.runtime.cells import Cells
-from cimc.runtime.fabricate import Devices
+from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.wires.effective import Block, Solver
 from cimc.runtime.wires.estimate import warn_if_rough
 from cimc.targets.description import Target, Wires
@@ -63,7 +63,7 @@ class LayerWires:
             blocks.append(Block.of(row_at, column_at, words, bits, shape, wires, target.device.g_min_us))
         self._solver = Solver(blocks, wires)
         self._slice = np.repeat(np.arange(len(row_cuts) - 1), np.diff(row_cuts))
-        self._tile = np.repeat(np.arange(tiles), np.diff(column_cuts))
+        self._tile = tile_of_column(column_cuts)
         warn_if_rough(target, [(len(block.row_at), len(block.column_at)) for block in blocks])
 
     def solve(self, devices: Devices) -> Devices:
