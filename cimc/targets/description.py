@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 from pydantic.fields import FieldInfo
 
+from cimc.targets.array_sections import Array, Transposed, Wires
+from cimc.targets.converter_sections import Adc, Dac
 from cimc.targets.device import Device
 from cimc.targets.kinds import ByKind, known_sections, on_change
 from cimc.targets.programming_sections import Programming
@@ -20,86 +22,9 @@ from cimc.targets.write_sections import Pulse, WriteVerify
 
 __all__ = [
     "Adc", "Array", "Dac", "Device", "Input", "Mapping", "Programming", "Pulse", "Section", "Target", "Timing", "Transposed",
-    "Update", "Weights", "WriteVerify", "field_table", "figures_of", "kinds_with", "optional_sections", "part_of",
+    "Update", "Weights", "Wires", "WriteVerify", "field_table", "figures_of", "kinds_with", "optional_sections", "part_of",
     "part_sections", "section_of", "unit_of",
 ]  # fmt: skip
-
-
-class Transposed(Section):
-    """A read of the array the other way: bit lines are driven, word lines converted. A vector is driven at its own full
-    scale, in two phases (the codes of its positive and of its negative values), each converted once. null: as the forward read.
-    """
-
-    dac_bits: int | None = Field(None, ge=1, le=16, description="Bits of a code, sign not counted; null: as dac.bits.")
-    adc_bits: int | None = Field(None, ge=1, le=24, description="Bits of an output code; null: as adc.bits.")
-    range_ua: float | None = Field(
-        None,
-        gt=0,
-        le=1e12,
-        description="Full scale, from 0, of a conversion, in effective current as adc.range_ua; a vector whose lines could carry "
-        "more is driven at a lower scale. null: read voltage x g_max x the square root of the weight columns of a tile.",
-    )
-    sigma_lsb: float | None = Field(
-        None, ge=0, le=1e6, description="Noise of a conversion, in LSB of its range; null: as adc.sigma_lsb."
-    )
-    tile_op_ns: float | None = Field(
-        None, gt=0, le=1e12, description="Time of one phase of a transposed read of a tile; null: as timing.tile_op_ns."
-    )
-    tile_op_energy_nj: float | None = Field(
-        None, ge=0, le=1e12, description="Energy of the same; null: as timing.tile_op_energy_nj."
-    )
-
-
-class Wires(Section):
-    """Resistance of an array's lines, which lowers the currents of a read (IR drop). A word line has an ideal voltage source
-    behind ``driver_ohm``, a bit line a virtual ground behind ``sense_ohm``. A transposed read goes through the same resistances
-    the other way. null: lines without resistance.
-    """
-
-    row_segment_ohm: float = Field(
-        0.0, ge=0, le=1e6, description="Resistance of a word line from one cell to the next, and from an end to the first cell."
-    )
-    column_segment_ohm: float = Field(
-        0.0, ge=0, le=1e6, description="Resistance of a bit line from one cell to the next, and from an end to the first cell."
-    )
-    driver_ohm: float = Field(0.0, ge=0, le=1e9, description="Resistance of a word line's driver, at each driven end.")
-    sense_ohm: float = Field(0.0, ge=0, le=1e9, description="Resistance of a bit line's sense circuit, at each sensed end.")
-    driven_from: Literal["left", "right", "both"] = Field(
-        "left", description="Where word lines are driven: at bit line 0 (left), at the last bit line (right), or at both ends."
-    )
-    sensed_from: Literal["bottom", "top", "both"] = Field(
-        "bottom", description="Where bit lines are sensed: at the last word line (bottom), at word line 0 (top), or at both ends."
-    )
-    solver: Literal["fast", "exact"] = Field(
-        "fast",
-        description="fast: an approximation, whose error `cimc targets show` gives; exact: slower by orders of magnitude "
-        "(docs/wires.md says how much).",
-    )
-
-
-class Array(Section):
-    """The crossbar arrays, one a tile."""
-
-    younger = ("transposed", "wires")
-
-    rows: int | None = Field(None, ge=1, le=1 << 20, description="Word lines of an array; null: unlimited.")
-    columns: int | None = Field(
-        None,
-        ge=2,
-        le=1 << 20,
-        description="Bit lines of an array, one device column each (a differential pair takes two), the unit column not "
-        "counted; null: unlimited.",
-    )
-    tiles_per_chip: int | None = Field(None, ge=1, le=1 << 24, description="Arrays of one chip; null: unlimited.")
-    unit_column: bool = Field(
-        False,
-        description="A further bit line whose devices all hold g_min and one level step: it measures the sum of the inputs.",
-    )
-    transposed: Transposed | None = Field(
-        None, description="The transposed read, as an analog backward pass needs it; {}: all as the forward read; null: none."
-    )
-
-    wires: Wires | None = Field(None, description="Resistance of the lines; null: none.")
 
 
 class Weights(Section):
@@ -135,97 +60,6 @@ class Weights(Section):
         if self.cells > 1 and (self.bits is None or not self.rounded):
             raise ValueError("weights.cells above 1 needs weights.bits and weights.rounded")
         return self
-
-
-class Dac(Section):
-    """The converter on each word line. A code drives its line, bit by bit, as code / 2^bits of the read voltage."""
-
-    younger = ("pulse_noise",)
-
-    bits: int | None = Field(
-        None, ge=1, le=16, description="Bits of an input code, and so input pulses of a read; null: no quantisation."
-    )
-    signed: Literal["two_phase", "offset", "twos_complement", "bipolar"] = Field(
-        "two_phase",
-        description="Inputs of a layer that may be negative. two_phase: all bits for the positive part, then for the negative "
-        "part, two tile operations, subtracted digitally; offset: code + half scale, one bit goes to the sign, the shift is "
-        "taken off digitally; twos_complement: the top bit's pulse counts negative (per-bit conversion only); bipolar: all bits "
-        "for the size, the line is driven with either sign, one tile operation, and the ADC is signed.",
-    )
-    pulse_noise: Literal["held", "fresh"] = Field(
-        "held",
-        description="Read noise of a cell over the input pulses of one conversion. held: one draw for all of them; fresh: "
-        "one for each pulse, so that the bits of a code average it.",
-    )
-    clip_share: float = Field(
-        0.0, ge=0, lt=1, description="Share of a layer's calibration inputs that may clip at the largest code."
-    )
-
-
-class Adc(Section):
-    """The converter on the bit lines."""
-
-    younger = ("pair_read", "gain_sigma", "offset_sigma_lsb", "bow_sigma_lsb", "calibration_reads")
-
-    bits: int | None = Field(None, ge=1, le=24, description="Bits of an output code; null: no quantisation.")
-    range_ua: float | None = Field(
-        None,
-        gt=0,
-        le=1e12,
-        description="Full scale, from 0, of an integrated conversion, in effective current: the sum over word lines of "
-        "code/2^bits x read voltage x g. A number is fixed by the chip, and a layer's input gain is lowered until its columns "
-        "fit; null: calibrated for each layer, then frozen. Per-bit conversions have no range: an LSB is one level step.",
-    )
-    sigma_lsb: float = Field(0.0, ge=0, le=1e6, description="Noise of a conversion, in LSB of range / (2^bits - 1).")
-    saturation_share: float = Field(
-        1e-4, ge=0, lt=1, description="Share of the calibration's column reads that may exceed the range."
-    )
-    conversion: Literal["integrated", "per_bit"] = Field(
-        "integrated",
-        description="integrated: the input bits are weighted and added in the analog domain, then converted once; per_bit: one "
-        "conversion an input bit, shifted and added digitally.",
-    )
-    flipped: bool = Field(
-        False,
-        description="A device column whose digits add up to more than half of the most possible is stored complemented, which "
-        "saves an ADC bit (needs a unit column).",
-    )
-    pair_read: Literal["separate", "subtracted"] = Field(
-        "separate",
-        description="How the two lines of a differential pair are converted. separate: each by itself, subtracted digitally; "
-        "subtracted: the array subtracts their currents, and a signed ADC converts the difference once.",
-    )
-    gain_sigma: float | None = Field(
-        None,
-        ge=0,
-        le=0.3,
-        description="Deviation of a conversion's gain from 1, from bit line to bit line; fixed for a die. null: none.",
-    )
-    offset_sigma_lsb: float | None = Field(
-        None,
-        ge=0,
-        le=1e6,
-        description="Deviation of a conversion's offset from 0, from bit line to bit line; fixed for a die. null: none.",
-    )
-    bow_sigma_lsb: float | None = Field(
-        None,
-        ge=0,
-        le=1e6,
-        description="Integral non-linearity: deviation, from bit line to bit line, of the error in the middle of the range, "
-        "which falls to 0 at both ends as a parabola; fixed for a die. null: none.",
-    )
-    calibration_reads: int | None = Field(
-        None,
-        ge=1,
-        le=1 << 20,
-        description="Reads of each of two known currents (a tenth and nine tenths of the range) from which bring-up takes the "
-        "slope and intercept of each bit line, which the digital side then corrects; null: no such calibration.",
-    )
-
-    @property
-    def deviates(self) -> bool:
-        """Whether bit lines convert differently."""
-        return bool(self.gain_sigma or self.offset_sigma_lsb or self.bow_sigma_lsb)
 
 
 class Update(Section):
