@@ -267,7 +267,7 @@ def read(
     group_width = planes * columns + blocks[-1, 3]
     if lines is not None:
         tallest = a_buffer.size // height
-        powers, power_sums = np.zeros((height, tallest), np.float32), np.zeros(height, np.float32)
+        powers = np.zeros((height, tallest), np.float32)
         variances = np.zeros((height, currents.size + 16), np.float32)
         own, has_variance = np.zeros((3, currents.size), np.float32), lines.variance.shape[1] > 0
         low32, noisy = np.float32(lines.low), noisy or has_variance
@@ -308,17 +308,14 @@ def read(
                 gemm.multiply(a, count, panels, sums)
                 if lines is not None:
                     squares = powers.reshape(-1)[: height * tall].reshape(height, tall)
-                    for i in range(count):
-                        power_sums[i] = _power(a[i, :tall], lines.fresh, squares[i])
                     wide_of_lines = (device_width + 15) // 16 * 16
                     of_cells = variances.reshape(-1)[: height * wide_of_lines].reshape(height, wide_of_lines)
                     if has_variance:
+                        for i in range(count):
+                            _power(a[i, :tall], lines.fresh, squares[i])
                         begin = lines.starts[s, block]
                         flat = lines.variance[group, begin : begin + tall * wide_of_lines]
                         gemm.multiply(squares, count, flat.reshape(wide_of_lines // 16, tall, 16, 1), of_cells)
-                    else:
-                        for i in range(count):
-                            of_cells[i] = variance_code * power_sums[i]
                 for i in range(count):
                     if top < 0:
                         for p in range(planes):
@@ -336,6 +333,9 @@ def read(
                             counter = device + planes * columns + u0
                         draw(low[i], high[i], np.uint32(counter), bits[begin:end])
                     if lines is not None:
+                        if not has_variance:
+                            power = _power(a[i, :tall], True, squares[i]) if lines.fresh else square_sum
+                            of_cells[i, :device_width] = variance_code * np.float32(power)
                         out_of_line = currents[:device_width]
                         saturated += _convert_each(
                             sums[i], slope, level, of_cells[i], variance_read, own, bits, noisy, low32, top32, out_of_line

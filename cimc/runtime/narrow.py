@@ -215,7 +215,10 @@ def read(
                     gemm.moments_across(words, steps, gathered, moments)
                     _levels(moments, lsb_code, variance_code, variance_read, count, level, sigma)
                     if own is not None:
-                        _power(words, steps, gathered, own.fresh, powers, power_sum)
+                        if has_variance or own.fresh:
+                            _power(words, steps, gathered, own.fresh, powers, power_sum)
+                        else:
+                            power_sum[:gathered] = moments[1, :gathered]
                         if has_variance:
                             cells = own.variance[group].reshape(device_width + gemm.TALL, -1)
                             first_row = own.starts[s, 0]
