@@ -35,7 +35,7 @@ from cimc.ir.blocks import COLUMN_TILE, GROUP, SLICE, block_table
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import Layer, Program
-from cimc.runtime.fabricate import Devices
+from cimc.runtime.arrays.devices import Devices
 from cimc.targets.description import Target
 
 Array = NDArray[Any]

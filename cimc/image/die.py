@@ -25,10 +25,10 @@ from cimc.image.image import Image
 from cimc.image.selftest import check, moved, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.devices.model import Arrays
-from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.layer import LayerWires
 from cimc.runtime.write import Writer, Writes, device_seed, writer
 from cimc.runtime.write_verify import VerifyWriter

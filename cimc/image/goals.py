@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, encode, level_step_us
 from cimc.ir.program import Layer, Program, weight_matrix
-from cimc.runtime.fabricate import Devices
+from cimc.runtime.arrays.devices import Devices
 from cimc.targets.description import Target, Wires, figures_of
 
 if TYPE_CHECKING:

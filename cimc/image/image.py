@@ -21,8 +21,8 @@ from cimc.image.store import created, forget, pieces
 from cimc.ir.cells import weight_indices
 from cimc.ir.encoding import Coefficients
 from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Sites
-from cimc.runtime.fabricate import Devices
 from cimc.targets.description import Target
 
 if TYPE_CHECKING:

@@ -20,9 +20,9 @@ from cimc.image.placement import Spots, sites_of_first_copy
 from cimc.ir.encoding import level_step_us
 from cimc.ir.program import Layer, Program
 from cimc.ir.samples import keyed
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Cells
 from cimc.runtime.coding import Coding
-from cimc.runtime.fabricate import Devices
 from cimc.runtime.wires.layer import LayerWires
 from cimc.targets.description import Target
 

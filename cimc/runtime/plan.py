@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import gemm, reads
+from cimc.runtime.arrays.devices import tile_of_column
 from cimc.runtime.circuit import Circuit, Inputs, Lines, Outputs
 from cimc.runtime.coding import PLAIN
-from cimc.runtime.fabricate import tile_of_column
 from cimc.runtime.layout import Grid, Places, column_blocks, put, put_some, rounds
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding

@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.ir.encoding import Coefficients, level_step_us
+from cimc.runtime.arrays.devices import Devices, tile_of_column
 from cimc.runtime.coding import Coding
 from cimc.runtime.converters import ColumnErrors
-from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.layout import Grid
 from cimc.targets.description import Target
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from cimc.errors import ArtifactError
 from cimc.ir.encoding import Coefficients
 from cimc.ir.program import Layer, Program
+from cimc.runtime.arrays.compensation import Factors
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Sites
-from cimc.runtime.compensation import Factors
 from cimc.runtime.crossbar import Crossbar
-from cimc.runtime.fabricate import Devices
 
 #: Parts of a layer's saved devices. The first copy stands by itself, so that a chip without copies reads as it always did.
 _PARTS = (

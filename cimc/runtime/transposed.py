@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
 from cimc.runtime import backward
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.backends.interface import Handle
 from cimc.runtime.coding import TWO_PHASE, Coding, room
 from cimc.runtime.copies import SharedRead
-from cimc.runtime.fabricate import Devices
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding
 from cimc.runtime.vectors import input_gradient, output_vectors
@@ -177,9 +177,12 @@ def _ready(crossbar: Crossbar, read: Target, coding: Coding, range_ua: float | N
         found = ReadSpec.from_target(_turned(crossbar, copy, len(cuts) - 1), coding, cuts, (0, crossbar.rows), read, range_ua)
         return found if read.array.wires is None else on_wires(found)
 
-    if crossbar.turned is not None and crossbar.turned_stale:
+    changes = crossbar.turned_changes
+    if changes.anew:
+        crossbar.turned = None
+    elif crossbar.turned is not None and changes.some:
         crossbar.turned = crossbar.turned if crossbar.turned.refresh(spec(0)) else None
-    crossbar.turned_stale = False
+    changes.clear()
     if crossbar.turned is None:
         handles = [crossbar.backend.prepare(spec(copy), positions) for copy in range(len(crossbar.effective))]
         crossbar.turned = handles[0] if len(handles) == 1 else SharedRead(handles)

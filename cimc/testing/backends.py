@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from cimc.ir.encoding import encode
 from cimc.ir.geometry import Conv, Dense, WeightView
 from cimc.ir.program import InputCoding, Layer
+from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.backends.interface import Backend, Handle
 from cimc.runtime.backends.reference import Reference
 from cimc.runtime.cells import Cells
 from cimc.runtime.coding import Coding, room
 from cimc.runtime.converters import ColumnErrors
-from cimc.runtime.fabricate import Devices
 from cimc.runtime.read_spec import ReadSpec
 from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.targets.description import Target

@@ -167,7 +167,7 @@ def test_programming_does_not_depend_on_how_a_layer_is_cut_up(monkeypatch: pytes
     chip = target(ISAAC, device={"programming": {"sigma_us": 5.0}, "stuck_low_rate": 0.05})
     whole = crossbar(chip, matrix, (0, 20, 50), signed=False)
     expected, coefficients = whole.g_us.tobytes(), whole.coefficients
-    monkeypatch.setattr("cimc.runtime.fabricate.CHUNK", 1)
+    monkeypatch.setattr("cimc.runtime.arrays.fabricate.CHUNK", 1)
     cut = crossbar(chip, matrix, (0, 20, 50), signed=False)
     assert cut.g_us.tobytes() == expected
     assert np.array_equal(cut.coefficients.alpha, coefficients.alpha)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cimc.errors import TargetError
+from cimc.runtime.arrays.fabricate import _write
 from cimc.runtime.devices import Memristor, State, device_keys, device_model
-from cimc.runtime.fabricate import _write
 from cimc.targets.description import Device, Programming, Target
 from cimc.targets.programming_sections import PolynomialProgramming, SaturatingProgramming
 

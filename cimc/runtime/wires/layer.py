@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, FitError
+from cimc.runtime.arrays.devices import Devices, tile_of_column
 from cimc.runtime.cells import Cells
-from cimc.runtime.fabricate import Devices, tile_of_column
 from cimc.runtime.wires.effective import Block, Solver
 from cimc.runtime.wires.estimate import warn_if_rough
 from cimc.targets.description import Target, Wires

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
-from cimc.runtime.fabricate import Devices, tile_of_column
+from cimc.runtime.arrays.devices import Devices, tile_of_column
 
 F64 = NDArray[np.float64]
 
