@@ -78,6 +78,10 @@ def train(
     threshold: Annotated[
         float | None, typer.Option(help="Its threshold, in parts of the largest weight; default: the target's.")
     ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(help="Sum of steps at which residual updates give pulses, in parts of the largest weight; default: 1/3."),
+    ] = None,
     init: Annotated[
         Literal["weights", "devices"] | None,
         typer.Option(help="Program the model's weights, or read the devices as born. Default: weights, if they beat guessing."),
@@ -136,7 +140,7 @@ def train(
     schedule_options = parse_options("--schedule-option", schedule_option or ())
     check_options(
         loss=loss, class_axis=class_axis, ignore_index=ignore_index, optimizer=(optimizer, optimizer_options), lr=lr,
-        schedule=(schedule, schedule_options), window=window, w_max=w_max, threshold=threshold, clip_norm=clip_norm,
+        schedule=(schedule, schedule_options), window=window, w_max=w_max, threshold=threshold, clip_norm=clip_norm, limit=limit,
     )  # fmt: skip
     arrays = None if data is None else Data(data)
     given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or [])}
@@ -173,6 +177,7 @@ def train(
         w_max=w_max,
         freeze=freeze or (),
         threshold=threshold,
+        limit=limit,
         clip_norm=clip_norm,
         accumulate=accumulate,
         optimizer_options=optimizer_options,

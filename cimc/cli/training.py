@@ -93,7 +93,7 @@ class Data:
 def check_options(
     loss: str, class_axis: int | None, ignore_index: int | None, optimizer: tuple[str, dict[str, Any]], lr: float,
     schedule: tuple[str, dict[str, Any]], window: float | None, w_max: float | None, threshold: float | None,
-    clip_norm: float | None,
+    clip_norm: float | None, limit: float | None,
 ) -> None:  # fmt: skip
     """What can be told of a training's options without its model: before that is compiled.
 
@@ -108,7 +108,7 @@ def check_options(
     optimizers.create(optimizer[0], **optimizer[1])
     schedules.create(schedule[0], lr, **schedule[1])
     Window(window, w_max)
-    check_numbers(threshold, clip_norm)
+    check_numbers(threshold, clip_norm, limit)
 
 
 def parse_options(option: str, values: Sequence[str]) -> dict[str, Any]:

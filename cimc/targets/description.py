@@ -65,6 +65,8 @@ class Weights(Section):
 class Update(Section):
     """How training changes the devices."""
 
+    younger = ("limit_share",)
+
     rule: Literal["threshold", "residual", "naive"] = Field(
         "threshold",
         description="threshold: steps are summed digitally, and a weight whose sum exceeds the threshold is written; residual: "
@@ -80,6 +82,13 @@ class Update(Section):
         le=2,
         description="Step of an update in parts of the largest weight: threshold's limit, residual's pulse step. null: one "
         "level step (0 where levels are continuous); for residual the mean step of a blind pulse.",
+    )
+    limit_share: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        description="Residual updates: pulses are given where the sum of steps reaches this part of the largest weight (or one "
+        "pulse step, if that is larger). null: 1/3.",
     )
     window_he: float | None = Field(
         None,

@@ -8,6 +8,22 @@ from cimc.training.initial import Window
 from cimc.training.rules.registry import Rule
 
 
+def check_limit(target: Target, update: str | None, limit: float | None) -> None:
+    """See that only residual updates are given a limit.
+
+    Args:
+        target: Its ``update.rule`` is the rule where ``update`` is None.
+        update: Name of the rule.
+        limit: As an option gave it.
+
+    Raises:
+        CimcError: Another rule is given one.
+    """
+    name = target.update.rule if update is None else update
+    if limit is not None and name != "residual":
+        raise CimcError(f"{name} updates take no limit: it is of residual updates", fix="leave limit out, or update='residual'")
+
+
 def check_settings(target: Target, rule: Rule, window: Window, threshold: float | None, kept: bool) -> list[str]:
     """See that no setting is ignored in silence.
 
@@ -54,6 +70,8 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
     spanned = scale in given or update.window_he is not None
     if target.weights.clip_sigma is not None and spanned and not kept:
         notes.append(f"weights.clip_sigma {target.weights.clip_sigma:g} is not used: {scale} says which weight spans the window")
+    if name != "residual" and update.limit_share is not None:
+        notes.append(f"update.limit_share {update.limit_share:g} is not used: {name} updates have no limit of pulses")
     if name == "naive" and update.threshold_share is not None:
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
     if name == "residual" and update.programming == "write_verify":

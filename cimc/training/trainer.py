@@ -33,7 +33,7 @@ from cimc.training.ranges import Ranges
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
-from cimc.training.settings import check_settings
+from cimc.training.settings import check_limit, check_settings
 from cimc.training.step import Step, plan_of, training_program
 from cimc.training.trained import in_inference_form
 from cimc.training.training import Training, size_of
@@ -68,7 +68,9 @@ class Trainer:
         freeze: Patterns of initializers or layers that do not train.
         trainable: Patterns of those that do; none: all that may.
         ste: ``pass`` or ``clipped``: gradients where the DAC saturates.
-        threshold: θ of the update rule in parts of the largest weight; None: the target's.
+        threshold: θ of threshold updates, ε of residual ones, in parts of the largest weight; None: the target's.
+        limit: Of residual updates, the sum of steps at which pulses are given, in parts of the largest weight; None: the
+            target's ``update.limit_share``, else 1/3.
         clip_norm: Largest global norm of the gradients.
         accumulate: Batches whose mean gradient makes a step.
         recalibrate: Share of the last ADC reads that saturated, or of DAC inputs that clipped, from which on input gains and
@@ -105,6 +107,7 @@ class Trainer:
         trainable: str | Sequence[str] = (),
         ste: Literal["pass", "clipped"] = "pass",
         threshold: float | None = None,
+        limit: float | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
         recalibrate: float = 1e-3,
@@ -119,15 +122,16 @@ class Trainer:
         for name, value in (("batch_size", batch_size), ("accumulate", accumulate), ("calibration_images", calibration_images)):
             within(name, value, 1, 2**31, whole=True)
         within("recalibrate", recalibrate, 0, 1)
-        check_numbers(threshold, clip_norm)
+        check_numbers(threshold, clip_norm, limit)
         within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
         program, switched = in_inference_form(chip.program)
         if switched:
             chip.adopt(program)
-        rule_options = {} if threshold is None else {"threshold_share": threshold}
-        rule = rules.create(program.target, update, **rule_options)
+        check_limit(program.target, update, limit)
+        shares = {"threshold_share": threshold, "limit_share": limit}
+        rule = rules.create(program.target, update, **{name: share for name, share in shares.items() if share is not None})
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
         own_state = bool(chip.memory) and init is None  # it brings ranges too
@@ -164,7 +168,8 @@ class Trainer:
             "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
             "batch size": batch_size, "update": update, "backward": backward, "seed": seed, "schedule": schedule,
             "schedule options": dict(schedule_options or {}), "init": init, "window": window, "w_max": w_max,
-            "freeze": list(freeze), "trainable": list(trainable), "ste": ste, "threshold": threshold, "clip norm": clip_norm,
+            "freeze": list(freeze), "trainable": list(trainable), "ste": ste, "threshold": threshold, "limit": limit,
+            "clip norm": clip_norm,
             "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
         self._told = False
@@ -357,14 +362,15 @@ class Trainer:
         return training_cost(self._training.step.program, self._training.count)
 
 
-def check_numbers(threshold: float | None, clip_norm: float | None) -> None:
+def check_numbers(threshold: float | None, clip_norm: float | None, limit: float | None = None) -> None:
     """See that these options, where given, are in their ranges.
 
     Raises:
         CimcError: One is not.
     """
-    if threshold is not None:
-        within("threshold", threshold, 0, inf, open_high=True)
+    for name, share in (("threshold", threshold), ("limit", limit)):
+        if share is not None:
+            within(name, share, 0, inf, open_high=True)
     if clip_norm is not None:
         within("clip_norm", clip_norm, 1e-30, inf)
 

@@ -30,6 +30,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "residual": {"schedule": "cosine", "update": "residual"},
     "residual, bulk-rram-256": {"schedule": "cosine", "update": "residual", "target": "bulk-rram-256"},
+    "residual, from one pulse step on": {"schedule": "cosine", "update": "residual", "limit": 0.0},
 }
 
 

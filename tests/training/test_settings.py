@@ -118,6 +118,12 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: small.trainer(small.chip("ideal", **{"update.threshold_share": 0.1})),
         "no conductance window, and update.threshold_share",
     ),
+    "limit of threshold updates": (lambda: small.trainer(small.chip(), limit=0.1), "threshold updates take no limit"),
+    "limit of the target's naive updates": (
+        lambda: small.trainer(small.chip(**{"update.rule": "naive"}), limit=0.1, optimizer="sgd"),
+        "naive updates take no limit",
+    ),
+    "a negative limit": (lambda: small.trainer(small.chip(), update="residual", limit=-0.1), "limit"),
     "window of a trained chip": (lambda: small.trainer(trained(), window=2.0), "goes on with the weight scale"),
     "w_max of a trained chip": (lambda: small.trainer(trained(), w_max=2.0), "goes on with the weight scale"),
 }
@@ -141,6 +147,7 @@ def test_a_setting_without_effect_is_refused(make: Callable[[], Any], said: str)
         ({"weights.clip_sigma": 2.5}, {}, "weights.clip_sigma 2.5 is not used: update.window_he"),
         ({"weights.clip_sigma": 2.5}, {"w_max": 1.0}, "weights.clip_sigma 2.5 is not used: w_max"),
         ({"update.threshold_share": 0.2}, {"update": "naive", "optimizer": "sgd"}, "update.threshold_share 0.2 is not used"),
+        ({"update.limit_share": 0.2}, {}, "update.limit_share 0.2 is not used"),
         ({"update.programming": "write_verify"}, {"update": "residual"}, "update.programming write_verify is not used"),
     ],
 )

@@ -1,7 +1,10 @@
 """Residual updates by blind pulses, after Nandakumar et al. 2020 (Front. Neurosci. 14:406).
 
-``χ += change; n = trunc(χ / ε); χ -= n ε``; n pulses go to the devices, with no verify: each is non-linear, asymmetric and
-noisy. Of a pair each device gets half of them, of opposite sign; a coin says which gets the odd one. So a weight and its
+``χ += change``; where ``|χ|`` reaches the limit, ``n = trunc(χ / ε); χ -= n ε``. n pulses go to the devices, with no verify:
+each is non-linear, asymmetric and noisy. In the paper the limit is ε itself. A larger one lets χ average the noise of
+gradients first: a soft-bound pulse draws a weight towards the device's symmetry point, so pulses that cancel do harm.
+
+Of a pair each device gets half of them, of opposite sign; a coin says which gets the odd one. So a weight and its
 negative respond alike, and pulses that cancel leave a weight near 0, at any asymmetry. (Were the device that holds a weight
 pulsed alone, from the foot of its window, such pulses would carry it to where up and down steps are equal: to half the largest
 weight, of whichever sign it had.)
@@ -27,10 +30,13 @@ from cimc.training.rules.reading import read_back
 
 I32 = NDArray[np.int32]
 
+#: Sum of steps at which pulses are given, in parts of the largest weight.
+_LIMIT = 1 / 3
+
 
 @kernel(error_model="numpy")
 def _count(
-    change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, most: int, planes: int,
+    change: F32, weights: F32, residual: F32, updates: U32, w_max: F32, share: float, limit: float, most: int, planes: int,
     seed: int, touched: I64, devices: I64, pulses: I32,
 ) -> tuple[int, int]:  # fmt: skip
     groups, rows, columns = weights.shape
@@ -41,7 +47,7 @@ def _count(
                 span = np.float64(w_max[g, c])
                 step = share * span
                 total = np.float64(residual[g, r, c]) + np.float64(change[g, r, c])
-                if not abs(total) >= step:
+                if not abs(total) >= limit * span:
                     residual[g, r, c] = total
                     continue
                 count = int(min(abs(total) / step, np.float64(most)))
@@ -71,6 +77,8 @@ class Residual:
         target: The chip; it must give ``device.pulse.up_us`` and ``down_us``.
         threshold_share: ε in parts of the largest weight; None: ``update.threshold_share``, else the mean step of an up and
             a down pulse at the middle of the window.
+        limit_share: ``|χ|`` at which pulses are given, in parts of the largest weight; None: ``update.limit_share``, else 1/3.
+            At least ε.
         copy: Where W comes from after pulses. "read": one read of the devices, with read noise, as there is no digital copy
             in the scheme. "believed": W + n ε, which never sees what the pulses really did.
 
@@ -80,11 +88,19 @@ class Residual:
 
     stateless = False
 
-    def __init__(self, target: Target, threshold_share: float | None = None, copy: Literal["read", "believed"] = "read") -> None:
+    def __init__(
+        self,
+        target: Target,
+        threshold_share: float | None = None,
+        limit_share: float | None = None,
+        copy: Literal["read", "believed"] = "read",
+    ) -> None:
         self.target, self.code, self.copy = target, WeightCode.of(target), copy
         mean_us = sum(pulse_steps(target)) / 2
         share = (target.update.threshold_share if threshold_share is None else threshold_share) or 0
         self.threshold_share = share or mean_us / (self.code.full * self.code.step_us)
+        limit = target.update.limit_share if limit_share is None else limit_share
+        self.limit_share = max(_LIMIT if limit is None else limit, self.threshold_share)
 
     def begin(self, state: LayerState) -> None:
         """Prepare a new state: nothing to do."""
@@ -96,7 +112,7 @@ class Residual:
         return PulseWriter(self.target, g_us, state.writes, seed, keys, devices, state.pulses)
 
     def apply(self, state: LayerState, change: NDArray[np.float32], writer: PulseWriter) -> Writes:
-        """Take in one optimizer step (``[groups, rows, columns]``) and give the whole pulses of what has gathered.
+        """Take in one optimizer step (``[groups, rows, columns]``), and give the whole pulses of sums that reach the limit.
 
         At most as many as span the window both ways go to a weight at a time; the rest stays in χ.
         """
@@ -105,7 +121,7 @@ class Residual:
         pulses = np.empty(devices.size, np.int32)
         share, most = self.threshold_share, ceil(2 / self.threshold_share)
         k, n = _count(
-            checked(change, state), state.weights, state.delta, state.updates, state.w_max, share, most, planes,
+            checked(change, state), state.weights, state.delta, state.updates, state.w_max, share, self.limit_share, most, planes,
             np.uint64(rng.key(writer.device_seed, "odd pulse")), touched, devices, pulses,
         )  # fmt: skip
         done = writer.pulse(devices[:n], pulses[:n])
