@@ -9,7 +9,7 @@ BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-minima lint fuzz bench docs clean
+.PHONY: help demo test test-minima lint kernels fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
@@ -39,7 +39,13 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+# The kernels that the tests need, compiled once: two test processes would compile each of them twice.
+kernels: $(READY)
+	CIMC_THREADS=1 $(BIN)/cimc warmup
+
+# mypy takes one core and about as long as the kernels.
+test: $(READY)
+	$(MAKE) -j2 lint kernels
 	$(BIN)/pytest -n 2 --dist worksteal
 
 # Compile, run, train and export on the lowest versions that pyproject.toml allows.

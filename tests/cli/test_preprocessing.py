@@ -49,8 +49,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("target", ["ideal", "isaac"])
-@pytest.mark.parametrize("calibrated", [False, True])
+@pytest.mark.parametrize(("target", "calibrated"), [("ideal", False), ("isaac", False), ("isaac", True)])
 @pytest.mark.parametrize(("name", "options", "mean", "std"), CASES)
 def test_run_and_evaluate_give_the_model_what_the_rule_says(
     name: str, options: tuple[str, ...], mean: float, std: float, calibrated: bool, target: str, model: Path
