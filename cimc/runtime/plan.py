@@ -206,8 +206,9 @@ class Plan:
         if total * phases * (matrix.size + _NOISE * self.circuit.alpha.size) < SMALL:
             number = 1
         if matrix.dtype.kind == "f":
-            # One form of codes a matrix: each more is a kernel to compile.
-            codes = codes.astype(matrix.dtype, copy=False)
+            # One form of codes a matrix: each more is a kernel to compile, and an array that is read-only is another form.
+            codes = codes.astype(matrix.dtype, copy=False).view()
+            codes.flags.writeable = False
         key = np.uint64(seed & (2**64 - 1))
         inputs = Inputs(codes, where.base, where.line_ends, where.row_offset, where.group_stride, key, first_image)
         outputs = Outputs(factor, constant, y, strides)
