@@ -57,6 +57,7 @@ from cimc.arguments import checked
 from cimc.errors import ArtifactError, CimcError
 from cimc.ir.geometry import Conv, Geometry, Positive, WeightView, Whole
 from cimc.targets.description import Target
+from cimc.targets.told import Told
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -71,7 +72,7 @@ SCHEMA_VERSION = 1
 BLOCK_FIELDS = ("group", "slice", "column_tile", "chip", "tile", "row", "column", "height", "width")
 
 
-class _Record(BaseModel):
+class _Record(BaseModel, metaclass=Told):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 

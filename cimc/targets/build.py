@@ -11,6 +11,7 @@ from cimc.errors import TargetError
 from cimc.targets.description import Target, field_table
 from cimc.targets.figures import SET_BY_USER, Figures
 from cimc.targets.stated import changed_since
+from cimc.targets.told import place, sentence
 
 
 def build(figures: Figures, origin: str) -> Target:
@@ -58,47 +59,19 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else repr(value)
 
 
-_MESSAGES = {
-    "missing": "is missing",
-    "int_type": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "finite_number": "must be finite",
-    "bool_type": "must be true or false",
-    "string_type": "must be text",
-    "tuple_type": "must be a list",
-    "model_type": "must be a section, {{}} or null",
-    "string_too_long": "is too long",
-    "string_pattern_mismatch": "may hold letters, digits, dot, dash and underline only",
-    "greater_than_equal": "must be at least {ge}",
-    "greater_than": "must be above {gt}",
-    "less_than_equal": "must be at most {le}",
-    "less_than": "must be below {lt}",
-    "literal_error": "must be {expected}",
-    "missing_argument": "has too few entries",
-    "too_long": "has too many entries",
-    "too_short": "has too few entries",
-    "extra_forbidden": "is no field of this kind",
-}
-
-
 def _translated(error: ValidationError, figures: Figures, origin: str) -> TargetError:
     """All that is wrong, one sentence a field; ``where`` is the first of them."""
     places, sentences = [], []
     for entry in error.errors():
-        path = ".".join(str(part) for part in entry["loc"])
+        path = place(entry)
         field = next((name for name in figures if path == name or path.startswith(f"{name}.")), path)
-        context = entry.get("ctx", {})
-        if entry["type"] == "value_error":
-            sentence = str(context.get("error", entry["msg"]))
-        else:
-            sentence = f"{path} " + _MESSAGES.get(entry["type"], f"is wrong ({entry['msg']})").format(**context)
+        text = sentence(entry)
         if field in figures and entry["type"] != "value_error":
-            sentence += f", not {_shown(figures[field].value)}"
+            text += f", not {_shown(figures[field].value)}"
         places.append(figures[field].origin if field in figures else _set_below(field, figures) or origin)
         if field in field_table():
-            sentence += f" ({field_table()[field].description})"
-        sentences.append(sentence)
+            text += f" ({field_table()[field].description})"
+        sentences.append(text)
     return TargetError("; ".join(sentences), where=places[0], fix="cimc targets show bulk-rram is a complete example")
 
 

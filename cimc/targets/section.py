@@ -6,9 +6,14 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 
+from cimc.errors import CimcError, TargetError
+from cimc.targets.told import Told
 
-class Section(BaseModel):
+
+class Section(BaseModel, metaclass=Told):
     """One part of a description; unknown fields are refused, values never change."""
+
+    refused: ClassVar[type[CimcError]] = TargetError
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
