@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -52,6 +53,30 @@ _SECONDS = {"s": 1.0, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 365 * 86400.0
 #: Texts up to these lengths stay on one line of a table: names in its first column, and texts in the others.
 _WHOLE_NAME = 32
 _WHOLE_TEXT = 12
+
+
+class _Notes(logging.Handler):
+    """Writes log lines where notes go."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        note(record.getMessage())
+
+
+@contextmanager
+def log_shown(verbose: bool) -> Iterator[None]:
+    """With ``verbose``, what the passes log is shown as notes."""
+    if not verbose:
+        yield
+        return
+    log, handler = logging.getLogger("cimc.passes"), _Notes()
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
 
 
 def note(text: str) -> None:

@@ -14,6 +14,7 @@ from cimc.cli.common import (
     Shape,
     Tie,
     figure,
+    log_shown,
     note,
     parse_bind,
     parse_copies,
@@ -59,16 +60,20 @@ def compile(  # noqa: A001
     print_after: Annotated[list[str] | None, typer.Option(metavar="PASS", help="Print graph or program after a pass.")] = None,
     stop_after: Annotated[str | None, typer.Option(metavar="PASS", help="Stop after a pass.")] = None,
     time_passes: Annotated[bool, typer.Option("--time-passes", help="Show the seconds of each pass.")] = False,
-    verify: Annotated[bool, typer.Option("--verify", help="Check graph and program after each pass.")] = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Say what each pass changes, and why a rewrite does not apply to a node.")
+    ] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check all rules of the program after each pass.")] = False,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Compile an ONNX model for a chip."""
     from cimc import compiler
+    from cimc.pipeline import PASS_NAMES
 
     for name in print_after or []:
-        if name not in compiler.PASS_NAMES:
-            raise CimcError(f"no pass is called {name}", where="--print-after", fix=f"one of {', '.join(compiler.PASS_NAMES)}")
+        if name not in PASS_NAMES:
+            raise CimcError(f"no pass is called {name}", where="--print-after", fix=f"one of {', '.join(PASS_NAMES)}")
     if emit == "onnx" and output is None:
         raise CimcError("ONNX is binary and needs a file", where="--emit onnx", fix="add -o GRAPH.onnx")
     if stop_after is not None and output is not None and emit is None:
@@ -86,21 +91,22 @@ def compile(  # noqa: A001
         if name in (print_after or []):
             typer.echo(f"# after {name}\n{compiler.emit(state, 'text')!s}", err=json, nl=False)
 
-    state = compiler.compile_model(
-        model,
-        target,
-        calibration=calibration,
-        settings=settings,
-        bind=bound,
-        shapes=parse_shapes(shape or []),
-        tie=tie_option(tie),
-        chips=chips,
-        copies=parse_copies(copies or []),
-        preprocessing=_preprocessing(scale, mean, std),
-        verify=verify,
-        stop_after=stop_after,
-        on_pass=on_pass,
-    )
+    with log_shown(verbose):
+        state = compiler.compile_model(
+            model,
+            target,
+            calibration=calibration,
+            settings=settings,
+            bind=bound,
+            shapes=parse_shapes(shape or []),
+            tie=tie_option(tie),
+            chips=chips,
+            copies=parse_copies(copies or []),
+            preprocessing=_preprocessing(scale, mean, std),
+            verify=verify,
+            stop_after=stop_after,
+            on_pass=on_pass,
+        )
     if told := wire_notes(state.target):
         state.notes += told
         if state.target.adc.bits is not None and state.target.adc.conversion == "integrated":

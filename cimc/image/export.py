@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import checked
@@ -17,21 +16,16 @@ from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import ChipGoals, Goals, ProgramGoals, target_sha256
 from cimc.image.image import Image
 from cimc.image.placement import Spots, around, as_compiled, chips_used
-from cimc.image.portable import portable
 from cimc.image.reader import load_image, read_image
+from cimc.image.recompile import compiled_again, placed_again
 from cimc.image.sign import signer
 from cimc.image.store import created
 from cimc.ir.copies import sensible_copies
 from cimc.ir.occupancy import placed_copies
-from cimc.ir.onnx_io import join
-from cimc.ir.program import Layer, Program
-from cimc.ir.ranging import input_coding
+from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
-
-if TYPE_CHECKING:
-    from cimc.passes.base import Compilation
 
 Array = NDArray[Any]
 Source = Literal["target", "readback"]
@@ -99,17 +93,17 @@ def export_image(
     made_anew: list[str] = []
 
     def compiled(wanted: Target) -> Program:
-        made_anew.clear()
         bars = made.crossbars if made and source == "readback" else {}
         held = {name: crossbar.held_weights() for name, crossbar in bars.items()}
-        return _compile_again(original, wanted, held, calibration, chips, copied, made_anew)
+        anew, made_anew[:] = compiled_again(original, wanted, held, calibration, chips, copied)
+        return anew
 
     copied = {name: count for name, count in placed_copies(program).items() if count > 1} if copies is None else copies
     sensible_copies(copied, program)
     original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and target_sha256(described) == target_sha256(program.target):
-        program = program if copies is None else _placed_again(program, copied)
+        program = program if copies is None else placed_again(program, copied)
         program = _within(program, copied, chips)
         goals: Goals = ChipGoals(made) if made is not None and source == "readback" else ProgramGoals(program)
     else:
@@ -175,117 +169,14 @@ def _around(
         raise error
 
 
-def _placed_again(program: Program, copies: Mapping[str, int], chips: int | None = None) -> Program:
-    """The program with other copies of its layers, or on fewer chips.
-
-    Raises:
-        FitError: It does not fit so many chips.
-    """
-    from cimc.passes.base import Compilation
-    from cimc.passes.place import Place
-
-    model = join(program.tensors["graph"].tobytes(), program.initializers())
-    state = Compilation(model, program.target, program, chips=chips, copies=copies)
-    Place().call(state)
-    return state.need_program()
-
-
 def _within(program: Program, copies: Mapping[str, int], chips: int | None) -> Program:
     """The program as it is placed, or more tightly where it takes too many chips."""
     used = max((spot.chip for spots in as_compiled(program).values() for spot in spots), default=-1) + 1
     if chips is None or used <= chips:
         return program
     try:
-        return _placed_again(program, copies, chips)
+        return placed_again(program, copies, chips)
     except FitError:
         raise FitError(
             f"{used} chips > {chips} chips, {used - chips} too many", where=f"target {program.target.name}", fix=f"--chips {used}"
         ) from None
-
-
-def _compile_again(
-    source: Program,
-    target: Target,
-    held: Mapping[str, Array],
-    calibration: str | Path | Mapping[str, Array] | None,
-    chips: int | None,
-    copies: Mapping[str, int],
-    notes: list[str],
-) -> Program:
-    """The program's graph, with other weights if ``held`` has some, for another target."""
-    from cimc.compiler import compile_model
-
-    if target.input.range is None:
-        target = target.model_copy(update={"input": source.target.input})
-    keep = _Scales(source, notes)
-
-    def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
-        if name != "lower":
-            return
-        layers = [layer.name for layer in state.need_program().layers]
-        state.copies = {layer: count for layer, count in copies.items() if layer in layers}
-        if calibration is None:
-            keep(state)
-
-    state = compile_model(
-        portable(source, held),
-        target,
-        calibration=calibration,
-        chips=chips,
-        preprocessing=source.preprocessing,
-        on_pass=on_pass,
-    )
-    program = state.need_program()
-    provenance = source.provenance.model_copy(
-        update={"cimc_version": program.provenance.cimc_version, "calibration": program.provenance.calibration}
-    )
-    if calibration is not None:
-        return program.model_copy(update={"provenance": provenance.model_copy(update={"notes": ()})})
-    if keep.kept:
-        basis = f"{source.provenance.calibration} (full scales kept from {source.target.name})"
-        provenance = provenance.model_copy(update={"calibration": basis})
-    ranges = {value.name: value.range for value in source.inputs}
-    inputs = tuple(value.model_copy(update={"range": ranges.get(value.name, value.range)}) for value in program.inputs)
-    return program.model_copy(update={"provenance": provenance.model_copy(update={"notes": ()}), "inputs": inputs})
-
-
-#: What helps where ranges are not those of real data.
-_ADVICE = " (calibration data would set them: --calibration D.npz)"
-
-
-class _Scales:
-    """Puts the full scales of another program's inputs into a compilation, once `lower` has made its layers."""
-
-    def __init__(self, source: Program, notes: list[str]) -> None:
-        self.source, self.notes = source.layers, notes
-        self.kept: list[str] = []
-
-    def __call__(self, state: Compilation) -> None:
-        program = state.need_program()
-        layers, fresh = [], []
-        for layer, old in zip(program.layers, self._matching(program.layers), strict=True):
-            scale = old.coding.full_scale if old is not None else None
-            if old is None or scale is None:
-                fresh.append(layer.name)
-                layers.append(layer)
-                continue
-            vectors, now = state.samples.get(layer.name), layer.coding.full_scale
-            if vectors is not None and now:
-                state.samples[layer.name] = (vectors * np.float32(scale / now)).astype(np.float32)
-            coding = input_coding(scale, old.coding.signed, old.coding.basis, program.target)
-            layers.append(layer.model_copy(update={"coding": coding}))
-            self.kept.append(layer.name)
-        if self.kept:
-            self.notes.append(
-                f"input scales kept of: {', '.join(self.kept)}; ADC ranges from synthetic inputs of that scale{_ADVICE}"
-            )
-        if fresh:
-            self.notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}{_ADVICE}")
-        state.program = program.model_copy(update={"layers": tuple(layers)})
-
-    def _matching(self, layers: tuple[Layer, ...]) -> list[Layer | None]:
-        """The source's layer for each: in order where all shapes agree, else by name and shape."""
-        if [layer.weight.shape for layer in layers] == [layer.weight.shape for layer in self.source]:
-            return list(self.source)
-        named = {(layer.name, layer.weight.shape): layer for layer in self.source}
-        return [named.get((layer.name, layer.weight.shape)) for layer in layers]

@@ -19,6 +19,7 @@ from cimc.ir.expand import expand
 from cimc.ir.onnx_io import join
 from cimc.ir.program import Program
 from cimc.ir.vmm import is_vmm
+from cimc.passes.selection.placement import OWNER, all_nodes
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
@@ -51,6 +52,8 @@ def portable(program: Program, held: Mapping[str, NDArray[Any]]) -> onnx.ModelPr
             node.replace_input_with(1, shared)
             del expanded.graph.initializers[str(weight.name)]
     _rename(expanded, vmms)
+    for one in all_nodes(expanded):  # to the other compilation these are the user's nodes
+        one.metadata_props.pop(OWNER, None)
     proto: onnx.ModelProto = ir.to_proto(expanded)
     return proto
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from math import prod
 from typing import NoReturn
 
@@ -43,9 +42,7 @@ def verify(program: Program) -> None:
         _value(value)
     for layer in program.layers:
         _weights(program, layer)
-        _cuts(layer)
-    _values(program)
-    _stages(program)
+    verify_order(program)
     layers = {layer.name: layer for layer in program.layers}
     for step in program.steps:
         if isinstance(step, DigitalStep):
@@ -82,6 +79,16 @@ def _value(value: ValueSpec) -> None:
         _fail(f"value {value.name}", f"no dtype is called {value.dtype!r}", "name one of numpy or ml_dtypes")
     if value.range is not None and value.range[0] > value.range[1]:
         _fail(f"value {value.name}", f"its range {value.range} begins above its end", "correct the range")
+
+
+def verify_order(program: Program) -> None:
+    """Check the order of the steps, and their stages once they are scheduled.
+
+    Raises:
+        VerifyError: A value is used before it is made, made twice, or not at all; a step fires too early.
+    """
+    _values(program)
+    _stages(program)
 
 
 def _values(program: Program) -> None:
@@ -142,14 +149,6 @@ def _weights(program: Program, layer: Layer) -> None:
     channels = view.shape[0] * view.shape[2]
     if weight_max is not None and weight_max.shape not in ((1,), (channels,)):
         _fail(where, f"weight_max has shape {weight_max.shape}", f"give one for the layer, or one for each of {channels} columns")
-
-
-def _cuts(layer: Layer) -> None:
-    for name, cuts, size in (("row_cuts", layer.row_cuts, layer.rows), ("column_cuts", layer.column_cuts, layer.columns)):
-        if cuts and (len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != size or any(b <= a for a, b in pairwise(cuts))):
-            _fail(f"layer {layer.name}", f"{name} {cuts[:6]} do not rise from 0 to {size}", "run pass `tile` again")
-    if bool(layer.row_cuts) != bool(layer.column_cuts):
-        _fail(f"layer {layer.name}", "it is cut one way only", "run pass `tile` again")
 
 
 def _update(program: Program, step: UpdateStep, layers: Mapping[str, Layer]) -> None:

@@ -1,7 +1,8 @@
-"""The rules of block tables, checked a table at a time: VGG-19 on 64x64 arrays has 70,000 blocks."""
+"""The rules of cuts and block tables, checked a table at a time: VGG-19 on 64x64 arrays has 70,000 blocks."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NoReturn
 
 import numpy as np
@@ -27,14 +28,15 @@ from cimc.ir.program import BLOCK_FIELDS, Layer, Program
 
 
 def verify_blocks(program: Program) -> None:
-    """Check every block table, then that no two blocks stand in each other's way.
+    """Check the cuts of every layer, its block table, then that no two blocks stand in each other's way.
 
     Raises:
-        VerifyError: A weight mapped nowhere or twice within a copy, a block outside its tile, two blocks on one cell,
-            blocks of one layer that fire together on one tile.
+        VerifyError: Cuts that do not rise from 0 to the size of the matrix, a weight mapped nowhere or twice within a copy, a
+            block outside its tile, two blocks on one cell, blocks of one layer that fire together on one tile.
     """
     placed: list[tuple[int, I32]] = []
     for index, layer in enumerate(program.layers):
+        _cuts(layer)
         table = block_table(program, layer)
         if table is None:
             # The blocks of a die around faults have gaps between their lines, which a table cannot say.
@@ -58,6 +60,15 @@ def _fail(layer: Layer, what: str, fix: str) -> NoReturn:
 
 def _name(block: I32) -> str:
     return f"block (group {block[GROUP]}, slice {block[SLICE]}, column tile {block[COLUMN_TILE]})"
+
+
+def _cuts(layer: Layer) -> None:
+    """Cuts rise from 0 to the size of the matrix, in both directions or in none."""
+    for name, cuts, size in (("row_cuts", layer.row_cuts, layer.rows), ("column_cuts", layer.column_cuts, layer.columns)):
+        if cuts and (len(cuts) < 2 or cuts[0] != 0 or cuts[-1] != size or any(b <= a for a, b in pairwise(cuts))):
+            _fail(layer, f"{name} {cuts[:6]} do not rise from 0 to {size}", "run pass `tile` again")
+    if bool(layer.row_cuts) != bool(layer.column_cuts):
+        _fail(layer, "it is cut one way only", "run pass `tile` again")
 
 
 def _covers(layer: Layer, table: I32) -> None:

@@ -1,16 +1,16 @@
-"""What a pass is: a name, a contract, and one change to the compilation."""
+"""What a pass is: a name, options, a contract, and one change to the compilation."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.ir.program import Placement, Program
+from cimc.ir.program import Parameter, Placement, Program
 from cimc.passes.recipes import Recipes
 from cimc.targets.description import Target
 
@@ -27,12 +27,6 @@ class Compilation:
     program: Program | None = None
     calibration: Mapping[str, Any] | None = None
     """Model inputs, images along the first axis; None: a synthetic input."""
-    assumed_range: tuple[float, float] = (0.0, 1.0)
-    """Where real inputs are taken to lie, where neither the target nor calibration data tell."""
-    chips: int | None = None
-    """As many chips as may be used; None: as many as it takes."""
-    copies: Mapping[str, int] = field(default_factory=dict)
-    """Copies of a layer's crossbars that work at once; absent: one."""
     bound: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Inputs that were made constants, and their values."""
     samples: dict[str, NDArray[Any]] = field(default_factory=dict)
@@ -46,6 +40,8 @@ class Compilation:
     calibration_basis: str = ""
     recipes: Recipes = field(default_factory=Recipes)
     """How folded constants follow from parameters."""
+    plan: Sequence[Parameter] = ()
+    """From `differentiate`: every real initializer, and whether it trains."""
 
     def need_program(self) -> Program:
         """The program; only passes after ``lower`` may ask."""
@@ -55,10 +51,11 @@ class Compilation:
 
 
 class Pass(ABC):
-    """One step of the pipeline.
+    """One step of a pipeline. A pass with options is a frozen dataclass, and its options are the fields.
 
-    ``requires`` refuses what the pass cannot take (a `CimcError` with where and a way out), ``call`` does the work and
-    says whether anything changed, ``ensures`` checks what the pass promises and runs under ``--verify``.
+    `cimc.passes.manager.PassManager` runs the three methods of each pass, in this order: ``requires`` refuses what the pass
+    cannot take (a `CimcError` with where and a way out), ``call`` does the work, ``ensures`` checks what the pass promises.
+    ``ensures`` is always run, so it checks this pass's own promise only.
     """
 
     name: ClassVar[str]
@@ -67,8 +64,12 @@ class Pass(ABC):
         """Raise a CimcError for input that this pass refuses."""
 
     @abstractmethod
-    def call(self, state: Compilation) -> bool:
-        """Change the compilation; True if anything changed."""
+    def call(self, state: Compilation) -> Sequence[str]:
+        """Change the compilation.
+
+        Returns:
+            Names of the nodes, layers, steps or values that changed; empty: nothing changed, not ``state.program`` either.
+        """
 
     def ensures(self, state: Compilation) -> None:
         """Raise a VerifyError if the pass broke its promise."""

@@ -9,7 +9,7 @@ Example::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -62,19 +62,26 @@ class _Use:
     parts: list[NDArray[np.float32]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
 class Calibrate(Pass):
-    """Sets input sign, full scale and gain of every ``Vmm``; keeps row vectors for `ranges` and `map`."""
+    """Sets input sign, full scale and gain of every ``Vmm``; keeps row vectors for `ranges`.
+
+    Args:
+        assumed_range: Where real inputs are taken to lie, where neither the target nor calibration data tell.
+    """
+
+    assumed_range: tuple[float, float] = (0.0, 1.0)
 
     name: ClassVar[str] = "calibrate"
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         """Raises DataError where data do not suit the model, or it computes NaN or Inf from them."""
         uses = _uses(state.model)
         if state.target.is_ideal or not uses:
-            return False
+            return ()
         source = given(state.model, state.calibration) if state.calibration is not None else None
-        bounds = intervals(state.model, _stated_ranges(state, uses))
-        source = source or synthetic(state.model, state.target.input.range or state.assumed_range)
+        bounds = intervals(state.model, _stated_ranges(state, uses, self.assumed_range))
+        source = source or synthetic(state.model, state.target.input.range or self.assumed_range)
         extents, images, known = _observe(state, uses, source)
         _describe(state, source, images)
         for layer in dict.fromkeys(use.layer for use in uses):
@@ -83,7 +90,7 @@ class Calibrate(Pass):
             state.samples[layer] = np.concatenate([part for use in mine for part in use.parts])
         for name, shape in known.items():
             state.input_shapes.setdefault(name, shape)
-        return True
+        return list(state.samples)
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a ``Vmm`` has no coding, or nodes of one layer differ in it."""
@@ -111,12 +118,12 @@ def _uses(model: ir.Model) -> list[_Use]:
     return uses
 
 
-def _stated_ranges(state: Compilation, uses: list[_Use]) -> dict[str, Interval]:
+def _stated_ranges(state: Compilation, uses: list[_Use], assumed: tuple[float, float]) -> dict[str, Interval]:
     """What is stated of real inputs on the way to crossbars; it goes into the model too, for the program to hold data to."""
     span = state.target.input.range
     if span is None and state.calibration is not None:
         return {}
-    low, high = span or state.assumed_range
+    low, high = span or assumed
     found = {}
     for value in _inputs_on_the_way(uses):
         value.metadata_props["cimc.range"] = f"{low:.9g},{high:.9g}"

@@ -20,7 +20,6 @@ import onnx_ir as ir
 from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.classes import Classes
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
-from cimc.ir.program import Parameter
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import lift_constants
 from cimc.passes.gradients.build import Backward, add_backward
@@ -52,7 +51,7 @@ def _dropout_mask(r: Rule) -> Sequence[Term | None]:
     return [None]
 
 
-@dataclass
+@dataclass(frozen=True)
 class Differentiate(Pass):
     """Training form, loss, backward nodes, updates.
 
@@ -64,8 +63,9 @@ class Differentiate(Pass):
         ste: ``pass``: gradients pass where the DAC saturates; ``clipped``: they are zero there.
         classes: How labels of a softmax cross-entropy lie.
 
-    What may train is told by what the graph does with an initializer (`cimc.passes.parameters`). A pattern of ``trainable``
-    may name what would not. A pattern that names a layer or a node means the initializers that belong to it, its bias too.
+    What may train is told by what the graph does with an initializer (`cimc.passes.parameters`); ``state.plan`` lists it. A
+    pattern of ``trainable`` may name what would not. A pattern that names a layer or a node means the initializers that belong
+    to it, its bias too.
     """
 
     loss: str = "softmax_cross_entropy"
@@ -74,8 +74,6 @@ class Differentiate(Pass):
     backward: Literal["digital", "analog"] = "digital"
     ste: Literal["pass", "clipped"] = "pass"
     classes: Classes = field(default_factory=Classes)
-    plan: list[Parameter] = field(default_factory=list, init=False)
-    """Made by `call`: every real initializer, and whether it trains."""
 
     name: ClassVar[str] = "differentiate"
 
@@ -99,7 +97,7 @@ class Differentiate(Pass):
                     fix=f"some that there are: {', '.join(sorted(names)[:8]) or 'none'}",
                 )
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         graph = state.model.graph
         found = candidates(graph)
         choose(found, self.trainable, self.frozen)
@@ -127,9 +125,9 @@ class Differentiate(Pass):
             graph.metadata_props["cimc.labels"] = str(loss.labels.name)
         state.model.opset_imports[DOMAIN] = state.model.opset_imports.get(DOMAIN, 1)
         lift_constants(state)
-        self.plan = [*rows(found, trained, reached), *folded(found, state.recipes), *in_bodies(graph)]
-        state.notes += [*notes, loss.note, *plan_notes(found, self.plan)]
-        return True
+        state.plan = [*rows(found, trained, reached), *folded(found, state.recipes), *in_bodies(graph)]
+        state.notes += [*notes, loss.note, *plan_notes(found, state.plan)]
+        return sorted(trained | statistics.keys())
 
     def ensures(self, state: Compilation) -> None:
         """Every update's gradient has the shape of its parameter, as far as it is known.

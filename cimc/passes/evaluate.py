@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from math import prod
 from typing import Any
@@ -12,7 +11,7 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.ir.onnx_io import session
+from cimc.ir.onnx_io import reason, session
 from cimc.passes.selection.operand import VIEW_OPS, integers, reshaped
 
 #: Largest tensor that is computed, in bytes. One filled with a single value takes no memory at any size.
@@ -21,33 +20,29 @@ MAX_BYTES = 1 << 30
 _SMALL = 256
 _CONSTANT_FIELDS = ("value", "value_float", "value_floats", "value_int", "value_ints", "value_string", "value_strings")
 
-log = logging.getLogger(__name__)
 
-
-def evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | None:
-    """The node's outputs, by ONNX Runtime; None where they are too large or it cannot say."""
+def evaluate(node: ir.Node, model: ir.Model) -> list[ir.TensorProtocol] | str:
+    """The node's outputs, by ONNX Runtime; a text where there are none: the reason."""
     if node.op_type == "Constant":
         tensor = constant_tensor(node)
-        return None if tensor is None else [tensor]
+        return "a sparse tensor" if tensor is None else [tensor]
     if node.op_type == "ConstantOfShape":
         return _filled(node)
     if node.op_type in VIEW_OPS and (tensor := _rearranged(node)) is not None:
         return [tensor]
     if any(v is None or v.const_value is None or v.const_value.nbytes > MAX_BYTES for v in node.inputs if v is not None):
-        return None
+        return f"it reads more than {MAX_BYTES >> 20} MiB"
     proto, feeds = _single_node_model(node, model)
-    if not _small(proto):
-        return None
-    return _run(proto, feeds)
+    return _too_large(proto) or _run(proto, feeds)
 
 
-def _filled(node: ir.Node) -> list[ir.TensorProtocol] | None:
+def _filled(node: ir.Node) -> list[ir.TensorProtocol] | str:
     """ConstantOfShape as an array without memory of its own."""
     shape = integers(node.inputs[0])
     attribute = node.attributes.get("value")
     value = attribute.as_tensor().numpy().reshape(-1)[0] if attribute is not None else np.float32(0)
     if shape is None or min(shape, default=0) < 0:
-        return None
+        return "its shape is not known, or negative"
     return [ir.Tensor(np.broadcast_to(value, shape))]
 
 
@@ -85,39 +80,37 @@ def _single_node_model(node: ir.Node, model: ir.Model) -> tuple[onnx.ModelProto,
     return onnx.ModelProto(ir_version=max(model.ir_version, 4), graph=graph, opset_import=[opset]), feeds
 
 
-def _small(proto: onnx.ModelProto) -> bool:
-    """Whether all outputs are tensors whose size is known beforehand and small enough; sets their types."""
+def _too_large(proto: onnx.ModelProto) -> str | None:
+    """Why outputs are no tensors whose size is known beforehand and small enough; None: they are, and have their types now."""
     try:
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:
-        log.debug("not folded: %s", error)
-        return False
+        return f"shape inference refuses it: {reason(error)}"
     for output, told in zip(proto.graph.output, inferred.graph.output, strict=True):
         tensor = told.type.tensor_type
         if not told.type.HasField("tensor_type") or not tensor.HasField("shape"):
-            return False
+            return f"the rank of its output '{output.name}' is not known beforehand"
         if not all(d.HasField("dim_value") for d in tensor.shape.dim) or tensor.elem_type == onnx.TensorProto.STRING:
-            return False
+            return f"the size of its output '{output.name}' is not known beforehand, or it is text"
         if prod(d.dim_value for d in tensor.shape.dim) * ir.DataType(tensor.elem_type).itemsize > MAX_BYTES:
-            return False
+            return f"its output '{output.name}' is larger than {MAX_BYTES >> 20} MiB"
         output.CopyFrom(told)
-    return True
+    return None
 
 
-def _run(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> list[ir.TensorProtocol] | None:
+def _run(proto: onnx.ModelProto, feeds: dict[str, NDArray[Any]]) -> list[ir.TensorProtocol] | str:
     wanted = [ir.DataType(o.type.tensor_type.elem_type) for o in proto.graph.output]
     try:
         return _typed(session(proto.SerializeToString(), {}, threads=1).run(None, feeds), wanted)
     except Exception as error:
-        log.debug("ONNX Runtime: %s", error)
+        refused = reason(error)
     try:  # types that numpy lacks, as bfloat16, do not leave ONNX Runtime
         import onnx.reference
 
         return _typed(list(onnx.reference.ReferenceEvaluator(proto).run(None, feeds)), wanted)
     except Exception as error:
         # The digital unit meets the same node again, and its message reaches the user from there.
-        log.debug("not folded: %s", error)
-        return None
+        return f"ONNX Runtime refuses it ({refused}), and ONNX's reference too ({reason(error)})"
 
 
 def _typed(arrays: Sequence[Any], wanted: Sequence[ir.DataType]) -> list[ir.TensorProtocol]:

@@ -21,6 +21,7 @@ from cimc.errors import ModelError
 from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.evaluate import constant_tensor, evaluate
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
 from cimc.passes.selection.placement import name_nodes, record
 from cimc.passes.selection.registry import weight_slots
@@ -58,46 +59,65 @@ class Fold(Pass):
                     )
             made.add(node)
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         name_nodes(state.model)
-        return fold_constants(state)
+        folded, left = _fold_all(state)
+        for node, why in left.items():
+            not_applied("folded", node, why)
+            row = state.placements.get(node.name or "")
+            if row is not None and not row.why and _why_never(node) is None:
+                record(state, node, "digital", f"constant, but computed at run time: {why}")
+        return folded
 
 
-def fold_constants(state: Compilation, only: Container[ir.Node] | None = None) -> bool:
-    """Fold what can be folded; True if anything was. A folded size may tell shapes, which tell more sizes.
+def fold_constants(state: Compilation, only: Container[ir.Node] | None = None) -> list[str]:
+    """Fold what can be folded. A folded size may tell shapes, which tell more sizes.
 
     Args:
         state: Its model is changed.
         only: Nodes that may be folded; None: all.
+
+    Returns:
+        Names of the folded nodes.
     """
-    changed = False
+    return _fold_all(state, only)[0]
+
+
+def _fold_all(state: Compilation, only: Container[ir.Node] | None = None) -> tuple[list[str], dict[ir.Node, str]]:
+    """Names of the folded nodes; the nodes that depend on constants only and are left, each with the reason."""
+    folded: list[str] = []
     while True:
         infer_shapes(state.model)
-        if not _fold_once(state, only):
-            return changed
-        changed = True
+        more, left = _fold_once(state, only)
+        if not more:
+            return folded, left
+        folded += more
 
 
-def _fold_once(state: Compilation, only: Container[ir.Node] | None) -> bool:
+def _fold_once(state: Compilation, only: Container[ir.Node] | None) -> tuple[list[str], dict[ir.Node, str]]:
     graph = state.model.graph
     known: set[ir.Value] = set()  # values that depend on constants only, folded or not
     sizes: dict[ir.Value, Entries] = {}  # integers that depend on shapes
-    changed = False
+    folded: list[str] = []
+    left: dict[ir.Node, str] = {}
     for node in list(graph):
         if only is not None and node not in only:
             continue
         fixed = _fixed_sizes(node, sizes)
         if fixed is None and not all(value is None or value in known or is_constant(value) for value in node.inputs):
             continue
-        if not _may_fold(node):
+        if (never := _why_never(node)) is not None:
+            left[node] = never
             continue
         known.update(node.outputs)
         if any(o.is_graph_output() for o in node.outputs):
+            left[node] = "its result is an output of the model"
             continue
         if _is_weight_view(node, known):
-            continue
+            continue  # `select` says of it whether a view tells it
         arrays = evaluate(node, state.model) if fixed is None else [fixed]
-        if arrays is None:
+        if isinstance(arrays, str):
+            left[node] = arrays
             continue
         why = (
             "a constant"
@@ -110,13 +130,13 @@ def _fold_once(state: Compilation, only: Container[ir.Node] | None) -> bool:
         if node.op_type != "Constant":
             state.recipes.record(node, CONSTANT, state.model)
         _become_initializers(graph, node, arrays)
-        changed = True
-    return changed
+        folded.append(str(node.name))
+    return folded, left
 
 
-def lift_constants(state: Compilation) -> bool:
-    """Turn Constant nodes to initializers."""
-    changed = False
+def lift_constants(state: Compilation) -> list[str]:
+    """Turn Constant nodes to initializers; the names of these nodes."""
+    lifted: list[str] = []
     for node in list(state.model.graph):
         if node.op_type != "Constant" or node.domain not in ("", "ai.onnx") or node.outputs[0].is_graph_output():
             continue
@@ -125,8 +145,8 @@ def lift_constants(state: Compilation) -> bool:
             continue
         record(state, node, "folded", "a constant")
         _become_initializers(state.model.graph, node, [tensor])
-        changed = True
-    return changed
+        lifted.append(str(node.name))
+    return lifted
 
 
 def _fixed_sizes(node: ir.Node, sizes: dict[ir.Value, Entries]) -> ir.TensorProtocol | None:
@@ -141,10 +161,13 @@ def _fixed_sizes(node: ir.Node, sizes: dict[ir.Value, Entries]) -> ir.TensorProt
     return ir.tensor(entries.astype((output.dtype or ir.DataType.INT64).numpy()))
 
 
-def _may_fold(node: ir.Node) -> bool:
-    if node.domain not in ("", "ai.onnx") or node.op_type in RANDOM_OPS:
-        return False
-    return not bodies(node)
+def _why_never(node: ir.Node) -> str | None:
+    """Why a node is not folded whatever its inputs are; None: it may be."""
+    if node.domain not in ("", "ai.onnx"):
+        return f"an operator of the domain {node.domain}"
+    if node.op_type in RANDOM_OPS:
+        return "it draws random numbers"
+    return "it has bodies" if bodies(node) else None
 
 
 def _is_weight_view(node: ir.Node, known: set[ir.Value]) -> bool:

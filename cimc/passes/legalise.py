@@ -21,6 +21,7 @@ Example::
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -55,21 +56,21 @@ class Legalise(Pass):
                     fix="inline the functions first: onnx.inliner.inline_local_functions(model)",
                 )
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         model = state.model
         name_nodes(model)
         place_all(state)
-        changed = False
+        changed: list[str] = []
         if model.ir_version < 4:
             for value in [v for v in model.graph.inputs if v.is_initializer()]:
                 model.graph.inputs.remove(value)
+                changed.append(str(value.name))
             model.ir_version = 4
-            changed = True
-        changed |= _text_is_no_array(state)
-        changed |= lift_constants(state)
+        changed += _text_is_no_array(state)
+        changed += lift_constants(state)
         if any(map(rewrite_of, model.graph)):
-            changed |= fold_constants(state)
-            changed |= _rewrite(state)
+            changed += fold_constants(state)
+            changed += _rewrite(state)
         return changed
 
     def ensures(self, state: Compilation) -> None:
@@ -90,16 +91,17 @@ class Legalise(Pass):
             seen.add(name)
 
 
-def _text_is_no_array(state: Compilation) -> bool:
-    """Steps and files hold arrays of numbers: text goes from the model to ONNX Runtime alone."""
-    graph, changed = state.model.graph, False
+def _text_is_no_array(state: Compilation) -> list[str]:
+    """Steps and files hold arrays of numbers: text goes from the model to ONNX Runtime alone. Names of the values concerned."""
+    graph = state.model.graph
+    changed: list[str] = []
     for value in list(graph.initializers.values()):
         if value.dtype is None or is_plain(value.dtype):
             continue
         if value.is_graph_input():
             graph.inputs.remove(value)
             state.notes.append(f"input {value.name} of type {value.dtype} always has its default: a caller cannot replace it")
-            changed = True
+            changed.append(str(value.name))
         if value.is_graph_output():
             node = ir.Node("", "Identity", [value], name=f"{value.name}/output")
             (output,) = node.outputs
@@ -108,14 +110,15 @@ def _text_is_no_array(state: Compilation) -> bool:
             value.name = f"{name}/constant"
             output.name = name
             graph.append(node)
-            changed = True
+            changed.append(str(name))
     return changed
 
 
-def _rewrite(state: Compilation) -> bool:
+def _rewrite(state: Compilation) -> list[str]:
     graph = state.model.graph
     infer_shapes(state.model, (v for n in graph if rewrite_of(n) for v in n.inputs))
-    site, changed = Site(state.model, state.target), False
+    site = Site(state.model, state.target)
+    changed: list[str] = []
     for node in list(graph):
         rewrite = rewrite_of(node)
         if rewrite is None:
@@ -129,5 +132,5 @@ def _rewrite(state: Compilation) -> bool:
         inputs = list(node.inputs)
         site.replace(node, values)
         drop_unused(graph, inputs)
-        changed = True
+        changed.append(site.owner)
     return changed

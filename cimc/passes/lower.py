@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, cast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import onnx_ir as ir
@@ -12,7 +13,8 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError
 from cimc.ir.bodies import used_values
 from cimc.ir.onnx_io import split
-from cimc.ir.program import DigitalStep, InputCoding, Layer, Program, Step, ValueSpec, VmmStep
+from cimc.ir.program import DigitalStep, InputCoding, Layer, Preprocessing, Program, Provenance, Step, ValueSpec, VmmStep
+from cimc.ir.verify import verify
 from cimc.ir.vmm import geometry_of, is_vmm, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
@@ -23,14 +25,24 @@ from cimc.passes.lowering.segments import cut, to_model
 from cimc.passes.lowering.stages import is_own, node_stages
 from cimc.passes.lowering.training import is_update, training_step, updated_parameters
 from cimc.passes.lowering.types import complete_types
+from cimc.passes.reasons import not_applied
 
 
+@dataclass(frozen=True)
 class Lower(Pass):
-    """Every ``cimc::Vmm`` becomes a step on its layer; everything between, maximal digital segments."""
+    """Every ``cimc::Vmm`` becomes a step on its layer; everything between, maximal digital segments.
 
-    name = "lower"
+    Args:
+        provenance: What the model is; the data behind input scales, and the notes so far, come from the compilation.
+        preprocessing: Stored with the program.
+    """
 
-    def call(self, state: Compilation) -> bool:
+    provenance: Provenance = field(default_factory=Provenance)
+    preprocessing: Preprocessing | None = None
+
+    name: ClassVar[str] = "lower"
+
+    def call(self, state: Compilation) -> Sequence[str]:
         complete_types(state.model)
         graph_bytes, tensors = split(state.model)
         lowering = _Lowering(state, {f"initializer/{name}": array for name, array in tensors.items()})
@@ -43,6 +55,9 @@ class Lower(Pass):
         parameters = updated_parameters(graph)
         recipes = state.recipes.behind(graph.initializers)
         lowering.tensors |= recipes.tensors()
+        lowering.tensors["graph"] = np.frombuffer(graph_bytes, np.uint8)
+        lowering.tensors |= {f"bound/{name}": array for name, array in state.bound.items()}
+        made_from = {"calibration": state.calibration_basis, "notes": tuple(state.notes)}
         state.program = Program(
             target=state.target,
             inputs=tuple(value_spec(value) for value in graph.inputs if value.name not in parameters),
@@ -52,10 +67,18 @@ class Lower(Pass):
             labels=graph.metadata_props.get("cimc.labels"),
             layers=tuple(lowering.layers.values()),
             steps=tuple(lowering.steps),
+            bound=tuple(state.bound),
+            plan=tuple(state.plan),
             placements=tuple(state.placements.values()),
-            tensors=lowering.tensors | {"graph": np.frombuffer(graph_bytes, np.uint8)},
+            provenance=self.provenance.model_copy(update=made_from),
+            preprocessing=self.preprocessing,
+            tensors=lowering.tensors,
         )
-        return True
+        return [step.name for step in lowering.steps]
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where the program breaks a rule of the IR; cuts, ranges and places are not set yet."""
+        verify(state.need_program())
 
 
 class _Lowering:
@@ -153,6 +176,9 @@ class _Lowering:
             )
         )
         self._explain(affine.merged, f"merged into the digital scale and offset of {name}")
+        for left, why in affine.left.items():
+            not_applied(f"merged into the digital scale and offset of {name}", left, why)
+            self._explain([left], f"not merged into the digital scale and offset of {name}: {why}", add=True)
 
     def _random(self, node: ir.Node, initializers: set[ir.Value]) -> None:
         outputs = [value for value in node.outputs if value.uses() or value.is_graph_output()]

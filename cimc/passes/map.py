@@ -6,21 +6,25 @@ offset weights over 8 cells. The bit lines of one weight column lie side by side
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from cimc.errors import VerifyError
 from cimc.ir.blocks import COLUMN_TILE, HEIGHT, I32, SLICE, WIDTH, block_shape, block_table, with_tables
-from cimc.ir.verify import verify
+from cimc.ir.verify_blocks import verify_blocks
 from cimc.passes.base import Compilation, Pass
 
 
 class Map(Pass):
     """Fills height and width of the block tables."""
 
-    name = "map"
+    name: ClassVar[str] = "map"
 
     def requires(self, state: Compilation) -> None:
+        """Raises VerifyError before `tile`."""
         need_tables(state)
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         tables = need_tables(state)
         program = state.need_program()
         shaped = {}
@@ -28,11 +32,13 @@ class Map(Pass):
             table = tables[layer.name].copy()
             table[:, HEIGHT], table[:, WIDTH] = block_shape(layer, state.target, table[:, SLICE], table[:, COLUMN_TILE])
             shaped[layer.name] = table
-        state.program = with_tables(program, shaped)
-        return bool(shaped)
+        if shaped:
+            state.program = with_tables(program, shaped)
+        return list(shaped)
 
     def ensures(self, state: Compilation) -> None:
-        verify(state.need_program())
+        """Raises VerifyError where a block is not as high and wide as its part of the matrix."""
+        verify_blocks(state.need_program())
 
 
 def need_tables(state: Compilation) -> dict[str, I32]:

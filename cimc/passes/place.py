@@ -17,6 +17,10 @@ Example: LeNet's six blocks on 64x64 arrays. conv1 fires 576 times for an image,
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,67 +35,88 @@ from cimc.ir.blocks import (
     TILE,
     UNLIMITED,
     WIDTH,
-    check_copies,
     copies_per_array,
     with_tables,
 )
+from cimc.ir.copies import sensible_copies
 from cimc.ir.occupancy import firings
-from cimc.ir.verify import verify
+from cimc.ir.program import Program
+from cimc.ir.verify_blocks import verify_blocks
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.map import need_tables
 from cimc.targets.description import Target
 
 
+@dataclass(frozen=True)
 class Place(Pass):
-    """First fit, tallest layers first, over the free rectangles of the tiles."""
+    """First fit, tallest layers first, over the free rectangles of the tiles.
 
-    name = "place"
+    Args:
+        chips: As many chips as may be used; None: as many as it takes.
+        copies: Copies of a layer's crossbars that work at once, by its name; absent: one.
+        only_known: Leave out copies of layers that the program does not have, instead of refusing them.
+    """
+
+    chips: int | None = None
+    copies: Mapping[str, int] = field(default_factory=dict)
+    only_known: bool = False
+
+    name: ClassVar[str] = "place"
 
     def requires(self, state: Compilation) -> None:
-        """Raises CimcError for copies of a layer that is not there or no chips, VerifyError before `map`."""
+        """Raises CimcError for copies that make no sense or no chips, VerifyError before `map`."""
         for name, table in need_tables(state).items():
             if (table[:, [HEIGHT, WIDTH]] < 1).any():
                 raise VerifyError("blocks have no shape yet", where=f"layer {name}", fix="run pass `map` before")
-        if state.chips is not None and state.chips < 1:
-            raise CimcError(f"{state.chips} chips", where="chips", fix="give at least one")
-        check_copies(state.copies, state.need_program())
+        if self.chips is not None and self.chips < 1:
+            raise CimcError(f"{self.chips} chips", where="chips", fix="give at least one")
+        sensible_copies(self._copies(state.need_program()), state.need_program())
 
-    def call(self, state: Compilation) -> bool:
-        program, target = state.need_program(), state.target
+    def _copies(self, program: Program) -> Mapping[str, int]:
+        if not self.only_known:
+            return self.copies
+        return {layer.name: self.copies[layer.name] for layer in program.layers if layer.name in self.copies}
+
+    def call(self, state: Compilation) -> Sequence[str]:
+        program, target, chips = state.need_program(), state.target, self.chips
+        copies = self._copies(program)
         tables = need_tables(state)
         crossbars = {layer.name: layer.crossbars for layer in program.layers}
         copied = {  # a table that already holds copies is cut back to one
-            name: np.tile(tables[name][:count], (state.copies.get(name, 1), 1)) for name, count in crossbars.items()
+            name: np.tile(tables[name][:count], (copies.get(name, 1), 1)) for name, count in crossbars.items()
         }
-        shares = {layer.name: firings(program, layer, state.copies.get(layer.name, 1)) or 0 for layer in program.layers}
+        shares = {layer.name: firings(program, layer, copies.get(layer.name, 1)) or 0 for layer in program.layers}
         per_chip = target.array.tiles_per_chip or UNLIMITED
         budget = max(shares.values(), default=0) if target.mapping.packing == "fast" else None
         tiles = _place(copied, crossbars, target, shares, budget)
-        if budget is not None and state.chips is not None and tiles > state.chips * per_chip:
-            tiles = _place_tighter(copied, crossbars, target, shares, budget, state.chips * per_chip)
-        self._fits(tiles, per_chip, state)
+        if budget is not None and chips is not None and tiles > chips * per_chip:
+            tiles = _place_tighter(copied, crossbars, target, shares, budget, chips * per_chip)
+        if chips is not None and tiles > chips * per_chip:
+            raise _too_few(tiles, chips, per_chip, target, copied=any(n > 1 for n in copies.values()))
         for table in copied.values():
             table[:, CHIP], table[:, TILE] = np.divmod(table[:, TILE].astype(np.int64), per_chip)
-        state.program = with_tables(program, copied)
-        return bool(copied)
+        changed = [name for name, table in copied.items() if not np.array_equal(table, tables[name])]
+        if changed:
+            state.program = with_tables(program, copied)
+        return changed
 
     def ensures(self, state: Compilation) -> None:
-        verify(state.need_program())
+        """Raises VerifyError where a block has no place inside an array, or two blocks disturb each other."""
+        verify_blocks(state.need_program())
 
-    def _fits(self, tiles: int, per_chip: int, state: Compilation) -> None:
-        if state.chips is None or tiles <= state.chips * per_chip:
-            return
-        room = state.chips * per_chip
-        array = state.target.array
-        levers = [f"--chips {-(-tiles // per_chip)}", f"--set array.tiles_per_chip={-(-tiles // state.chips)}"]
-        levers += [f"--set array.rows={2 * array.rows}"] if array.rows else []
-        levers += ["--set mapping.split=rows"] if state.target.mapping.split == "channels" else []
-        levers += ["fewer copies"] if any(n > 1 for n in state.copies.values()) else []
-        raise FitError(
-            f"{tiles} tiles > {room} tiles of {state.chips} chips with {per_chip} each, {tiles - room} tiles too many",
-            where=f"target {state.target.name}",
-            fix=", or ".join(levers),
-        )
+
+def _too_few(tiles: int, chips: int, per_chip: int, target: Target, *, copied: bool) -> FitError:
+    """The error for tiles that the chips do not have, with what would help."""
+    room, array = chips * per_chip, target.array
+    levers = [f"--chips {-(-tiles // per_chip)}", f"--set array.tiles_per_chip={-(-tiles // chips)}"]
+    levers += [f"--set array.rows={2 * array.rows}"] if array.rows else []
+    levers += ["--set mapping.split=rows"] if target.mapping.split == "channels" else []
+    levers += ["fewer copies"] if copied else []
+    return FitError(
+        f"{tiles} tiles > {room} tiles of {chips} chips with {per_chip} each, {tiles - room} tiles too many",
+        where=f"target {target.name}",
+        fix=", or ".join(levers),
+    )
 
 
 def _place_tighter(

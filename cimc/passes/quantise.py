@@ -10,7 +10,7 @@ Weights stay as they are; the encoding itself is `cimc.ir.encoding`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -35,7 +35,7 @@ class Quantise(Pass):
 
     name: ClassVar[str] = "quantise"
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         """Raises ModelError for NaN or Inf in a weight, TargetError where the cells of a weight cannot hold its bits."""
         done: dict[str, tuple[NDArray[np.float32], float | None]] = {}
         for node in _vmms(state.model):
@@ -52,7 +52,7 @@ class Quantise(Pass):
             node.attributes.add(ir.AttrFloat32s("weight_max", [float(w) for w in span]))
             if error is not None:
                 node.attributes.add(ir.AttrFloat32("weight_error", error))
-        return bool(done)
+        return list(done)
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a scale is missing, negative, or of a wrong length."""

@@ -12,6 +12,7 @@ than 2 million weights a part of the columns is looked at, drawn by key, at leas
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import hypot
 from typing import Any, ClassVar
@@ -35,11 +36,11 @@ class Ranges(Pass):
 
     name: ClassVar[str] = "ranges"
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         """Raises FitError where a fixed range is too small at any gain."""
         program, target = state.need_program(), state.target
         if not _has_ranges(target) or not program.layers:
-            return False
+            return ()
         spread = hypot(target.device.read_spread_us, target.device.programming.sigma_us)
         layers = []
         for layer in program.layers:
@@ -50,7 +51,7 @@ class Ranges(Pass):
             devices = TargetDevices.of(program, layer)
             layers.append(choose_ranges(layer, samples, devices, target, sigma_us=spread))
         state.program = program.model_copy(update={"layers": tuple(layers)})
-        return True
+        return [layer.name for layer in layers]
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a layer has no range though the ADC needs one."""

@@ -5,17 +5,20 @@ Example: in ``x -> conv1 -> relu -> conv2`` with a shortcut ``x -> conv3``, conv
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 from cimc.errors import VerifyError
 from cimc.ir.graph import task_graph, vmm_stages
 from cimc.ir.program import VmmStep
-from cimc.ir.verify import verify
+from cimc.ir.verify import verify_order
 from cimc.passes.base import Compilation, Pass
 
 
 class Schedule(Pass):
     """Sets ``stage`` of every crossbar step; the order changes only where it would not run."""
 
-    name = "schedule"
+    name: ClassVar[str] = "schedule"
 
     def requires(self, state: Compilation) -> None:
         """Raises VerifyError for steps that wait for each other."""
@@ -26,7 +29,7 @@ class Schedule(Pass):
             cycle = " -> ".join(edge[0] for edge in nx.find_cycle(graph))
             raise VerifyError(f"steps wait for each other: {cycle}", where=f"step {cycle.split(' ')[0]}")
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         import networkx as nx
 
         program = state.need_program()
@@ -38,9 +41,11 @@ class Schedule(Pass):
         steps = tuple(
             step.model_copy(update={"stage": stages[step.name]}) if isinstance(step, VmmStep) else step for step in ordered
         )
-        changed = steps != program.steps
-        state.program = program.model_copy(update={"steps": steps})
+        changed = [new.name for new, old in zip(steps, program.steps, strict=True) if new != old]
+        if changed:
+            state.program = program.model_copy(update={"steps": steps})
         return changed
 
     def ensures(self, state: Compilation) -> None:
-        verify(state.need_program())
+        """Raises VerifyError where a step reads what a later one makes, or fires in too early a stage."""
+        verify_order(state.need_program())

@@ -10,6 +10,7 @@ Example::
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import ClassVar
 
 import onnx_ir as ir
@@ -19,6 +20,7 @@ from cimc.ir.bodies import bodies
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import drop_unused
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.check import check_vmm
 from cimc.passes.selection.finite import check_finite
 from cimc.passes.selection.fused import why_foreign
@@ -46,7 +48,7 @@ class Select(Pass):
             if node.domain == DOMAIN and node.op_type != "Vmm":
                 raise ModelError(f"the dialect has no operator {node.op_type}", where=f"node '{node.name}'")
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         register_schemas()
         name_nodes(state.model)
         graph = state.model.graph
@@ -69,7 +71,7 @@ class Select(Pass):
                 f"{len(replaceable)} initializers are inputs too ('{replaceable[0]}', ...): a caller may replace them, so "
                 "products with them stay digital; --bind '*' makes all inputs that have a default constants"
             )
-        return bool(products)
+        return [str(product.node.name) for product in products]
 
     def ensures(self, state: Compilation) -> None:
         """Every ``Vmm`` is well-formed.
@@ -163,7 +165,10 @@ def _drop_absorbed(state: Compilation) -> None:
     graph = state.model.graph
     for node in reversed(list(graph)):
         output = node.outputs[0]
-        if node.op_type not in VIEW_OPS or output.uses() or output.is_graph_output() or resolve(output) is None:
+        if node.op_type not in VIEW_OPS or resolve(output) is None:
+            continue
+        if output.uses() or output.is_graph_output():
+            not_applied("absorbed by a crossbar weight", node, "its result is read elsewhere too")
             continue
         inputs = list(node.inputs)
         graph.remove(node, safe=True)

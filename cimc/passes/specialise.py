@@ -21,6 +21,7 @@ import onnx_ir as ir
 from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import fold_constants
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.placement import name_nodes, place_all, record
 from cimc.passes.selection.registry import weight_slots
@@ -29,7 +30,7 @@ from cimc.passes.specialising.branches import inline, nodes_within
 from cimc.passes.specialising.inputs import bind_inputs, fix_shapes
 
 
-@dataclass
+@dataclass(frozen=True)
 class Specialise(Pass):
     """See the module's text.
 
@@ -43,42 +44,49 @@ class Specialise(Pass):
 
     name: ClassVar[str] = "specialise"
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         name_nodes(state.model)
         place_all(state)
         fix_shapes(state.model.graph, self.shapes)
         state.bound = bind_inputs(state.model.graph, self.bind)
-        changed = bool(self.shapes or self.bind)
-        while _take_branches(state):
-            changed = True
+        changed = [*self.shapes, *state.bound]
+        while taken := _take_branches(state):
+            changed += taken
         return changed
 
 
-def _take_branches(state: Compilation) -> bool:
-    """Replace every If whose condition is known by now; True if there was one."""
+def _take_branches(state: Compilation) -> list[str]:
+    """Replace every If whose condition is known by now; their names."""
     graph = state.model.graph
     choices = [node for node in graph if node.op_type == "If" and node.domain in ("", "ai.onnx")]
     if not choices:
-        return False
+        return []
     fold_constants(state, _ancestors(choices))
     known = decided(graph)
-    taken, deciding = False, _ancestors(choices)
+    taken: list[str] = []
+    left: dict[ir.Node, str] = {}
+    deciding = _ancestors(choices)
     for node in choices:
         condition = node.inputs[0]
         if condition is None or not (node in deciding or _has_products(node)):
+            left[node] = "it holds no product, and the condition of no other If that does depends on it"
             continue
         if is_constant(condition) and condition.const_value is not None:
             value: Any = condition.const_value.numpy()
         else:
             value = known.get(condition)
         if value is None or value.size != 1 or value.reshape(-1)[0] is None:
+            left[node] = f"its condition '{condition.name}' is no constant"
             continue
         branch, other = ("then_branch", "else_branch") if value.reshape(-1)[0] else ("else_branch", "then_branch")
         record(state, node, "folded", f"its condition is constant: the {branch.removesuffix('_branch')} branch is always taken")
         for left_out in nodes_within(node.attributes[other].as_graph()):
             record(state, left_out, "folded", f"in the branch of '{node.name}' that is never taken")
         inline(graph, node, node.attributes[branch].as_graph())
-        taken = True
+        taken.append(str(node.name))
+    if not taken:
+        for node, why in left.items():
+            not_applied("replaced by its branch", node, why)
     return taken
 
 

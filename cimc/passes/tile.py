@@ -9,12 +9,15 @@ A dense layer, or ``mapping.split=rows``, is cut at every 64th row.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import ClassVar
+
 import numpy as np
 
 from cimc.errors import FitError
 from cimc.ir.blocks import COLUMN_TILE, GROUP, I32, SLICE, with_tables
 from cimc.ir.program import BLOCK_FIELDS, Layer
-from cimc.ir.verify import verify
+from cimc.ir.verify_blocks import verify_blocks
 from cimc.passes.base import Compilation, Pass
 from cimc.targets.description import Target
 
@@ -22,22 +25,24 @@ from cimc.targets.description import Target
 class Tile(Pass):
     """Sets the row and column cuts of every layer and makes its block table, still without shapes and places."""
 
-    name = "tile"
+    name: ClassVar[str] = "tile"
 
     def requires(self, state: Compilation) -> None:
         """Raises FitError where one input channel of a kernel is taller than the array."""
         for layer in state.need_program().layers:
             _slice_rows(layer, state.target)
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         program = state.need_program()
         layers = tuple(_cut(layer, state.target) for layer in program.layers)
-        program = with_tables(program, {layer.name: _table(layer) for layer in layers})
-        state.program = program.model_copy(update={"layers": layers})
-        return bool(layers)
+        if layers:
+            program = with_tables(program, {layer.name: _table(layer) for layer in layers})
+            state.program = program.model_copy(update={"layers": layers})
+        return [layer.name for layer in layers]
 
     def ensures(self, state: Compilation) -> None:
-        verify(state.need_program())
+        """Raises VerifyError where a matrix is not cut, or a part of it is not in the table once."""
+        verify_blocks(state.need_program())
 
 
 def _cut(layer: Layer, target: Target) -> Layer:

@@ -27,6 +27,7 @@ import onnx_ir as ir
 
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.parameters import Usage, Use, uses
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.nodes import fresh
 from cimc.passes.selection.operand import FLOATS, is_constant
 from cimc.passes.selection.placement import record
@@ -38,7 +39,7 @@ _SCOPES = "pkg.torch.onnx.name_scopes"
 _SUFFIXES = {"weight": "weight", "bias": "bias", "scale": "weight", "table": "weight"}
 
 
-@dataclass
+@dataclass(frozen=True)
 class Untie(Pass):
     """Merged parameters become several; see the module's text.
 
@@ -51,18 +52,19 @@ class Untie(Pass):
 
     name: ClassVar[str] = "untie"
 
-    def call(self, state: Compilation) -> bool:
+    def call(self, state: Compilation) -> Sequence[str]:
         graph = state.model.graph
         taken = {str(v.name) for v in (*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs))}
         changed = self._aliases(state)
         for value in list(graph.initializers.values()):
             if value.dtype in FLOATS and is_constant(value) and not value.is_graph_output() and len(value.uses()) > 1:
-                changed |= self._separate(state, value, taken)
+                changed += self._separate(state, value, taken)
         return changed
 
-    def _aliases(self, state: Compilation) -> bool:
+    def _aliases(self, state: Compilation) -> list[str]:
         """Identities of initializers: a copy under the name that the exporter gave it, or another name of the same."""
-        graph, changed = state.model.graph, False
+        graph = state.model.graph
+        changed: list[str] = []
         for node in list(graph):
             source = node.inputs[0] if node.op_type == "Identity" and node.domain in ("", "ai.onnx") else None
             if source is None or not is_constant(source) or source.dtype not in FLOATS or node.outputs[0].is_graph_output():
@@ -77,14 +79,14 @@ class Untie(Pass):
             if own:
                 state.notes.append(f"{name}, which the exporter wrote as a copy of {source.name}, is a parameter of its own")
             record(state, node, "folded", "a parameter of its own" if own else "another name of an initializer")
-            changed = True
+            changed.append(name)
         return changed
 
     def _tied(self, name: str) -> bool:
         return self.tie == AS_WRITTEN or (not isinstance(self.tie, str) and fits([name], self.tie))
 
-    def _separate(self, state: Compilation, value: ir.Value, taken: set[str]) -> bool:
-        """Give uses of one initializer values of their own, all but the first."""
+    def _separate(self, state: Compilation, value: ir.Value, taken: set[str]) -> list[str]:
+        """Give uses of one initializer values of their own, all but the first; the names of the new values."""
         graph, name = state.model.graph, str(value.name)
         found = [(consumer, _leaf(consumer, value)) for consumer in value.uses()]
         roles = [(consumer, use) for consumer, use in found if use is not None and (use.trains or use.kind == "statistics")]
@@ -92,7 +94,10 @@ class Untie(Pass):
         for consumer, use in roles:
             groups.setdefault(self._identity(value, consumer, use, [u for _, u in roles]), []).append((consumer, use))
         if len(groups) < 2:
-            return False
+            if len(roles) > 1:
+                tied = "it is to stay tied" if self._tied(name) else "nothing tells that its uses are different parameters"
+                not_applied("made several parameters", value, tied)
+            return []
         keeper = next((key for key, members in groups.items() if _wish(members[0][1], name) == name), None)
         keeper = next(iter(groups)) if keeper is None else keeper
         made = []
@@ -104,7 +109,7 @@ class Untie(Pass):
                     consumer.node.replace_input_with(consumer.idx, copy)
         more = f", and {len(made) - 3} more" if len(made) > 3 else ""
         state.notes.append(f"{name}, merged by the exporter, is several parameters: also {', '.join(made[:3])}{more}")
-        return True
+        return made
 
     def _identity(self, value: ir.Value, consumer: Usage, use: Use, others: Sequence[Use]) -> object:
         """Uses with the same answer are one parameter."""

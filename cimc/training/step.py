@@ -13,7 +13,15 @@ from threadpoolctl import ThreadpoolController
 
 from cimc.errors import CimcError
 from cimc.ir.classes import Classes
+from cimc.ir.dialect import register_schemas
 from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
+from cimc.passes.base import Compilation
+from cimc.passes.differentiate import Differentiate
+from cimc.passes.lower import Lower
+from cimc.passes.manager import PassManager
+from cimc.passes.recipes import Recipes
+from cimc.passes.schedule import Schedule
+from cimc.passes.training.inherit import Inherit
 from cimc.passes.training.upgrade import UNCHECKED, check_upgrade, upgraded
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
@@ -53,48 +61,17 @@ def training_program(
         TargetError: The chip cannot do an analog backward pass.
         CimcError: An option is not usable.
     """
-    from cimc.ir.dialect import register_schemas
-    from cimc.passes.base import Compilation
-    from cimc.passes.differentiate import Differentiate
-    from cimc.passes.lower import Lower
-    from cimc.passes.recipes import Recipes
-    from cimc.passes.schedule import Schedule
-
     register_schemas()
     placements = {row.name: row for row in program.placements}
     model, notes = upgraded(program)
     state = Compilation(model, program.target, placements=placements, recipes=Recipes.of(program), notes=notes)
     differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes())
-    for step in (differentiate, Lower()):
-        step.requires(state)
-        step.call(state)
-    state.program = _placed(state.need_program(), program, state.notes).model_copy(update={"plan": tuple(differentiate.plan)})
-    Schedule().call(state)
-    return state.need_program()
+    return PassManager((differentiate, Lower(), Inherit(program), Schedule())).run(state).need_program()
 
 
 def plan_of(step: Program) -> list[dict[str, Any]]:
     """The list of what a training program trains, rows as in `Trainer.plan`."""
     return [row.model_dump(mode="json") for row in step.plan]
-
-
-def _placed(step: Program, program: Program, notes: Sequence[str]) -> Program:
-    """The step on the layers of the inference program: its codings, ranges, cuts and blocks."""
-    for layer in step.layers:
-        own = next((other for other in program.layers if other.name == layer.name), None)
-        if own is None or own.weight != layer.weight:
-            raise CimcError("the training step has another layer than the program", where=f"layer {layer.name}")
-    names = {layer.name for layer in step.layers}
-    kept = {n: t for n, t in program.tensors.items() if n.startswith(("blocks/", "weight_max/")) and n.split("/", 1)[1] in names}
-    provenance = program.provenance.model_copy(update={"notes": (*program.provenance.notes, *notes)})
-    return step.model_copy(
-        update={
-            "layers": tuple(layer for layer in program.layers if layer.name in names),
-            "tensors": {**step.tensors, **kept},
-            "provenance": provenance,
-            "preprocessing": program.preprocessing,
-        }
-    )
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from cimc.ir.onnx_io import join
 from cimc.ir.program import Layer, Program
 from cimc.passes.base import Compilation
 from cimc.passes.lower import Lower
+from cimc.passes.manager import PassManager
 from cimc.passes.recipes import Recipes
 from cimc.passes.schedule import Schedule
 from cimc.passes.training.form import to_inference_form
@@ -58,9 +59,7 @@ def _lowered(program: Program, model: ir.Model, recipes: Recipes) -> Program:
     register_schemas()
     placements = {row.name: row for row in program.placements}
     state = Compilation(model, program.target, placements=placements, recipes=recipes)
-    Lower().call(state)
-    Schedule().call(state)
-    lowered = state.need_program()
+    lowered = PassManager((Lower(), Schedule())).run(state).need_program()
     counted = {step.name: step.model_dump(include={"positions", "positions_basis"}) for step in program.vmm_steps}
     steps = tuple(step.model_copy(update=counted.get(step.name, {})) for step in lowered.steps)
     kept = {name: tensor for name, tensor in program.tensors.items() if name.startswith(_KEPT)}

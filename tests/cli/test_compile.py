@@ -11,8 +11,8 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from cimc.compiler import PASS_NAMES
 from cimc.ir.artifact import load
+from cimc.pipeline import PASS_NAMES
 from tests.cli.conftest import cimc
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from cimc.ir.geometry import Dense, WeightView
 from cimc.ir.program import InputCoding, Layer, Program, ValueSpec, VmmStep
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.manager import PassManager
 from cimc.passes.map import Map
 from cimc.passes.place import Place
 from cimc.passes.schedule import Schedule
@@ -98,12 +99,9 @@ def through(
 ) -> Program:
     """The program after these passes, each with its contract checked before and after."""
     model = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
-    state = Compilation(model=model, target=program.target, program=program, copies=copies or {}, chips=chips)
-    for step in (kind() for kind in passes):
-        step.requires(state)
-        step.call(state)
-        step.ensures(state)
-    return state.need_program()
+    state = Compilation(model=model, target=program.target, program=program)
+    steps = [Place(chips, copies or {}) if kind is Place else kind() for kind in passes]
+    return PassManager(steps, verify=True).run(state).need_program()
 
 
 def changed(program: Program, **tensors: Any) -> Program:
@@ -153,6 +151,7 @@ def matrices(draw: st.DrawFn) -> tuple[Matrix, ...]:
 
 
 @st.composite
-def copy_counts(draw: st.DrawFn, names: Sequence[str]) -> dict[str, int]:
-    """Copies of some of the layers."""
-    return {name: draw(st.integers(1, 5)) for name in names if draw(st.booleans())}
+def copy_counts(draw: st.DrawFn, layers: Sequence[Matrix]) -> dict[str, int]:
+    """Copies of some of the layers, no more than would fire."""
+    most = {m.name: m.positions if m.positions and m.positions > 1 else 5 for m in layers}
+    return {name: draw(st.integers(1, min(5, count))) for name, count in most.items() if draw(st.booleans())}

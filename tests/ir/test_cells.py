@@ -96,7 +96,7 @@ def test_weight_indices_view_as_the_weight_matrix_does(layers: tuple[Matrix, ...
 def test_reading_the_chip_cell_by_cell_gives_the_weights_back(
     target: Target, layers: tuple[Matrix, ...], data: st.DataObject
 ) -> None:
-    copies = data.draw(copy_counts([m.name for m in layers[:1]]))
+    copies = data.draw(copy_counts(layers[:1]))
     program = through(chain(target, layers[:1]), copies=copies)
     memory, layer = _memory(program), program.layers[0]
     table = cells(program, layer.name)

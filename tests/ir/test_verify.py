@@ -201,7 +201,7 @@ def test_a_scale_has_an_entry_for_each_channel_of_a_transposed_convolution() -> 
 @settings(deadline=None, max_examples=40)
 @given(target=targets(), layers=matrices(), data=st.data())
 def test_what_the_passes_make_keeps_the_rules(target: Target, layers: tuple[Matrix, ...], data: st.DataObject) -> None:
-    verify(through(chain(target, layers), copies=data.draw(copy_counts([m.name for m in layers]))))
+    verify(through(chain(target, layers), copies=data.draw(copy_counts(layers))))
 
 
 @settings(deadline=None, max_examples=40)

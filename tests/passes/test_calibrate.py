@@ -17,6 +17,7 @@ from cimc.ir.geometry import Conv
 from cimc.ir.samples import Extent, rounded_up, row_vectors
 from cimc.passes.base import Compilation
 from cimc.passes.calibrate import Calibrate
+from cimc.passes.manager import PassManager
 from cimc.passes.select import Select
 from cimc.targets.description import Adc, Array, Dac, Device, Input, Target
 
@@ -37,11 +38,7 @@ def _target(**parts: Any) -> Target:
 
 def _calibrated(model: onnx.ModelProto, target: Target, data: Arrays | None = None) -> tuple[Compilation, dict[str, Arrays]]:
     """The state, and the coding of each Vmm by node name."""
-    state = Compilation(ir.from_proto(model), target, calibration=data)
-    for step in (Select(), Calibrate()):
-        step.requires(state)
-        step.call(state)
-        step.ensures(state)
+    state = PassManager((Select(), Calibrate())).run(Compilation(ir.from_proto(model), target, calibration=data))
     codings = {
         str(node.name): {key: attribute.value for key, attribute in node.attributes.items() if key.startswith("input_")}
         for node in state.model.graph

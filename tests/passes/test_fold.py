@@ -14,6 +14,7 @@ from cimc.errors import ModelError
 from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
+from cimc.passes.manager import PassManager
 
 from .vmm_reference import IDEAL, Array, oracle, parse, products, same, select
 
@@ -25,10 +26,7 @@ def real(*shape: int) -> Any:
 
 
 def folded(model: onnx.ModelProto) -> Compilation:
-    state = Compilation(ir.from_proto(model), IDEAL)
-    Legalise().call(state)
-    Fold().call(state)
-    return state
+    return PassManager((Legalise(), Fold())).run(Compilation(ir.from_proto(model), IDEAL))
 
 
 def keeps(model: onnx.ModelProto, inputs: dict[str, Array]) -> list[str]:

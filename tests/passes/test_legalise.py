@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cimc.passes.base import Compilation
 from cimc.passes.legalise import Legalise
+from cimc.passes.manager import PassManager
 
 from .vmm_reference import IDEAL, Array, build, oracle, parse, products, run, select
 
@@ -26,9 +27,7 @@ def codes(dtype: Any, *shape: int) -> Any:
 
 
 def legalised(model: onnx.ModelProto) -> Compilation:
-    state = Compilation(ir.from_proto(model), IDEAL)
-    Legalise().call(state)
-    return state
+    return PassManager([Legalise()]).run(Compilation(ir.from_proto(model), IDEAL))
 
 
 def exact(model: onnx.ModelProto, inputs: dict[str, Array]) -> Compilation:

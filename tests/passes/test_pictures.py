@@ -10,6 +10,7 @@ from onnx import numpy_helper, parser
 from cimc.ir.samples import keyed
 from cimc.passes.base import Compilation
 from cimc.passes.calibrate import Calibrate
+from cimc.passes.manager import PassManager
 from cimc.passes.pictures import BLOCKS, SATURATED, pictures, spatial_axes
 from cimc.passes.select import Select
 from cimc.targets.description import Adc, Dac, Device, Target
@@ -71,8 +72,6 @@ def test_open_sizes_are_guessed_until_the_model_runs(height: int) -> None:
     weights = {"w": np.ones((2, 3, 8, 8), np.float32), "v": np.ones((2 * (height // 8) * (width // 8), 4), np.float32)}
     model.graph.initializer.extend(numpy_helper.from_array(w, name) for name, w in weights.items())
     target = Target(name="test", device=Device(levels=16), dac=Dac(bits=8), adc=Adc(bits=8))
-    state = Compilation(ir.from_proto(model), target)
-    for step in (Select(), Calibrate()):
-        step.call(state)
+    state = PassManager((Select(), Calibrate())).run(Compilation(ir.from_proto(model), target))
     assert f"input x: unknown dimension h taken as {height}" in "\n".join(state.notes)
     assert state.input_shapes["x"] == (1, 3, height, width)

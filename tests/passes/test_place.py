@@ -143,7 +143,7 @@ def test_few_chips_force_layers_together_no_more_than_they_must() -> None:
 @settings(deadline=None, max_examples=40)
 @given(target=targets(), layers=matrices(), data=st.data())
 def test_placed_layers_never_wait_for_each_other(target: Target, layers: tuple[Matrix, ...], data: st.DataObject) -> None:
-    copies = data.draw(copy_counts([m.name for m in layers]))
+    copies = data.draw(copy_counts(layers))
     slowest = max(-(-(m.positions or 0) // copies.get(m.name, 1)) for m in layers)
     assert max(_loads(through(chain(target, layers), PLACED, copies=copies)).values()) == slowest
 
@@ -154,7 +154,7 @@ def test_no_cell_is_taken_twice_and_nothing_fires_on_the_same_line(
     target: Target, layers: tuple[Matrix, ...], data: st.DataObject
 ) -> None:
     """An oracle without the verifier: paint every block on a canvas of all tiles."""
-    copies = data.draw(copy_counts([m.name for m in layers]))
+    copies = data.draw(copy_counts(layers))
     program = through(chain(target, layers), PLACED, copies=copies)
     tables = [program.tensors[f"blocks/{layer.name}"] for layer in program.layers]
     every = np.concatenate(tables)

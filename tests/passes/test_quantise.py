@@ -14,6 +14,7 @@ from onnx import numpy_helper, parser
 from cimc.errors import ModelError
 from cimc.ir import encoding
 from cimc.passes.base import Compilation
+from cimc.passes.manager import PassManager
 from cimc.passes.quantise import Quantise, weight_error, weight_max
 from cimc.passes.select import Select
 from cimc.targets.description import Array, Device, Target, Weights
@@ -27,15 +28,11 @@ def _state(weight: np.ndarray, target: Target, body: str = "y = MatMul(x, w)") -
     text = f'<ir_version: 8, opset_import: ["" : 17]> g (float[n,{weight.shape[0]}] x) => (float y) {{ {body} }}'
     model = parser.parse_model(text)
     model.graph.initializer.append(numpy_helper.from_array(weight, "w"))
-    state = Compilation(ir.from_proto(model), target)
-    Select().call(state)
-    return state
+    return PassManager([Select()]).run(Compilation(ir.from_proto(model), target))
 
 
 def _quantised(weight: np.ndarray, target: Target) -> dict[str, Any]:
-    state = _state(weight, target)
-    Quantise().call(state)
-    Quantise().ensures(state)
+    state = PassManager([Quantise()]).run(_state(weight, target))
     (node,) = (node for node in state.model.graph if node.domain == "cimc")
     return {name: attribute.value for name, attribute in node.attributes.items()}
 

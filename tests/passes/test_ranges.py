@@ -14,6 +14,7 @@ from cimc.ir.geometry import Dense, WeightView
 from cimc.ir.program import InputCoding, Layer, Program
 from cimc.ir.ranging import Samples, adc_range, choose_ranges, drives, input_coding
 from cimc.passes.base import Compilation
+from cimc.passes.manager import PassManager
 from cimc.passes.ranges import Ranges
 from cimc.targets.description import Adc, Array, Dac, Device, Programming, Target, Weights
 
@@ -38,11 +39,7 @@ def _state(target: Target, weight: F32, vectors: F32, cuts: tuple[int, ...], cod
 
 
 def _ranged(state: Compilation) -> Layer:
-    step = Ranges()
-    step.requires(state)
-    step.call(state)
-    step.ensures(state)
-    return state.need_program().layers[0]
+    return PassManager([Ranges()]).run(state).need_program().layers[0]
 
 
 def _saturated(layer: Layer, weight: F32, vectors: F32, target: Target, seed: int = 0) -> float:
@@ -164,7 +161,7 @@ def test_nothing_to_range(target: Target) -> None:
     weight, x = _data(8, 4, 50)
     state = _state(target, weight, x, (0, 8), InputCoding())
     before = state.program
-    assert Ranges().call(state) is False
+    assert not Ranges().call(state)
     assert state.program is before
 
 

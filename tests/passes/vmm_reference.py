@@ -16,6 +16,7 @@ from cimc.ir.vmm import geometry_of, view_of
 from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
+from cimc.passes.manager import PassManager
 from cimc.passes.select import Select
 from cimc.targets.description import Target
 
@@ -95,12 +96,7 @@ def _conv_transpose(g: ConvTranspose, x: Array, matrix: Array, alpha: float, bia
 def select(model: onnx.ModelProto | str, target: Target = IDEAL) -> Compilation:
     """A model (or the text of one) after legalise, fold, select, each checked."""
     proto = onnx.parser.parse_model(model) if isinstance(model, str) else model
-    state = Compilation(ir.from_proto(proto), target)
-    for step in (Legalise(), Fold(), Select()):
-        step.requires(state)
-        step.call(state)
-        step.ensures(state)
-    return state
+    return PassManager((Legalise(), Fold(), Select())).run(Compilation(ir.from_proto(proto), target))
 
 
 def run(state: Compilation, inputs: Mapping[str, Array]) -> list[Array]:

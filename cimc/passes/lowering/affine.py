@@ -24,6 +24,8 @@ class Affine:
     offset: NDArray[np.float64]
     output: ir.Value
     merged: list[ir.Node] = field(default_factory=list)
+    left: dict[ir.Node, str] = field(default_factory=dict)
+    """Batch normalisations and additions of constants that follow and are not merged, each with the reason."""
 
 
 def constant(value: ir.Value | None) -> NDArray[Any] | None:
@@ -44,59 +46,73 @@ def affine_of(node: ir.Node, geometry: Geometry, columns: int) -> Affine:
     bias = constant(node.inputs[2]) if len(node.inputs) > 2 else None
     offset = np.zeros(columns) if bias is None else beta * bias.astype(np.float64).reshape(-1)
     affine = Affine(np.full(columns, alpha, np.float64), offset, node.outputs[0])
-    while (following := _only_reader(affine.output)) is not None and _merge(affine, following, geometry):
+    while followers := [use.node for use in affine.output.uses() if _may_merge(use.node, affine.output)]:
+        following = followers[0]
+        if affine.output.is_graph_output():
+            why: str | None = "what it reads is an output of the model"
+        elif len(affine.output.uses()) > 1:
+            why = "other nodes read the product too"
+        elif following.op_type == "BatchNormalization":
+            why = _merge_normalisation(affine, following, geometry)
+        else:
+            why = _merge_addition(affine, following, geometry)
+        if why is not None:
+            affine.left = dict.fromkeys(followers, why)
+            break
         affine.merged.append(following)
         affine.output = following.outputs[0]
     return affine
 
 
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = tuple(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return None
-    node = uses[0].node
-    return node if node.graph is value.graph and node.domain in ("", "ai.onnx") else None
-
-
-def _merge(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
+def _may_merge(node: ir.Node, product: ir.Value) -> bool:
+    """Whether a reader is a batch normalisation, or adds a constant."""
+    if node.graph is not product.graph or node.domain not in ("", "ai.onnx"):
+        return False
     if node.op_type == "BatchNormalization":
-        return _merge_normalisation(affine, node, geometry)
-    if node.op_type == "Add":
-        return _merge_addition(affine, node, geometry)
-    return False
+        return True
+    return node.op_type == "Add" and any(constant(value) is not None for value in node.inputs)
 
 
-def _merge_normalisation(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
+def _merge_normalisation(affine: Affine, node: ir.Node, geometry: Geometry) -> str | None:
+    """Merge a batch normalisation, or tell why not."""
     on_channels = not isinstance(geometry, Dense) or (geometry.kept == 1 and _columns_last(geometry))
     training = node.attributes.get_int("training_mode", 0) or sum(1 for out in node.outputs if out.name) > 1
     unusual = not node.attributes.get_int("spatial", 1) or node.attributes.get_int("is_test", 1) == 0
-    if not on_channels or training or unusual or node.inputs[0] is not affine.output:
-        return False
+    if not on_channels:
+        return "its channels are not the columns of the product"
+    if training:
+        return "it uses the statistics of the batch"
+    if unusual or node.inputs[0] is not affine.output:
+        return "a form of old opsets, or the product is one of its parameters"
     arrays = [constant(value) for value in node.inputs[1:5]]
     parameters = [array.astype(np.float64) for array in arrays if array is not None]
-    if len(parameters) != 4 or any(p.shape != affine.scale.shape for p in parameters):
-        return False
+    if len(parameters) != 4:
+        return "its parameters are no constants"
+    if any(p.shape != affine.scale.shape for p in parameters):
+        return f"its parameters are not {affine.scale.size} numbers, one a channel"
     gamma, beta, mean, variance = parameters
     factor = gamma / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
     affine.scale *= factor
     affine.offset = (affine.offset - mean) * factor + beta
-    return True
+    return None
 
 
-def _merge_addition(affine: Affine, node: ir.Node, geometry: Geometry) -> bool:
+def _merge_addition(affine: Affine, node: ir.Node, geometry: Geometry) -> str | None:
+    """Merge the addition of a constant, or tell why not."""
     if node.attributes.get("broadcast") is not None or node.attributes.get("axis") is not None:
-        return False  # the explicit broadcasting of opsets below 7
+        return "it broadcasts as in opsets below 7"
     other = node.inputs[1] if node.inputs[0] is affine.output else node.inputs[0]
     added = constant(other)
     if added is None:
-        return False
+        return "what it adds is no constant"
     if isinstance(geometry, Dense):
         fits = _columns_last(geometry) and added.shape == affine.offset.shape
     else:
         fits = added.shape == (affine.offset.size,) + (1,) * len(geometry.kernel_shape)
-    if fits:
-        affine.offset = affine.offset + added.astype(np.float64).reshape(-1)
-    return fits
+    if not fits:
+        return f"its constant of shape {list(added.shape)} is not one number a channel"
+    affine.offset = affine.offset + added.astype(np.float64).reshape(-1)
+    return None
 
 
 def _columns_last(geometry: Dense) -> bool:

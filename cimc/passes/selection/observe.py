@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from cimc.errors import DataError
 from cimc.ir.bodies import bodies, used_values
 from cimc.ir.expand import expand
-from cimc.ir.onnx_io import session, split
+from cimc.ir.onnx_io import reason, session, split
 from cimc.ir.samples import keyed
 from cimc.passes.base import Compilation
 from cimc.passes.samples import draw, given
@@ -49,13 +49,13 @@ def observe(state: Compilation, values: Collection[ir.Value]) -> bool:
     try:
         runner = session(*split(expand(state.model)), outputs=names)
     except Exception as error:  # ONNX Runtime has a class of its own for every status code
-        log.debug("not observed: %s", error)
+        log.info("sizes are not seen in a run of the model: %s", reason(error))
         return False
     for pair in _pairs(state):
         try:
             first, second = (runner.run(names, {i.name: feeds[i.name] for i in runner.get_inputs()}) for feeds in pair)
         except Exception as error:  # as above
-            log.debug("not observed: %s", error)
+            log.info("sizes are not seen in a run of the model: %s", reason(error))
             continue
         learned = [_learn(value, a.shape, b.shape) for value, a, b in zip(asked, first, second, strict=True)]
         if any(learned):
@@ -89,7 +89,7 @@ def _pairs(state: Compilation) -> Iterator[tuple[Feeds, Feeds]]:
             if source.images >= other:
                 yield source.feeds(np.arange(one)), source.feeds(np.arange(source.images - other, source.images))
         except DataError as error:  # `calibrate` says it
-            log.debug("not observed: %s", error)
+            log.info("sizes are not seen in a run of the model: %s", reason(error))
     if any(not isinstance(v.type, ir.TensorType) or v.shape is None for v in inputs):
         return
     batch = next((v.shape[0] for v in inputs if v.shape and not isinstance(v.shape[0], int)), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Literal
 
@@ -13,6 +14,8 @@ from cimc.passes.base import Compilation
 
 #: Metadata of a node that a pass put in: the name of the user's node it belongs to.
 OWNER = "cimc.node"
+
+log = logging.getLogger(__name__)
 
 
 def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
@@ -52,7 +55,9 @@ def record(state: Compilation, node: ir.Node, where: Literal["analog", "digital"
     known = state.placements.get(name)
     if known is None and node.metadata_props.get(OWNER, name) != name:
         return
-    state.placements[name] = Placement(name=name, op_type=known.op_type if known else node.op_type, where=where, why=why)
+    row = Placement(name=name, op_type=known.op_type if known else node.op_type, where=where, why=why)
+    log.info("node '%s' (%s): %s: %s", row.name, row.op_type, row.where, row.why)
+    state.placements[name] = row
 
 
 def body_placements(state: Compilation) -> None:

@@ -8,6 +8,7 @@ import onnx_ir as ir
 
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.conv import window
 
 
@@ -18,18 +19,25 @@ def pool_first(graph: ir.Graph) -> None:
     then work on the few elements that the pool leaves, and what training keeps of the layer is the product itself.
     """
     for pool in list(graph):
-        while pool.op_type == "MaxPool" and pool.domain in ("", "ai.onnx") and _swap(graph, pool):
-            pass
+        if pool.op_type == "MaxPool" and pool.domain in ("", "ai.onnx"):
+            while (why := _swap(graph, pool)) is None:
+                pass
+            not_applied("moved forward (further)", pool, why)
 
 
-def _swap(graph: ir.Graph, pool: ir.Node) -> bool:
+def _swap(graph: ir.Graph, pool: ir.Node) -> str | None:
+    """Exchange a pool and the node before it, or tell why not."""
     x, y = pool.inputs[0], pool.outputs[0]
     node = None if x is None else x.producer()
-    if x is None or node is None or node.graph is not graph or len(x.uses()) != 1 or x.is_graph_output():
-        return False
+    if x is None or node is None or node.graph is not graph:
+        return "it reads an input of the model"
+    if len(x.uses()) != 1 or x.is_graph_output():
+        return f"'{x.name}' is read elsewhere too"
     moved = _grows_with(node)
-    if moved is None or any(out.uses() or out.is_graph_output() for out in pool.outputs[1:]):
-        return False
+    if moved is None:
+        return f"the output of '{node.name}' ({node.op_type}) does not grow with its input, alike within a channel"
+    if any(out.uses() or out.is_graph_output() for out in pool.outputs[1:]):
+        return "its indices are read"
     # The node that moves takes over the pool's readers, and the name that they know.
     y.replace_all_uses_with(x, replace_graph_outputs=True)
     pool.replace_input_with(0, moved)
@@ -37,7 +45,7 @@ def _swap(graph: ir.Graph, pool: ir.Node) -> bool:
     y.name, x.name, x.type, x.shape = f"{moved.name}/{pool.name}", y.name, y.type, y.shape
     graph.remove(node)
     graph.insert_after(pool, node)
-    return True
+    return None
 
 
 def _grows_with(node: ir.Node) -> ir.Value | None:
@@ -66,20 +74,29 @@ def shorten_pools(graph: ir.Graph, backward: Iterable[ir.Node]) -> None:
     for node in backward:
         of.setdefault(node.metadata_props.get("cimc.gradient_of", ""), []).append(node)
     for pool in list(graph):
-        x, y = pool.inputs[0] if pool.inputs else None, pool.outputs[0]
+        x = pool.inputs[0] if pool.inputs else None
         if pool.op_type != "MaxPool" or pool.domain not in ("", "ai.onnx") or len(pool.outputs) < 2 or x is None:
             continue
-        group = set(of.get(pool.name or "", ()))
-        ends = [v for node in group for v in node.outputs if any(use.node not in group for use in v.uses())]
-        reads = {v for node in group for v in node.inputs if v is not None and v.producer() not in group}
-        gradients = [v for v in reads if v not in (x, *pool.outputs) and not _is_constant(v)]
-        indices = pool.outputs[1]
-        if len(ends) != 1 or len(gradients) != 1 or any(use.node not in group for use in indices.uses()):
-            continue
-        kernel = list(pool.attributes.get_ints("kernel_shape") or ())
-        if len(kernel) not in (1, 2) or indices.is_graph_output():
-            continue
-        _replace(graph, pool, group, ends[0], [gradients[0], x, y], Conv(**window(pool, kernel)))
+        why = _shorten(graph, pool, x, set(of.get(pool.name or "", ())))
+        if why is not None:
+            not_applied("given a backward operator of its own", pool, why)
+
+
+def _shorten(graph: ir.Graph, pool: ir.Node, x: ir.Value, group: set[ir.Node]) -> str | None:
+    """Replace the backward nodes ``group`` of one MaxPool of ``x``, or tell why not."""
+    ends = [v for node in group for v in node.outputs if any(use.node not in group for use in v.uses())]
+    reads = {v for node in group for v in node.inputs if v is not None and v.producer() not in group}
+    gradients = [v for v in reads if v not in (x, *pool.outputs) and not _is_constant(v)]
+    indices = pool.outputs[1]
+    if len(ends) != 1 or len(gradients) != 1:
+        return "no gradient goes through it, or several do"
+    if any(use.node not in group for use in indices.uses()) or indices.is_graph_output():
+        return "its indices are read"
+    kernel = list(pool.attributes.get_ints("kernel_shape") or ())
+    if len(kernel) not in (1, 2):
+        return f"its window has {len(kernel)} axes"
+    _replace(graph, pool, group, ends[0], [gradients[0], x, pool.outputs[0]], Conv(**window(pool, kernel)))
+    return None
 
 
 def _is_constant(value: ir.Value) -> bool:

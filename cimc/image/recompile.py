@@ -1,0 +1,134 @@
+"""A program compiled or placed again, for the chip that an image is for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.compiler import open_model
+from cimc.image.portable import portable
+from cimc.ir.onnx_io import join
+from cimc.ir.program import Layer, Program
+from cimc.ir.ranging import input_coding
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.lower import Lower
+from cimc.passes.manager import PassManager
+from cimc.passes.place import Place
+from cimc.pipeline import pipeline
+from cimc.targets.description import Target
+
+Array = NDArray[Any]
+#: What helps where ranges are not those of real data.
+_ADVICE = " (calibration data would set them: --calibration D.npz)"
+
+
+def placed_again(program: Program, copies: Mapping[str, int], chips: int | None = None) -> Program:
+    """The program with other copies of its layers, or on fewer chips.
+
+    Raises:
+        FitError: It does not fit so many chips.
+    """
+    model = join(program.tensors["graph"].tobytes(), program.initializers())
+    return PassManager([Place(chips, copies)]).run(Compilation(model, program.target, program)).need_program()
+
+
+def compiled_again(
+    source: Program,
+    target: Target,
+    held: Mapping[str, Array],
+    calibration: str | Path | Mapping[str, Array] | None,
+    chips: int | None,
+    copies: Mapping[str, int],
+) -> tuple[Program, list[str]]:
+    """The program's graph for another target.
+
+    Args:
+        source: Compiled for any target.
+        target: The new one; without calibration data it takes over the stated range of inputs.
+        held: Weights by layer that replace those of the program, ``[groups, rows, columns]``.
+        calibration: As for a compilation; None: the full scales of layers that match are kept.
+        chips: As many chips as may be used; None: as many as it takes.
+        copies: Copies by layer; those of layers that stay digital on the new target are left out.
+
+    Returns:
+        The new program, and what the user should know of its ranges.
+    """
+    if target.input.range is None:
+        target = target.model_copy(update={"input": source.target.input})
+    state, provenance = open_model(portable(source, held), target)
+    passes: list[Pass] = []
+    for step in pipeline(calibration=calibration, preprocessing=source.preprocessing, provenance=provenance):
+        passes.append(Place(chips, copies, only_known=True) if isinstance(step, Place) else step)
+        if isinstance(step, Lower) and calibration is None:
+            passes.append(KeepScales(source))
+    program = PassManager(passes).run(state).need_program()
+    old = source.provenance
+    kept = kept_scales(program, source) if calibration is None else {}
+    basis = f"{old.calibration} (full scales kept from {source.target.name})" if kept else program.provenance.calibration
+    update = {"cimc_version": program.provenance.cimc_version, "calibration": basis, "notes": ()}
+    program = program.model_copy(update={"provenance": old.model_copy(update=update)})
+    if calibration is not None:
+        return program, []
+    ranges = {value.name: value.range for value in source.inputs}
+    inputs = tuple(value.model_copy(update={"range": ranges.get(value.name, value.range)}) for value in program.inputs)
+    return program.model_copy(update={"inputs": inputs}), _notes(program, kept)
+
+
+def _notes(program: Program, kept: Mapping[str, Layer]) -> list[str]:
+    fresh = [layer.name for layer in program.layers if layer.name not in kept]
+    notes = []
+    if kept:
+        notes.append(f"input scales kept of: {', '.join(kept)}; ADC ranges from synthetic inputs of that scale{_ADVICE}")
+    if fresh:
+        notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}{_ADVICE}")
+    return notes
+
+
+@dataclass(frozen=True)
+class KeepScales(Pass):
+    """Gives layers the full scales that their inputs have in another program, before `ranges` looks at them.
+
+    Args:
+        source: The other program.
+    """
+
+    source: Program
+
+    name: ClassVar[str] = "keep-scales"
+
+    def call(self, state: Compilation) -> Sequence[str]:
+        program = state.need_program()
+        kept = kept_scales(program, self.source)
+        layers = []
+        for layer in program.layers:
+            scale = kept[layer.name].coding.full_scale if layer.name in kept else None
+            if scale is None:
+                layers.append(layer)
+                continue
+            vectors, now = state.samples.get(layer.name), layer.coding.full_scale
+            if vectors is not None and now:
+                state.samples[layer.name] = (vectors * np.float32(scale / now)).astype(np.float32)
+            old = kept[layer.name].coding
+            layers.append(layer.model_copy(update={"coding": input_coding(scale, old.signed, old.basis, program.target)}))
+        if kept:
+            state.program = program.model_copy(update={"layers": tuple(layers)})
+        return list(kept)
+
+
+def kept_scales(program: Program, source: Program) -> dict[str, Layer]:
+    """The source's layer by name of each layer that takes over its full scale.
+
+    Layers match in order where all shapes agree, else by name and shape.
+    """
+    layers = program.layers
+    if [layer.weight.shape for layer in layers] == [layer.weight.shape for layer in source.layers]:
+        pairs = list(zip(layers, source.layers, strict=True))
+    else:
+        named = {(layer.name, layer.weight.shape): layer for layer in source.layers}
+        pairs = [(layer, named[key]) for layer in layers if (key := (layer.name, layer.weight.shape)) in named]
+    return {layer.name: old for layer, old in pairs if old.coding.full_scale is not None}

@@ -1,0 +1,111 @@
+"""The passes of a compilation in their order, with their options."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from cimc.data import bound_value, load_arrays, needed_inputs
+from cimc.errors import CimcError
+from cimc.ir.bound import without_bound
+from cimc.ir.program import Preprocessing, Provenance
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.calibrate import Calibrate
+from cimc.passes.fold import Fold
+from cimc.passes.legalise import Legalise
+from cimc.passes.lower import Lower, value_spec
+from cimc.passes.map import Map
+from cimc.passes.place import Place
+from cimc.passes.quantise import Quantise
+from cimc.passes.ranges import Ranges
+from cimc.passes.schedule import Schedule
+from cimc.passes.select import Select
+from cimc.passes.specialise import Specialise
+from cimc.passes.tile import Tile
+from cimc.passes.untie import AUTO, Untie
+
+#: A data file, or arrays by input name; lists of arrays for sequences.
+Calibration = str | Path | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class ReadCalibration(Pass):
+    """Calibration data for the inputs that are left once others are bound.
+
+    Args:
+        data: Arrays by input name, or a data file, whose images are preprocessed as `evaluate` does with its data; None: there
+            are none.
+        preprocessing: That of a model of one input.
+    """
+
+    data: Calibration | None = None
+    preprocessing: Preprocessing | None = None
+
+    name: ClassVar[str] = "read-calibration"
+
+    def call(self, state: Compilation) -> Sequence[str]:
+        """Take the data into the compilation.
+
+        Raises:
+            DataError: They hold another value of a bound input, or a file does not hold what the model takes.
+            CimcError: There are several inputs, and preprocessing.
+        """
+        inputs = needed_inputs([value_spec(value) for value in state.model.graph.inputs])
+        if self.preprocessing is not None and len(inputs) != 1:
+            raise CimcError(f"preprocessing is for a model of one input, this one has {len(inputs)}", fix="leave it out")
+        if self.data is None:
+            return ()
+        if isinstance(self.data, str | Path):
+            state.calibration = load_arrays(self.data, inputs, how=self.preprocessing, bound=state.bound)
+        else:
+            state.calibration = without_bound(self.data, state.bound, "calibration data")
+        return list(state.calibration)
+
+
+def pipeline(
+    *,
+    calibration: Calibration | None = None,
+    chips: int | None = None,
+    copies: Mapping[str, int] | None = None,
+    preprocessing: Preprocessing | None = None,
+    tie: str | Sequence[str] = AUTO,
+    bind: Mapping[str, Any] | None = None,
+    shapes: Mapping[str, Sequence[int | None]] | None = None,
+    provenance: Provenance | None = None,
+) -> tuple[Pass, ...]:
+    """The passes of a compilation, with the options of `compile_model`. From `tile` on they change the program, before the graph.
+
+    Args:
+        provenance: File name and hash of the model.
+    """
+    return (
+        Specialise({name: bound_value(value, name) for name, value in (bind or {}).items()}, shapes or {}),
+        ReadCalibration(calibration, preprocessing),
+        Legalise(),
+        Untie(tie),
+        Fold(),
+        Select(),
+        Calibrate(_assumed(preprocessing)),
+        Quantise(),
+        Lower(provenance or Provenance(), preprocessing),
+        Tile(),
+        Map(),
+        Ranges(),
+        Place(chips, copies or {}),
+        Schedule(),
+    )
+
+
+def _assumed(how: Preprocessing | None) -> tuple[float, float]:
+    """Where real inputs lie that nothing is known of: images of 0 to 1, or 0 to 255 where a scale is stated, preprocessed."""
+    if how is None:
+        return 0.0, 1.0
+    top = 1.0 if how.scale is None else 255 * how.scale
+    pairs = zip(how.mean * len(how.std), how.std * len(how.mean), strict=True)
+    ends = [(end - mean) / std for mean, std in pairs for end in (0.0, top)]
+    return min(ends), max(ends)
+
+
+PASS_NAMES = tuple(step.name for step in pipeline())
