@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from cimc.cli.calibrate import calibrate
 from cimc.cli.commands import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
@@ -34,6 +35,7 @@ app.command("run")(run)
 app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
+app.command("calibrate")(calibrate)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("warmup")(warmup)

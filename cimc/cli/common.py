@@ -185,6 +185,13 @@ def announce(program: Program, images: int) -> None:
         note(f"about {expected.seconds:.0f} s and {expected.memory_bytes / 1e9:.1f} GB for {images} images")
 
 
+def note_die(program: Program, seed: int) -> None:
+    """Say so where outputs were fitted to the die in the file, and a seed asks for another."""
+    own = int(program.tensors["state/seed"][0]) if program.provenance.fitted and "state/seed" in program.tensors else seed
+    if own != seed:
+        note(f"note: the file holds the die of seed {own}, whose outputs were fitted; seed {seed} changes its read noise alone")
+
+
 def parse_time(text: str) -> float:
     """``20min`` in seconds.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import BackendName, Compiled, Json, Seed, announce, decibels, print_json, print_table
+from cimc.cli.common import BackendName, Compiled, Json, Seed, announce, decibels, note_die, print_json, print_table
 from cimc.cli.plugins import Plugins
 
 
@@ -28,6 +28,7 @@ def compare(
     from cimc.runtime.executor import image_count
 
     program = load(program_file)
+    note_die(program, seed)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     rows = [row.to_dict() for row in compare_layers(Chip(program, seed, backend=backend), model, inputs)]

@@ -14,6 +14,7 @@ from cimc.cli.common import (
     Seed,
     announce,
     note,
+    note_die,
     parse_time,
     print_json,
     print_table,
@@ -54,6 +55,7 @@ def evaluate(
     from cimc.report import evaluate as report
 
     program = load(program_file)
+    note_die(program, seed)
     needed = needed_inputs(program.inputs)
     if len(needed) != 1:
         raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")

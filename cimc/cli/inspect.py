@@ -50,8 +50,15 @@ def inspect(
         print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
     if program.provenance.training:
         print_table("training", ("", "value"), training_rows(program.provenance.training))
-    for text in (*program.provenance.notes, *cost["notes"]):
+    for text in (*_fitted(program), *program.provenance.notes, *cost["notes"]):
         typer.echo(f"note: {text}")
+
+
+def _fitted(program: Program) -> list[str]:
+    """Whether outputs of the chip in the file were fitted, and how."""
+    if not program.provenance.fitted or "state/seed" not in program.tensors:
+        return []
+    return [f"outputs fitted on the die of seed {int(program.tensors['state/seed'][0])}: {program.provenance.fitted}"]
 
 
 def describe(program: Program, copies: Mapping[str, int] | Literal["auto"] | None, crossbars: int | None) -> dict[str, Any]:

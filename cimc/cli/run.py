@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import BackendName, Compiled, Json, Seed, Time, announce, note, parse_time, print_run
+from cimc.cli.common import BackendName, Compiled, Json, Seed, Time, announce, note, note_die, parse_time, print_run
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -35,6 +35,7 @@ def run(
 
     guard([output], [program_file, inputs_file, check])
     program = load(program_file)
+    note_die(program, seed)
     inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     chip = Chip(program, seed, deterministic=deterministic, backend=backend)

@@ -24,6 +24,7 @@ from cimc.ir.copies import sensible_copies
 from cimc.ir.occupancy import placed_copies
 from cimc.ir.program import Program
 from cimc.runtime.chip import Chip
+from cimc.runtime.saved_fits import saved_fits, with_factors, without_fits
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 
@@ -81,6 +82,7 @@ def export_image(
     if source == "readback" and made is None:
         raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
     program = chip.trained_program() if isinstance(chip, Chip) else chip
+    program, fits = without_fits(program), saved_fits(program)
     described = load_target(program.target if target is None else target, settings)
     faults = as_fault_map(fault_map)
     notes: list[str] = []
@@ -120,6 +122,11 @@ def export_image(
         program = placed_program
     else:
         spots = as_compiled(program)
+    if fits and isinstance(goals, ChipGoals):
+        program = with_factors(program, fits)
+        notes.append("digital scales and offsets are those fitted to outputs of the chip that was read back")
+    elif fits:
+        notes.append("scales and offsets fitted to outputs of the chip are left out: they correct errors of its own devices")
     notes += made_anew
     about = {
         "notes": [*program.provenance.notes, *notes],

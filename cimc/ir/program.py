@@ -33,6 +33,8 @@ A trained program also holds its chip, and its initializers are the trained ones
                             ``[copies, groups, slices, column tiles]``: of unit columns
 ``state/LAYER/sites``       int32, as a block table: where the blocks of all copies are, if the program does not say; ``lines``
                             int32, flat: word lines, then bit lines, of one block after the other
+``state/STEP/fit_scale``    float64, one for each output channel: factor fitted to the outputs of this chip;
+                            ``fit_offset``, the same shape, is added then; both act behind ``scale`` and ``offset``
 ``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below
 ``state/LAYER/delta``       the same shape: ΔW
 ``state/LAYER/written_us``  float32, as ``g_us``: last target of each device, NaN where never written
@@ -46,6 +48,7 @@ A trained program also holds its chip, and its initializers are the trained ones
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -65,6 +68,9 @@ if TYPE_CHECKING:
     from cimc.ir.cost import Cost
 
 SCHEMA_VERSION = 1
+
+#: Parts of ``state/STEP``: what outputs of the chip were fitted with.
+FIT_PARTS = ("fit_scale", "fit_offset")
 
 #: Columns of a ``blocks/LAYER`` table. A block is the part of one group's matrix that lies on one array. ``slice`` and
 #: ``column_tile`` number the row slices and column tiles; ``chip``, ``tile``, ``row``, ``column`` say where its first cell
@@ -287,6 +293,7 @@ class Provenance(_Record):
     model: str = Field("", description="File name of the model.")
     model_sha256: str = Field("", pattern="^([0-9a-f]{64})?$")
     calibration: str = Field("", description="The data behind input scales and ADC ranges, in words.")
+    fitted: str = Field("", description="How outputs of the chip in the program were fitted (state/STEP/fit_scale), in words.")
     training: dict[str, Any] | None = Field(None, description="Settings of its training on a chip, by name; null: none.")
     notes: tuple[str, ...] = ()
 
@@ -401,6 +408,13 @@ def polarities(layer: Layer, target: Target) -> int:
     quantised = target.dac.bits is not None
     two_phase = target.dac.signed == "two_phase" if quantised else target.adc.bits is not None
     return 2 if layer.coding.signed and two_phase else 1
+
+
+def output_channels(step: VmmStep, layer: Layer) -> int:
+    """Channels of a step's outputs: as many entries have its digital scale and offset."""
+    groups, _, columns = layer.weight.shape
+    taps = prod(step.geometry.kernel_shape) if step.geometry.kind == "conv_transpose" else 1
+    return groups * columns // taps
 
 
 def weight_matrix(program: Program, layer: Layer) -> NDArray[Any]:

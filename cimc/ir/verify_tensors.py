@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
-from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.ir.program import BLOCK_FIELDS, FIT_PARTS, Layer, Program, output_channels
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -116,7 +116,10 @@ def verify_tensors(program: Program) -> None:
                 _need(name, tensor, _DIGITAL, tensor.shape)  # `verify` knows the shape
                 _need_finite(name, tensor)
             case "state":
-                _state(name, owner, tensor, layers, program.target.planes)
+                if owner.rpartition("/")[2] in FIT_PARTS:
+                    _fit(program, name, owner, tensor, layers)
+                else:
+                    _state(name, owner, tensor, layers, program.target.planes)
     for name in program.bound:
         if f"bound/{name}" not in program.tensors:
             _fail(f"bound/{name}", "it is missing")
@@ -160,6 +163,20 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
     _need(name, tensor, (rule.dtype,) if rule.dtype else _NUMBERS, (*tensor.shape[:1], *shape) if rule.several else shape)
     if rule.finite:
         _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "sites", "lines") else None)
+
+
+def _fit(program: Program, name: str, owner: str, tensor: Array, layers: Mapping[str, Layer]) -> None:
+    """What was fitted to a step's outputs: a scale and an offset together, of a chip that the program holds."""
+    owner = owner.rpartition("/")[0]
+    step = next((step for step in program.vmm_steps if step.name == owner), None)
+    if step is None or step.layer not in layers:
+        _fail(name, "it belongs to nothing in the program")
+    missing = [f"state/{owner}/{part}" for part in FIT_PARTS if f"state/{owner}/{part}" not in program.tensors]
+    missing += [other for other in ("state/seed", f"state/{step.layer}/g_us") if other not in program.tensors]
+    if missing:
+        _fail(name, f"it is of a chip, but {missing[0]} is missing")
+    _need(name, tensor, ("float64",), (output_channels(step, layers[step.layer]),))
+    _need_finite(name, tensor)
 
 
 def _need(name: str, tensor: Array, dtypes: tuple[str, ...], shape: Shape) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,10 @@ from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import INFERENCE, Draws, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
+from cimc.runtime.fitting import StepFit, fit_steps, ideal_executor, sqnr_of_steps
+from cimc.runtime.output_fit import METHODS, Method, OutputFit
 from cimc.runtime.saved import device_state, is_device_state, saved_sites, take_devices
+from cimc.runtime.saved_fits import fit_state, saved_fits, without_fits
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
@@ -41,6 +44,8 @@ class Chip:
         crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
         memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
         draws: How far its streams of random numbers have been used.
+        fits: By step name: the digital scale and offset that `fit_outputs` found for this die.
+        fitted: How they were found, in words.
         time_s: Present time of the chip in seconds; it was programmed at 0. `advance` changes it.
         refresh: Called once before the program is next run or saved: training brings it up to date only then.
 
@@ -80,8 +85,10 @@ class Chip:
         self.memory: dict[str, NDArray[Any]] = {}
         self.draws = Draws()
         self.refresh: Callable[[], None] | None = None
+        self.fits: dict[str, OutputFit] = saved_fits(program)
+        self.fitted = program.provenance.fitted
         self._take_state(program)
-        self._executor = Executor(program, self.crossbars, self.noise_seed, deterministic)
+        self._executor = self._execution(self.fits)
         self._images = 0
 
     @checked("inputs")
@@ -131,17 +138,21 @@ class Chip:
         return self._executor.multiply(chosen, given, len(given), 0)
 
     @checked("inputs")
-    def calibrate(self, inputs: Mapping[str, Value]) -> None:
+    def calibrate(self, inputs: Mapping[str, Value] | Sequence[Mapping[str, Value]]) -> None:
         """Choose input gains and ADC ranges anew from these images, on this chip's own conductances, a layer at a time.
 
         A range of the inputs that was only assumed, as neither target nor calibration data gave one, is dropped.
 
+        Args:
+            inputs: Images by input name; or several such dicts, one for each run, where the model fixes its batch size.
+
         Raises:
             DataError: Inputs do not suit the model.
         """
-        self._by_name(inputs, "calibrate")
-        self._fresh()
-        self._executor.show(inputs, self.calibrator(), self.draws.calibration())
+        batches = self._batches(inputs, "calibrate")
+        watch, stream = self.calibrator(), self.draws.calibration()
+        for batch in batches:
+            self._executor.show(batch, watch, stream)
 
     def calibrator(self) -> Watch:
         """What chooses each layer's input gain and ADC range before the reads that it watches.
@@ -176,6 +187,75 @@ class Chip:
         layers = tuple(layer if old.name == layer.name else old for old in self.program.layers)
         self.program = self.program.model_copy(update={"layers": layers})
 
+    # Outputs ------------------------------------------------------------------------------------------------------
+
+    @checked("inputs")
+    def fit_outputs(
+        self, inputs: Mapping[str, Value] | Sequence[Mapping[str, Value]], method: Method = "moments"
+    ) -> list[StepFit]:
+        """Fit a digital scale and offset to each output channel of each crossbar step. No device is written.
+
+        Errors of programming and of converters are fixed, so they change scale and mean of each channel. Each channel is fitted
+        to an ideal execution of the program on the same inputs. The steps are fitted in firing order, with the steps before
+        them corrected. The fit belongs to this die. It replaces an earlier fit, is saved with the chip, and acts in every run
+        from now on.
+
+        Args:
+            inputs: As `calibrate`.
+            method: ``moments``, ``least_squares`` or ``offset``; see `cimc.runtime.output_fit`.
+
+        Returns:
+            For each crossbar step, how many channels got a scale, an offset alone, or neither.
+
+        Raises:
+            CimcError: There is no such method.
+            DataError: Inputs do not suit the model.
+        """
+        batches = self._batches(inputs, "fit_outputs")
+        fits, rows = fit_steps(self.program, self._execution({}), self._ideal(), batches, method, self.draws.calibration())
+        images = sum(image_count(self.program.inputs, batch) for batch in batches)
+        self.fits, self.fitted = fits, f"{METHODS[method]}, {images} image{'s' * (images != 1)}"
+        self._executor = self._execution(fits)
+        return rows
+
+    @checked("inputs")
+    def sqnr(self, inputs: Mapping[str, Value] | Sequence[Mapping[str, Value]]) -> dict[str, float | None]:
+        """Signal over error of each crossbar step's outputs, dB, against an ideal execution of the program on the same inputs.
+
+        Args:
+            inputs: As `calibrate`; read noise is that of `run` from image 0 on.
+
+        Returns:
+            By step name; None where the chip is exact, or the ideal outputs are all zero.
+
+        Raises:
+            DataError: Inputs do not suit the model.
+        """
+        batches = self._batches(inputs, "sqnr")
+        return sqnr_of_steps(self.program, self._executor, self._ideal(), batches, INFERENCE)
+
+    def forget_fits(self) -> bool:
+        """Run without fitted scales and offsets from now on; whether there were any."""
+        had, self.fits, self.fitted = bool(self.fits), {}, ""
+        if had:
+            self._executor = self._execution({})
+        return had
+
+    def _batches(self, inputs: Any, call: str) -> list[Mapping[str, Value]]:
+        batches = list(inputs) if isinstance(inputs, Sequence) and not isinstance(inputs, str | bytes) else [inputs]
+        for batch in batches:
+            self._by_name(batch, call)
+        if not batches:
+            raise DataError("there are no inputs", where=f"Chip.{call}", fix="give at least one batch")
+        self._fresh()
+        return batches
+
+    def _execution(self, fits: Mapping[str, OutputFit]) -> Executor:
+        return Executor(self.program, self.crossbars, self.noise_seed, self._deterministic, fits)
+
+    def _ideal(self) -> Executor:
+        return ideal_executor(self.program, self.noise_seed, self._deterministic)
+
     # Time ---------------------------------------------------------------------------------------------------------
 
     @checked()
@@ -205,7 +285,7 @@ class Chip:
             crossbar = self.crossbars[layer.name]
             if (layer.coding, layer.adc_range_ua) != (crossbar.layer.coding, crossbar.adc_range_ua):
                 crossbar.recode(layer)
-        self._executor = Executor(program, self.crossbars, self.noise_seed, self._deterministic)
+        self._executor = self._execution(self.fits)
 
     def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
         """Use a layer's devices with another scale between weight and conductance; its copies stay, and its counts go on.
@@ -238,8 +318,11 @@ class Chip:
             state["time_s"] = np.array([self.time_s], np.float64)
         for name, crossbar in self.crossbars.items():
             state |= {f"{name}/{part}": array for part, array in device_state(crossbar, self.program).items()}
-        tensors = {**self.program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
-        return self.program.model_copy(update={"tensors": tensors})
+        state |= fit_state(self.fits)
+        program = without_fits(self.program)
+        tensors = {**program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
+        provenance = program.provenance.model_copy(update={"fitted": self.fitted})
+        return program.model_copy(update={"tensors": tensors, "provenance": provenance})
 
     @checked()
     def save(self, path: str | Path) -> None:
@@ -278,6 +361,7 @@ class Chip:
                 take_devices(name, crossbar, own)
         if "draws" in found:
             self.draws = Draws.of(found["draws"])
+        devices |= set(fit_state(self.fits))
         self.memory = {name: np.array(array) for name, array in found.items() if name not in devices}
 
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:

@@ -10,7 +10,7 @@ purpose      stream                     number of the first image
 inference    ``()``                     ``first_image`` of `Chip.run`, or the images that this chip has run
 training     ``("training",)``          the images that the chip has been trained on, in all its trainings
 evaluation   ``("evaluation", n)``      0; n counts the evaluations of `Trainer`
-calibration  ``("calibration", n)``     0; n counts the times that ranges were chosen on the chip
+calibration  ``("calibration", n)``     0; n counts the times that ranges were chosen, or outputs fitted
 ===========  =========================  =====================================================================
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import prod
@@ -21,6 +21,7 @@ from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Segment, Value
 from cimc.runtime.draws import INFERENCE, Stream
+from cimc.runtime.output_fit import OutputFit
 from cimc.runtime.random_values import random_values
 
 if TYPE_CHECKING:
@@ -53,14 +54,19 @@ class Executor:
         crossbars: By layer name.
         seed: Of the chip; keys the read noise.
         deterministic: Run digital segments that are not proved to split exactly image by image.
+        fits: By step name: a digital scale and offset behind those of the program.
 
     Attributes:
         inputs: What the model takes; data outside a range there are refused.
     """
 
-    def __init__(self, program: Program, crossbars: Mapping[str, Crossbar], seed: int, deterministic: bool = False) -> None:
+    def __init__(
+        self, program: Program, crossbars: Mapping[str, Crossbar], seed: int, deterministic: bool = False,
+        fits: Mapping[str, OutputFit] | None = None,
+    ) -> None:  # fmt: skip
         self._program, self.inputs = program, program.inputs
         self._crossbars = crossbars
+        self._fits = fits or {}
         self._seed = seed
         self._deterministic = deterministic
         self._steps = list(zip(map(self._act, program.steps), _last_uses(program), strict=True))
@@ -109,6 +115,32 @@ class Executor:
         end = max((number for number, step in enumerate(steps, 1) if isinstance(step, VmmStep)), default=0)
         values = self._values(inputs, learning)
         self._execute(end, values, set(), self._batch(values, 0, watch, learning, stream))
+
+    def products(
+        self, inputs: Mapping[str, Value], first_image: int, stream: Stream
+    ) -> Iterator[tuple[VmmStep, dict[str, Value]]]:
+        """Run to the last crossbar step, and stop after each one: gives the step and the values, which the caller may change.
+
+        Args:
+            inputs: As `run`, as are ``first_image`` and ``stream``.
+            first_image: Number of the first image.
+            stream: That random numbers are drawn from.
+
+        Raises:
+            DataError: As `run`.
+        """
+        values = self._values(inputs, None)
+        batch = self._batch(values, first_image, None, None, stream)
+        left = len(self._program.vmm_steps)
+        for step, (act, spent) in zip(self._program.steps, self._steps, strict=True):
+            if not left:
+                return
+            act(values, batch)
+            if isinstance(step, VmmStep):
+                left -= 1
+                yield step, values
+            for name in spent:
+                values.pop(name, None)  # as `_execute`
 
     def multiply(self, step: VmmStep, x: NDArray[Any], images: int, first_image: int) -> NDArray[Any]:
         """One crossbar step on ``images`` images, the first of them number ``first_image``."""
@@ -200,8 +232,10 @@ class Executor:
         return product
 
     def _affine(self, step: VmmStep) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-        """Digital scale, one a column, and offset, one a channel."""
+        """Digital scale, one a column, and offset, one a channel; those fitted to this die included."""
         scale, offset = (self._program.tensors.get(f"{word}/{step.name}") for word in ("scale", "offset"))
+        if (fit := self._fits.get(step.name)) is not None:
+            scale, offset = fit.after(scale, offset)
         if scale is not None and step.geometry.kind == "conv_transpose":
             scale = np.repeat(scale, prod(step.geometry.kernel_shape))
         return scale, offset

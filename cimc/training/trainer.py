@@ -134,6 +134,10 @@ class Trainer:
         rule = rules.create(program.target, update, **{name: share for name, share in shares.items() if share is not None})
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
+        if chip.forget_fits():
+            switched.append(
+                "scales and offsets that were fitted to outputs of this chip are dropped: training changes its weights"
+            )
         own_state = bool(chip.memory) and init is None  # it brings ranges too
         span, self._init = Window(window, w_max), "trained" if own_state else init or "weights"
         told = [*switched, *check_settings(program.target, rule, span, threshold, own_state)]

@@ -17,6 +17,7 @@ import cimc
 from cimc.errors import ArtifactError, VerifyError
 from cimc.image.container import pack
 from cimc.image.reader import read_image
+from cimc.runtime.output_fit import OutputFit
 from tests.fuzz.cim import sealed
 from tests.fuzz.models import programs
 from tests.fuzz.safetensors_file import Arrays, opened
@@ -52,6 +53,15 @@ def _with(value: float) -> Callable[[np.ndarray], np.ndarray]:
     return make
 
 
+def _moved(old: str, new: str) -> Change:
+    """Give an array another name."""
+
+    def change(_: Any, arrays: Arrays) -> None:
+        arrays[new] = arrays.pop(old)
+
+    return change
+
+
 HOSTILE: dict[str, Change] = {
     "cuts beyond the matrix": _set("layers", 0, "column_cuts", [0, 4, 100_000]),
     "cuts that fall": _set("layers", 0, "row_cuts", [0, 12, 6, 18]),
@@ -71,6 +81,12 @@ HOSTILE: dict[str, Change] = {
     "a negative conductance": _array("state/Conv_0/g_us", _with(-1)),
     "conductances of fewer devices": _array("state/Conv_0/g_us", lambda a: a[:, :-1]),
     "a negative seed": _array("state/seed", lambda a: -1 - a),
+    "a fitted scale of fewer channels": _array("state/Conv_0/fit_scale", lambda a: a[:-1]),
+    "a fitted scale of other numbers": _array("state/Conv_0/fit_scale", lambda a: a.astype(np.float32)),
+    "a fitted offset that is no number": _array("state/Conv_0/fit_offset", _with(np.nan)),
+    "a fitted scale without an offset": _moved("state/Conv_0/fit_offset", "state/draws/fit_offset"),
+    "a fit of no step": _moved("state/Conv_0/fit_scale", "state/fit_scale"),
+    "a fit without a chip": _moved("state/seed", "state/time_s"),
     "a block off its array": _array("blocks/Conv_0", lambda a: a + np.int32(1)),
     "a block table of other numbers": _array("blocks/Conv_0", lambda a: a.astype(np.int64)),
     "a segment that is no model": _array("segment/digital1", lambda a: np.full_like(a, 0xFF)),
@@ -80,7 +96,10 @@ HOSTILE: dict[str, Change] = {
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("hostile") / "m.cim"
-    cimc.Chip(programs()["conv"]).save(path)
+    chip = cimc.Chip(programs()["conv"])
+    channels = len(chip.program.tensors["offset/Conv_0"])
+    chip.fits = {"Conv_0": OutputFit(np.full(channels, 1.1), np.zeros(channels))}
+    chip.save(path)
     return path.read_bytes()
 
 
