@@ -16,7 +16,7 @@ from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.classes import Classes, laid_out
 from cimc.ir.program import Program
-from cimc.report.reference import Reference, named
+from cimc.report.reference import Reference, named, same_shape
 from cimc.runtime.chip import Chip
 from cimc.runtime.clipping import clipping_notes
 
@@ -105,7 +105,9 @@ def evaluate(
             scores = next(iter(chip.run({name: images}, first).values()))
             said = _said(scores, labels, how)
             if not aged:
-                expected[here] = _said(runner.run({name: images})[output], labels, how)
+                beside = runner.run({name: images})[output]
+                same_shape(output, beside, scores)
+                expected[here] = _said(beside, labels, how)
             right += int(((said == labels) & judged[here]).sum())
             agree += int(((expected[here] == said) & judged[here]).sum())
             if advance is not None:

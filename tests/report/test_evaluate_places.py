@@ -83,3 +83,20 @@ def test_the_command_takes_them(tmp_path: Path) -> None:
     refused = command(*run)
     assert refused.code == 2
     assert "--ignore-index -100" in refused.err
+
+
+def test_a_reference_of_another_number_of_classes_is_refused() -> None:
+    """Of the same names and axes: its predictions are those of another network."""
+
+    def model(classes: int) -> onnx.ModelProto:
+        text = f"g (float[N, 4] x) => (float[N, {classes}] y) {{ y = MatMul (x, w) }}"
+        proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+        w = np.random.default_rng(0).normal(size=(4, classes)).astype(np.float32)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+        return proto
+
+    program = cimc.compile(model(3), "ideal")
+    x, y = np.random.default_rng(1).random((6, 4)).astype(np.float32), np.arange(6) % 3
+    assert evaluate(program, x, y, reference=model(3)).agreement == 1
+    with pytest.raises(cimc.DataError, match="another network"):
+        evaluate(program, x, y, reference=model(5))
