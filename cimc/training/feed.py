@@ -79,7 +79,8 @@ class Feed:
         """Arrays by input name.
 
         Raises:
-            DataError: An input is missing, several are wanted and one array is given, or a bound input has another value.
+            DataError: An input is missing or unknown, several are wanted and one array is given, or a bound input has another
+                value.
         """
         names = [spec.name for spec in needed_inputs(self.inputs)]
         if not isinstance(x, Mapping):
@@ -89,6 +90,12 @@ class Feed:
         x = without_bound(x, self.bound, "data")
         if missing := [name for name in names if name not in x]:
             raise DataError(f"no data for input {', '.join(missing)}", fix=f"the inputs are {', '.join(names)}")
+        if other := [name for name in x if name not in names]:
+            defaults = [spec.name for spec in self.inputs if spec.has_default]
+            if other[0] in defaults:
+                what = f"input {other[0]} has a default, and training goes by that"
+                raise DataError(what, fix=f"leave {other[0]} out, or compile the model with another default")
+            raise DataError(f"no input is called {other[0]}", fix=f"the inputs are {', '.join(names)}")
         return {name: array_of(x[name], f"input {name}") for name in names}
 
     def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
