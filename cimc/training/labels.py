@@ -36,7 +36,9 @@ class Labels:
     classes: Classes | None = None
     """How labels of a softmax cross-entropy lie, as far as it is known."""
     settle: Settle | None = None
-    """To be told; None: they have come."""
+    """Told how they lie."""
+    before: tuple[Classes, ValueSpec] | None = None
+    """What was assumed before the first labels came; None: they have not come."""
 
     @classmethod
     def of(cls, program: Program, training: Program, loss: str, classes: Classes, settle: Settle) -> Labels | None:
@@ -72,9 +74,25 @@ class Labels:
         given = array(y, where)
         if given.ndim == 0 or len(given) != count:
             raise DataError(f"{counted(given)} for {count} images", where=where)
+        if self.before is not None:
+            return self._checked(given, where)
         if self.settle is not None and self.logits is not None and self.classes is not None:
-            self.classes = laid_out(given, self.logits, self.axes, self.classes.ignore, where)
-            self.spec, self.settle = self.settle(self.classes), None
+            lying = laid_out(given, self.logits, self.axes, self.classes.ignore, where)
+            self.before = self.classes, self.spec
+            self.classes, self.spec = lying, self.settle(lying)
+        try:
+            return self._checked(given, where)
+        except DataError:
+            self.forget()
+            raise
+
+    def forget(self) -> None:
+        """Let labels lie otherwise again, as before the first ones came: these, or what came with them, were refused."""
+        if self.before is not None and self.settle is not None:
+            (self.classes, self.spec), self.before = self.before, None
+            self.settle(self.classes)
+
+    def _checked(self, given: Array, where: str) -> Array:
         labels = self._cast(given, where)
         self._fit(labels, where)
         if self.classes is not None and labels.size:
@@ -82,7 +100,9 @@ class Labels:
         return labels
 
     def _check_classes(self, labels: Array, classes: Classes, where: str) -> None:
-        axis = classes.axis or 0
+        axis = classes.axis
+        if axis is None:
+            raise DataError("the axis of the classes is not known", where=where, fix="class_axis (--class-axis) says it")
         if classes.soft:
             if labels.min() < 0 or not sums_to_one(labels, axis):
                 fix = "divide them by their sum, or give class numbers"

@@ -267,27 +267,34 @@ class Trainer:
         if checkpoint_steps is not None:
             within("checkpoint_steps", checkpoint_steps, 1, 2**31, whole=True)
         per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
-        source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
-        source.begun = self.chip.draws.trained
-        tests = None
-        if validation is not None:
-            if not (isinstance(validation, tuple | list) and len(validation) == 2):
-                raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
-            tests = arrays_of(self._feed, *validation, "validation")
-        if (odd := source.odd()) is not None:
-            self._training.step.check(odd[0])
-        told, data = [*self.callbacks, *callbacks], source.fingerprint()
-        run = Run(self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun))
+        if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
+            raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
+        labels = self._feed.labels
+        first = labels is not None and labels.before is None
+        run, opened = None, False
         try:
+            source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
+            source.begun = self.chip.draws.trained
+            tests = None if validation is None else arrays_of(self._feed, *validation, "validation")
+            if (odd := source.odd()) is not None:
+                self._training.step.check(odd[0])
+            told, data = [*self.callbacks, *callbacks], source.fingerprint()
+            run = Run(
+                self, self._training, source, tests, epochs, self._schedule(), told, checkpoint_steps, Progress(source.begun)
+            )
             if checkpoint is not None:
                 test = None if tests is None else tests.fingerprint()
                 same = {**self._settings, "steps per epoch": per_epoch, "data": data, "test data": test}
                 run.open(checkpoint, resume, same)
+            opened = True
             self._start(source, {"epochs": epochs, "steps_per_epoch": steps_per_epoch, "data": data}, checkpoint is not None)
             run.begin()
             run.go()
         finally:
-            run.close()
+            if run is not None:
+                run.close()
+            if labels is not None and first and not opened:
+                labels.forget()  # the next run may have labels that lie otherwise
         return History(run.rows, [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping)], self.cost())
 
     def _start(self, source: Arrays | Stream, run: Mapping[str, Any], kept: bool) -> None:

@@ -100,3 +100,46 @@ def test_what_a_half_precision_parameter_is_rounded_from_is_in_the_checkpoint(tm
     run("parts", 2)
     assert run("parts", 4, resume=True) == whole
     assert len(whole) == 1
+
+
+SQUARE = "square (float[N, 3, 3] x) => (float[N, 3, 3] y) { y = MatMul (x, w) }"
+"""Classes may lie along either axis of the scores."""
+
+
+def square() -> cimc.Trainer:
+    import onnx
+
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {SQUARE}')
+    w = np.random.default_rng(2).normal(0, 0.3, (3, 3)).astype(np.float32)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(w, "w"))
+    return cimc.Trainer(cimc.Chip(cimc.compile(proto, "ideal")), batch_size=8, init="weights")
+
+
+def along(axis: int, images: int = 16) -> tuple[Any, Any]:
+    """Images, and probabilities that sum to 1 along one axis only."""
+    random = np.random.default_rng(axis)
+    p = random.dirichlet((0.5, 1.0, 2.0), (images, 3)).astype(np.float32)
+    return random.random((images, 3, 3)).astype(np.float32), np.moveaxis(p, -1, axis)
+
+
+@pytest.mark.parametrize("kind", ["checkpoint", "labels", "validation"])
+def test_labels_of_a_refused_run_say_nothing_of_the_next(kind: str, tmp_path: Path) -> None:
+    """The axis of the classes is that of the first labels that are taken."""
+    trainer, same = square(), square()
+    x, y = along(1)
+    if kind == "checkpoint":
+        square().fit(x, y, epochs=1, checkpoint=tmp_path)
+        with pytest.raises(cimc.CimcError):
+            trainer.fit(x, y, epochs=1, checkpoint=tmp_path)
+    elif kind == "labels":
+        wrong = y.copy()
+        wrong[5, :2, 0] += np.float32([-2, 2])  # below 0, of the same sum
+        with pytest.raises(cimc.DataError, match="below 0"):
+            trainer.step(x, wrong)
+    else:
+        with pytest.raises(cimc.DataError):
+            trainer.fit(x, y, epochs=1, validation=(x[:3], y[:2]))
+    x, y = along(2)
+    for one in (trainer, same):
+        one.fit(x, y, epochs=1)
+    assert shown(trainer) == shown(same)
