@@ -90,6 +90,13 @@ def train(
         float | None, typer.Option(help="Weight that spans the window, in units of sqrt(2 / fan-in); default: the target's.")
     ] = None,
     w_max: Annotated[float | None, typer.Option(help="The weight that does, the same in every layer, instead.")] = None,
+    learn_scales: Annotated[
+        Literal["none", "layer", "column"] | None,
+        typer.Option(
+            help="Digital scales that train with the weights: none, one a layer or one a column; default: the target's."
+        ),
+    ] = None,
+    scale_lr: Annotated[float | None, typer.Option(help="Their learning rate, of a relative change; default: --lr.")] = None,
     freeze: Annotated[
         list[str] | None, typer.Option(metavar="PATTERN", help="Layers or initializers that stay as they are.")
     ] = None,
@@ -150,6 +157,7 @@ def train(
         from cimc.ir.classes import Classes
 
         shown: dict[str, Any] = {**patterns, "frozen": freeze or (), "classes": Classes(class_axis, ignore=ignore_index)}
+        shown["scales"] = program.target.update.scales if learn_scales is None else learn_scales
         if plan or emit is None or output is None:
             _plan(program, json, **shown)
         else:
@@ -175,6 +183,8 @@ def train(
         init=init,
         window=window,
         w_max=w_max,
+        learn_scales=learn_scales,
+        scale_lr=scale_lr,
         freeze=freeze or (),
         threshold=threshold,
         limit=limit,

@@ -96,6 +96,7 @@ OPERATORS: dict[str, tuple[str, _Values, tuple[str, str], dict[str, tuple[OpSche
         {
             "layer": (_STRING, False, "Crossbar layer that holds the parameter, under the target's update rule."),
             "action": (_STRING, False, "descend (default): by the optimizer; assign: G is the new value (running statistics)."),
+            "scales": (_STRING, False, "Digital factors of the layer that train too: none (default), layer (one) or column."),
         },
     ),
     "MaxPoolBackward": (

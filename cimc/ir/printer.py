@@ -87,7 +87,9 @@ def _step(step: Step) -> str:
             return f"{outputs} = {step.operator}({source}) {step.dtype}"
         case UpdateStep():
             where = f"@{step.layer}" if step.layer is not None else f"%{step.parameter}"
-            return f"{'update' if step.action == 'descend' else 'assign'} {where} ({', '.join(f'%{v}' for v in step.inputs)})"
+            scales = "" if step.scales == "none" else f" scales={step.scales}"
+            action = "update" if step.action == "descend" else "assign"
+            return f"{action} {where} ({', '.join(f'%{v}' for v in step.inputs)}){scales}"
 
 
 def _positions(step: VmmStep | VmmBackwardStep | OuterStep) -> str:

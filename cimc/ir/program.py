@@ -42,6 +42,7 @@ A trained program also holds its chip, and its initializers are the trained ones
 ``state/LAYER/writes``      uint32, as ``g_us``: writes of each device in training
 ``state/LAYER/pulses``      uint32, likewise: pulses of each device, where the target's endurance counts pulses
 ``state/LAYER/w_max``       float32 ``[groups, columns]``: the weight that spans the window
+``state/LAYER/factor``      float32, likewise: what learning has multiplied it by; of learnt scales alone
 ==========================  ===============================================================================
 """
 
@@ -247,6 +248,10 @@ class RandomStep(_Record):
     ratio: float = Field(0.0, ge=0, lt=1)
 
 
+#: Which digital factors of a layer train.
+Scales = Literal["none", "layer", "column"]
+
+
 class UpdateStep(_Record):
     """Hands a parameter its gradient, the sum of ``inputs``; the trainer makes the step."""
 
@@ -258,6 +263,7 @@ class UpdateStep(_Record):
     action: Literal["descend", "assign"] = Field(
         "descend", description="assign: the input is the new value (running statistics)."
     )
+    scales: Scales = Field("none", description="Digital factors of the layer that train too: one, or one a column.")
 
 
 Step = Annotated[

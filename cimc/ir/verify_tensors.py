@@ -69,6 +69,7 @@ _STATE = {
     "writes": _State("uint32", _devices),
     "pulses": _State("uint32", _devices),
     "w_max": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
+    "factor": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
 }
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
 _CHIP_STATE = {"seed": (1, 1 << 63), "draws": (3, 1 << 48)}
@@ -162,7 +163,7 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
     shape = rule.shape(layers[layer], planes)
     _need(name, tensor, (rule.dtype,) if rule.dtype else _NUMBERS, (*tensor.shape[:1], *shape) if rule.several else shape)
     if rule.finite:
-        _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "sites", "lines") else None)
+        _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "factor", "sites", "lines") else None)
 
 
 def _fit(program: Program, name: str, owner: str, tensor: Array, layers: Mapping[str, Layer]) -> None:

@@ -6,20 +6,21 @@ Example, a layer ``fc`` with the loss behind it::
     after   y = cimc.Vmm <layer = "fc", ...> (x, w)    ...    loss = SoftmaxCrossEntropyLoss (y, labels)    ...
             dx = cimc.VmmBackward <layer = "fc", ...> (dy, w, x)
             dw = cimc.Outer <layer = "fc", ...> (x, dy)
-            w.updated = cimc.Update <layer = "fc"> (w, dw)
+            w.updated = cimc.Update <layer = "fc", scales = "none"> (w, dw)
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 import onnx_ir as ir
 
 from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.classes import Classes
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
+from cimc.ir.program import Scales
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import lift_constants
 from cimc.passes.gradients.build import Backward, add_backward
@@ -62,6 +63,7 @@ class Differentiate(Pass):
         backward: ``digital``: activations' gradients by the digital copy of the weights; ``analog``: on the transposed array.
         ste: ``pass``: gradients pass where the DAC saturates; ``clipped``: they are zero there.
         classes: How labels of a softmax cross-entropy lie.
+        scales: Which digital factors of a layer train with its weights: ``none``, ``layer`` (one), ``column`` (one a column).
 
     What may train is told by what the graph does with an initializer (`cimc.passes.parameters`); ``state.plan`` lists it. A
     pattern of ``trainable`` may name what would not. A pattern that names a layer or a node means the initializers that belong
@@ -74,6 +76,7 @@ class Differentiate(Pass):
     backward: Literal["digital", "analog"] = "digital"
     ste: Literal["pass", "clipped"] = "pass"
     classes: Classes = field(default_factory=Classes)
+    scales: Scales = "none"
 
     name: ClassVar[str] = "differentiate"
 
@@ -84,7 +87,11 @@ class Differentiate(Pass):
             CimcError: An unknown word, or a pattern that fits nothing.
             TargetError: An analog backward pass on a chip without a transposed read.
         """
-        for word, value, known in (("backward", self.backward, ("digital", "analog")), ("ste", self.ste, ("pass", "clipped"))):
+        for word, value, known in (
+            ("backward", self.backward, ("digital", "analog")),
+            ("ste", self.ste, ("pass", "clipped")),
+            ("learn_scales", self.scales, get_args(Scales)),
+        ):
             if value not in known:
                 raise CimcError(f"{word} is {value}", fix=f"it is one of: {', '.join(known)}")
         if self.backward == "analog":
@@ -115,7 +122,7 @@ class Differentiate(Pass):
                 node.attributes["mode"] = ir.AttrString("mode", self.backward)
                 node.attributes["ste"] = ir.AttrString("ste", self.ste)
         layers = {one.value: one.layers for one in found}
-        trained = {str(value.name) for value in chosen if _update(graph, value, layers[value], result)}
+        trained = {str(value.name) for value in chosen if _update(graph, value, layers[value], result, self.scales)}
         for name, new in statistics.items():
             _append(graph, graph.initializers[name], [new], action="assign")
         if not any(node.op_type == "Update" and node.domain == DOMAIN for node in graph):
@@ -145,7 +152,7 @@ class Differentiate(Pass):
                         )
 
 
-def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Backward) -> bool:
+def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Backward, scales: Scales) -> bool:
     """Updates of one initializer: one for each layer that holds it, and a digital one for what other nodes read of it.
 
     Returns:
@@ -165,7 +172,7 @@ def _update(graph: ir.Graph, value: ir.Value, layers: Sequence[str], result: Bac
     for layer in layers:
         own = [part for part in parts if _outer_layer(part) == layer]
         if own:
-            _append(graph, value, own, layer=layer)
+            _append(graph, value, own, layer=layer, scales=scales)
     if digital := [part for part in parts if _outer_layer(part) is None]:
         _append(graph, value, digital)
     return True

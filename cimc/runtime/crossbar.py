@@ -66,6 +66,9 @@ class Crossbar(LayerArrays):
         self.turned: Handle | None = None
         self.turned_changes = self.watch()
         self._errors: dict[int, ColumnErrors | None] = {}
+        #: Of the digital sum, where `rescale` has changed it since the handle was made; None: the handle's own.
+        self._factor: NDArray[np.float64] | None = None
+        self._rescaled = False
         self.recode(layer if self.adc_range_ua is None else layer.model_copy(update={"adc_range_ua": self.adc_range_ua}))
         leak = leak_steps(target) * max(end - begin for begin, end in pairwise(self.row_cuts))
         if self._coding.per_bit and leak >= 0.5 and target.adc.pair_read == "separate":
@@ -119,6 +122,11 @@ class Crossbar(LayerArrays):
         self._read = None
         self._shift: NDArray[np.float64] | None = None
 
+    def rescale(self, weight_max: Array) -> None:
+        """See `LayerArrays.rescale`. Nothing is made ready anew, so it may be called at each training step."""
+        super().rescale(weight_max)
+        self._rescaled = True
+
     def _ready(self, positions: int) -> Handle:
         """The layer made ready for reads, of what its devices hold now."""
         changes = self._changes
@@ -129,7 +137,11 @@ class Crossbar(LayerArrays):
             self._set_shift()
         changes.clear()
         if self._read is not None:
+            if self._rescaled and not self._ideal:
+                self._rescaled, self._factor = False, self.read_spec().factor
+                self._set_shift()
             return self._read
+        self._rescaled, self._factor = False, None
         if self._ideal:
             self._read = self.backend.prepare_ideal(self.matrix)
             return self._read
@@ -251,7 +263,8 @@ class Crossbar(LayerArrays):
         total = self.groups * self.columns
         self._need_one_a_column("scale", scale, total)
         self._need_one_a_column("offset", offset, total)
-        factor = read.factor if scale is None else read.factor * scale
+        own = read.factor if self._factor is None else self._factor
+        factor = own if scale is None else own * scale
         constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
         if read.intercept is not None:
             constant = constant + factor * read.intercept

@@ -65,7 +65,7 @@ class Weights(Section):
 class Update(Section):
     """How training changes the devices."""
 
-    younger = ("limit_share",)
+    younger = ("limit_share", "scales")
 
     rule: Literal["threshold", "residual", "naive"] = Field(
         "threshold",
@@ -89,6 +89,10 @@ class Update(Section):
         le=2,
         description="Residual updates: pulses are given where the sum of steps reaches this part of the largest weight (or one "
         "pulse step, if that is larger). null: 1/3.",
+    )
+    scales: Literal["none", "layer", "column"] = Field(
+        "none",
+        description="Digital factors behind the sum that train with the weights: none, one a layer, or one a weight column.",
     )
     window_he: float | None = Field(
         None,

@@ -92,6 +92,8 @@ class LayerState:
     """Weight that spans the window, ``[groups, columns]``."""
     pulses: U32 | None = None
     """Pulses of each device, as `writes`, where the target's endurance counts them."""
+    factor: F32 | None = None
+    """What learning has multiplied ``w_max`` by since the start, ``[groups, columns]``; None: it is not learnt."""
 
     @classmethod
     def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any]) -> Self:

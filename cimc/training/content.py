@@ -131,7 +131,7 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: t
                 _need(where, name, array, "float32", (sizes[parameter],))
             else:
                 _fail(where, f"array {name} is unknown")
-        positive = name.endswith(("/g_us", "/w_max", "optimizer/steps")) or name.startswith("optimizer/second_moment/")
+        positive = name.endswith(("/g_us", "/w_max", "/factor", "optimizer/steps")) or name.startswith("optimizer/second_moment/")
         if positive and array.size and array.min() < 0:
             _fail(where, f"array {name} holds {array.min()}")
     kept = {name.removeprefix(_OPTIMIZER).partition("/")[2] for name in arrays if name.startswith(_OPTIMIZER)} - {""}

@@ -19,6 +19,9 @@ from cimc.training.accumulator import LayerState
 
 Init = Literal["weights", "devices"]
 
+#: End of He's normal initialisation where it is truncated at two deviations and keeps the variance 2 / fan_in.
+HE_TRUNCATED = 2 / 0.8796256610342398
+
 #: A weight that no training reaches: the ideal target clips nothing.
 _NO_END = 1e6
 
@@ -178,8 +181,10 @@ def _continued(chip: Chip, name: str) -> LayerState:
     program, layer = chip.program, chip.program.layer(name)
     shape = (layer.groups, layer.rows, layer.columns)
     blank = LayerState.from_weights(program.target, np.zeros(shape, np.float32), np.ones(1, np.float32))
+    if f"{name}/factor" in chip.memory:
+        blank.factor = np.ones_like(blank.w_max)
     blank.restore({key: chip.memory[f"{name}/{key}"] for key in blank.state() if f"{name}/{key}" in chip.memory})
-    chip.remap(name, blank.weights, program.tensors[f"weight_max/{name}"], chip.crossbars[name].g_us)
+    chip.remap(name, blank.weights, blank.w_max.reshape(-1), chip.crossbars[name].g_us)
     return blank
 
 

@@ -16,6 +16,7 @@ from cimc.training.accumulator import LayerState
 from cimc.training.gradients import clip_gradients, finite
 from cimc.training.optimizers import Optimizer
 from cimc.training.rules.registry import Rule
+from cimc.training.scales import LearntScales, rescale, times_factor, usable
 from cimc.training.step import Step, StepResult
 from cimc.training.trained import tied_initializers, trained_initializers, with_initializers
 
@@ -36,11 +37,13 @@ class Learner:
         rule: How devices are updated.
         optimizer: Its parameters are called ``layer/NAME`` and ``digital/NAME``.
         clip_norm: Largest global norm of the gradients; None: any.
+        scale_rate: Learning rate of learnt scales in parts of the others'. To the optimizer they are ``scale/NAME``.
     """
 
     def __init__(
-        self, chip: Chip, step: Step, states: dict[str, LayerState], rule: Rule, optimizer: Optimizer, clip_norm: float | None
-    ) -> None:
+        self, chip: Chip, step: Step, states: dict[str, LayerState], rule: Rule, optimizer: Optimizer, clip_norm: float | None,
+        scale_rate: float = 1.0,
+    ) -> None:  # fmt: skip
         self.chip, self.step, self.states, self.rule = chip, step, states, rule
         self.optimizer, self.clip_norm = optimizer, clip_norm
         self._ideal = chip.program.target.is_ideal
@@ -52,6 +55,10 @@ class Learner:
             keys, devices = crossbar.cells_of().keys, crossbar.state()
             self._writers[name] = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
+        shared = {layer.name for layers in self._tied.values() for layer in layers}
+        self.scales = LearntScales.of(step.program, shared, scale_rate)
+        self.scales.begin(states)
+        chip.memory |= {f"{name}/factor": s.factor for name, s in states.items() if s.factor is not None}
         trained = {s.parameter for s in step.program.steps if isinstance(s, UpdateStep) and s.action == "descend"}
         self.masters: Arrays = {
             name: value.astype(np.float32)
@@ -70,7 +77,9 @@ class Learner:
             for name, held in self._tied.items():
                 layers |= {layer.name: np.ascontiguousarray(to_matrix(layer, whole[name])) for layer in held}
                 digital.pop(name, None)
-        return {f"layer/{name}": g for name, g in layers.items()} | {f"digital/{name}": g for name, g in digital.items()}
+        scales = self.scales.gradients(layers, self.states)
+        parts = {"layer": times_factor(layers, self.states), "digital": digital, "scale": scales}
+        return {f"{kind}/{name}": gradient for kind, part in parts.items() for name, gradient in part.items()}
 
     def update(self, gradients: Mapping[str, NDArray[Any]], lr: float) -> Writes:
         """Make one step.
@@ -81,17 +90,24 @@ class Learner:
         if self.clip_norm is not None:
             gradients, _ = clip_gradients(gradients, self.clip_norm)
         _finite("the gradient", gradients)
-        held = {f"layer/{name}": state.weights for name, state in self.states.items()}
+        weights = times_factor({name: state.weights for name, state in self.states.items()}, self.states, inverse=True)
+        held = {f"layer/{name}": array for name, array in weights.items()}
         digital = {**self.step.parameters, **self.masters}
         held |= {f"digital/{name}": value for name, value in digital.items() if name not in self._tied}
+        held |= {f"scale/{name}": zeros for name, zeros in self.scales.parameters(self.states).items()}
         changes = self.optimizer.step(gradients, held, lr)
         _finite("the step", changes)
+        logs = {name.removeprefix("scale/"): changes.pop(name) for name in list(changes) if name.startswith("scale/")}
+        multiples = self.scales.multiples(logs)
+        for name, multiple in multiples.items():
+            if not usable(self.states[name], multiple):
+                raise DivergedError(f"the scale of {name} is out of range")
         done = Writes()
         for name, change in changes.items():
             kind, _, own = name.partition("/")
             if kind == "layer":
-                writer = self._writers[own]
-                done += self.rule.apply(self.states[own], change, writer)
+                writer, factor = self._writers[own], self.states[own].factor
+                done += self.rule.apply(self.states[own], change if factor is None else change * factor[:, None], writer)
                 if self._ideal:
                     self.chip.crossbars[own].written()
                 elif writer.touched.size:
@@ -103,6 +119,11 @@ class Learner:
                     self.step.parameters[own] = self.masters[own].astype(value.dtype)
                 else:
                     self.step.parameters[own] = (value + change).astype(value.dtype, copy=False)
+        for name, multiple in multiples.items():
+            rescale(self.states[name], multiple)
+            self.chip.crossbars[name].rescale(self.states[name].w_max)
+            if self._ideal:
+                self.chip.crossbars[name].written()
         self._follow()
         self._changed()
         return done
@@ -157,6 +178,7 @@ class Learner:
     def sizes(self) -> dict[str, int]:
         """Elements of each parameter, by the optimizer's names."""
         sizes = {f"layer/{name}": state.weights.size for name, state in self.states.items()}
+        sizes |= {f"scale/{name}": zeros.size for name, zeros in self.scales.parameters(self.states).items()}
         return sizes | {f"digital/{name}": np.asarray(value).size for name, value in self.step.parameters.items()}
 
     def check_factors(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -187,6 +209,7 @@ class Learner:
             for key, array in held.items():
                 array[...] = own[key]
             self.chip.crossbars[name].written()
+            self.chip.crossbars[name].rescale(state.w_max)
             self.chip.crossbars[name].take_factors(*_factors(arrays, name))
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")

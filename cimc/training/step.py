@@ -14,7 +14,7 @@ from threadpoolctl import ThreadpoolController
 from cimc.errors import CimcError
 from cimc.ir.classes import Classes
 from cimc.ir.dialect import register_schemas
-from cimc.ir.program import Layer, MaskStep, Program, UpdateStep, weight_matrix
+from cimc.ir.program import Layer, MaskStep, Program, Scales, UpdateStep, weight_matrix
 from cimc.passes.base import Compilation
 from cimc.passes.differentiate import Differentiate
 from cimc.passes.lower import Lower
@@ -44,6 +44,7 @@ def training_program(
     backward: Literal["digital", "analog"] = "digital",
     ste: Literal["pass", "clipped"] = "pass",
     classes: Classes | None = None,
+    scales: Scales = "none",
 ) -> Program:
     """The training step of a compiled program: the same layers in the same places, with loss, backward steps and updates.
 
@@ -55,6 +56,7 @@ def training_program(
         backward: ``digital`` or ``analog``.
         ste: ``pass`` or ``clipped``.
         classes: How labels of a softmax cross-entropy lie; see `Classes`.
+        scales: Digital factors that train with a layer's weights: ``none``, ``layer`` or ``column``; see `Differentiate`.
 
     Raises:
         ModelError: The graph cannot be brought to the training opset, or has an operator without a gradient.
@@ -65,7 +67,7 @@ def training_program(
     placements = {row.name: row for row in program.placements}
     model, notes = upgraded(program)
     state = Compilation(model, program.target, placements=placements, recipes=Recipes.of(program), notes=notes)
-    differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes())
+    differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes(), scales)
     return PassManager((differentiate, Lower(), Inherit(program), Schedule())).run(state).need_program()
 
 

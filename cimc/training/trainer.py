@@ -12,12 +12,13 @@ from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import checked, within
 from cimc.errors import CimcError
 from cimc.ir.classes import Classes
-from cimc.ir.program import Program, ValueSpec
+from cimc.ir.program import Program, Scales, ValueSpec
 from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
@@ -25,7 +26,7 @@ from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Stream, arrays_of, source_of
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
-from cimc.training.initial import Init, Window, initial_states
+from cimc.training.initial import HE_TRUNCATED, Init, Window, initial_states
 from cimc.training.learner import Learner
 from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
@@ -62,7 +63,8 @@ class Trainer:
             does no better than guessing on its first images (softmax cross-entropy, data in arrays, nothing frozen, and a
             target that says how devices are born). Layers that do not train are always programmed.
         window: Weight that spans the conductance window, in units of ``sqrt(2 / fan_in)`` (or the weights' RMS, if larger);
-            None: the target's ``update.window_he``.
+            None: the target's ``update.window_he``, or 2.274, the end of He's truncated normal initialisation, where scales
+            are learnt.
         w_max: Instead of it, the weight itself, the same in every layer: what the paper's scale factor behind the sum amounts to
             where a normalisation follows.
         freeze: Patterns of initializers or layers that do not train.
@@ -72,6 +74,9 @@ class Trainer:
         limit: Of residual updates, the sum of steps at which pulses are given, in parts of the largest weight; None: the
             target's ``update.limit_share``, else 1/3.
         clip_norm: Largest global norm of the gradients.
+        learn_scales: Digital factors of crossbar layers that train too: ``none``, ``layer`` (one a layer) or ``column`` (one a
+            column); None: the target's ``update.scales``. See `cimc.training.scales`.
+        scale_lr: Their learning rate at the start, of a relative change; it follows the schedule. None: ``lr``.
         accumulate: Batches whose mean gradient makes a step.
         recalibrate: Share of the last ADC reads that saturated, or of DAC inputs that clipped, from which on input gains and
             ADC ranges are chosen anew; at least twice what the target allows. They are chosen before the first step and after
@@ -108,6 +113,8 @@ class Trainer:
         ste: Literal["pass", "clipped"] = "pass",
         threshold: float | None = None,
         limit: float | None = None,
+        learn_scales: Scales | None = None,
+        scale_lr: float | None = None,
         clip_norm: float | None = None,
         accumulate: int = 1,
         recalibrate: float = 1e-3,
@@ -129,6 +136,11 @@ class Trainer:
         program, switched = in_inference_form(chip.program)
         if switched:
             chip.adopt(program)
+        scales = program.target.update.scales if learn_scales is None else learn_scales
+        if scale_lr is not None:
+            within("scale_lr", scale_lr, 0, inf, open_high=True)
+            if scales == "none":
+                raise CimcError("scale_lr is given, but no scales train", fix="learn_scales='layer', or leave scale_lr out")
         check_limit(program.target, update, limit)
         shares = {"threshold_share": threshold, "limit_share": limit}
         rule = rules.create(program.target, update, **{name: share for name, share in shares.items() if share is not None})
@@ -141,10 +153,18 @@ class Trainer:
         own_state = bool(chip.memory) and init is None  # it brings ranges too
         span, self._init = Window(window, w_max), "trained" if own_state else init or "weights"
         told = [*switched, *check_settings(program.target, rule, span, threshold, own_state)]
+        if scales != "none" and span == Window():  # what is learnt needs no fitted start
+            span = Window(HE_TRUNCATED)
         classes = check_loss(loss, class_axis, ignore_index)
 
         def shaped(lying: Classes) -> tuple[Program, list[str]]:
-            options: dict[str, Any] = {"trainable": trainable, "frozen": freeze, "backward": backward, "ste": ste}
+            options: dict[str, Any] = {
+                "trainable": trainable,
+                "frozen": freeze,
+                "backward": backward,
+                "ste": ste,
+                "scales": scales,
+            }
             made = training_program(program, loss=loss, classes=lying, **options)
             return made, [*told, *made.provenance.notes[len(program.provenance.notes) :]]
 
@@ -158,7 +178,10 @@ class Trainer:
             own = optimizers.create(optimizer, **(optimizer_options or {}))
             rules.check(rule, own)
             states = initial_states(chip, step.trained_layers, start, span, self.notes)
-            return Learner(chip, step, states, rule, own, clip_norm)
+            rate = 1.0 if scale_lr is None or not self._lr else scale_lr / self._lr
+            made = Learner(chip, step, states, rule, own, clip_norm, rate)
+            self.notes += made.scales.notes()
+            return made
 
         self._learner_from = learner
         self._feed = Feed.of(program, training, loss, classes, self._settle)
@@ -171,8 +194,9 @@ class Trainer:
             "loss": loss, "class axis": class_axis, "ignore index": ignore_index, "optimizer": optimizer,
             "optimizer options": dict(optimizer_options or {}), "learning rate": lr,
             "batch size": batch_size, "update": update, "backward": backward, "seed": seed, "schedule": schedule,
-            "schedule options": dict(schedule_options or {}), "init": init, "window": window, "w_max": w_max,
+            "schedule options": dict(schedule_options or {}), "init": init, "window": span.he, "w_max": w_max,
             "freeze": list(freeze), "trainable": list(trainable), "ste": ste, "threshold": threshold, "limit": limit,
+            "learn scales": learn_scales, "scale learning rate": scale_lr,
             "clip norm": clip_norm,
             "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
         }  # fmt: skip
@@ -367,6 +391,10 @@ class Trainer:
     def weights(self) -> dict[str, NDArray[Any]]:
         """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics."""
         return self._training.learner.values()
+
+    def scales(self) -> dict[str, NDArray[np.float32]]:
+        """The weight that spans the conductance window, by trained layer: ``[groups, columns]``, learnt or not."""
+        return {name: state.w_max.copy() for name, state in self._training.learner.states.items()}
 
     def cost(self) -> dict[str, Any]:
         """Of all training steps so far; see `cimc.training.cost`."""

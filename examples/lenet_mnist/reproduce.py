@@ -21,6 +21,8 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "constant": {"schedule": "constant"},
     "cosine": {"schedule": "cosine"},
     "cosine, from the model's weights": {"schedule": "cosine", "init": "weights"},
+    "learnt scales, constant": {"schedule": "constant", "learn_scales": "layer"},
+    "learnt scales, cosine": {"schedule": "cosine", "learn_scales": "layer"},
     "analog backward": {"schedule": "cosine", "backward": "analog", "changes": ["array.transposed.dac_bits=8"]},
     "fp32": {"schedule": "cosine", "target": "ideal", "init": "weights", "optimizer": "adamw"},
     "fp32, constant": {"schedule": "constant", "target": "ideal", "init": "weights", "optimizer": "adamw"},

@@ -43,7 +43,10 @@ def training_step(node: ir.Node, positions: Positions) -> Step:
             return MaskStep(name=name, input=inputs[0], output=str(node.outputs[0].name), ratio=ratio)
         case "Update":
             layer, action = attributes.get_string("layer", None), attributes.get_string("action", "descend")
-            return UpdateStep(name=name, parameter=inputs[0], layer=layer, inputs=inputs[1:], action=cast(Any, action))
+            scales = cast(Any, attributes.get_string("scales", "none"))
+            return UpdateStep(
+                name=name, parameter=inputs[0], layer=layer, inputs=inputs[1:], action=cast(Any, action), scales=scales
+            )
         case "MaxPoolBackward":
             windows = cast(Conv, geometry_of(node))
             gradient, activation, pooled = inputs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients
+from cimc.ir.encoding import Coefficients, steps_of_full_weight
 from cimc.ir.program import Layer
 from cimc.runtime import rng
 from cimc.runtime.arrays.ageing import Ageing
@@ -189,6 +189,17 @@ class LayerArrays:
             self._ageing.update(self._present[0], self.state(), devices)
         for changes in self._watched:
             changes.add(devices)
+
+    def rescale(self, weight_max: Array) -> None:
+        """Let another weight span the conductance window; devices keep what they hold. `matrix` is the caller's to scale.
+
+        Args:
+            weight_max: ``[1]``, or one a column, of any shape.
+        """
+        self.weight_max = weight_max
+        step = np.asarray(weight_max, np.float64).reshape(-1) / steps_of_full_weight(self.target)
+        for devices in (*self._held, *(self._present or ()), *self._effective):
+            devices.coefficients.weight_step[...] = step
 
     def advance(self, time_s: float) -> None:
         """Let the present time be ``time_s``."""
