@@ -14,6 +14,7 @@ from cimc.errors import ModelError
 from cimc.ir.bodies import used_values
 from cimc.ir.onnx_io import split
 from cimc.ir.program import DigitalStep, InputCoding, Layer, Preprocessing, Program, Provenance, Step, ValueSpec, VmmStep
+from cimc.ir.runnable import verify_models
 from cimc.ir.verify import verify
 from cimc.ir.vmm import geometry_of, is_vmm, view_of
 from cimc.passes.base import Compilation, Pass
@@ -77,8 +78,11 @@ class Lower(Pass):
         return [step.name for step in lowering.steps]
 
     def ensures(self, state: Compilation) -> None:
-        """Raises VerifyError where the program breaks a rule of the IR; cuts, ranges and places are not set yet."""
-        verify(state.need_program())
+        """Raises VerifyError where the program breaks a rule of the IR, or a segment lacks data; cuts, ranges and places are not
+        set yet."""
+        program = state.need_program()
+        verify(program)
+        verify_models(program)
 
 
 class _Lowering:

@@ -24,7 +24,7 @@ def check_limit(target: Target, update: str | None, limit: float | None) -> None
         raise CimcError(f"{name} updates take no limit: it is of residual updates", fix="leave limit out, or update='residual'")
 
 
-def check_settings(target: Target, rule: Rule, window: Window, threshold: float | None, kept: bool) -> list[str]:
+def check_settings(target: Target, rule: Rule, window: Window, threshold: float | None, kept: bool, backward: str) -> list[str]:
     """See that no setting is ignored in silence.
 
     Args:
@@ -33,9 +33,10 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
         window: Which weight is to span the window.
         threshold: Of the update rule, as an option gave it.
         kept: The chip goes on from a training, with the scale that it has.
+        backward: ``digital`` or ``analog``.
 
     Returns:
-        Notes on fields of the target that another setting overrules.
+        Notes on fields of the target that another setting overrules, or that a part of the training does without.
 
     Raises:
         TargetError: The ideal target has no window that a setting could be a part of.
@@ -76,4 +77,17 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
     if name == "residual" and update.programming == "write_verify":
         notes.append("update.programming write_verify is not used: residual updates are blind pulses")
+    return notes + _left_out(target, backward)
+
+
+def _left_out(target: Target, backward: str) -> list[str]:
+    """Effects of the target that a part of the training does without."""
+    notes = []
+    if target.device.drift is not None:
+        notes.append("device.drift: no time passes in training; devices drift in chip.advance only")
+    if backward == "analog" and target.device.slow_noise is not None:
+        notes.append("device.slow_noise is in forward reads only: the analog backward pass sees its mean")
+    if backward == "analog" and target.adc.deviates:
+        notes.append("adc.gain_sigma, adc.offset_sigma_lsb and adc.bow_sigma_lsb are in forward reads only: word lines of the "
+                     "analog backward pass convert alike")  # fmt: skip
     return notes

@@ -152,7 +152,7 @@ class Trainer:
             )
         own_state = bool(chip.memory) and init is None  # it brings ranges too
         span, self._init = Window(window, w_max), "trained" if own_state else init or "weights"
-        told = [*switched, *check_settings(program.target, rule, span, threshold, own_state)]
+        told = [*switched, *check_settings(program.target, rule, span, threshold, own_state, backward)]
         if scales != "none" and span == Window():  # what is learnt needs no fitted start
             span = Window(HE_TRUNCATED)
         classes = check_loss(loss, class_axis, ignore_index)

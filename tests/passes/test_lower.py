@@ -6,13 +6,16 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 from onnx import parser
 
 from cimc.compiler import compile_model
+from cimc.errors import VerifyError
 from cimc.ir.printer import print_program
 from cimc.ir.program import DigitalStep, VmmStep
+from cimc.passes.lowering import segments
 from cimc.runtime.chip import Chip
 
 RNG = np.random.default_rng(0)
@@ -191,3 +194,11 @@ def test_the_printed_program() -> None:
         "}\n"
     )
     assert isinstance(program.steps[0], VmmStep)
+
+
+def test_a_segment_that_lacks_data_is_refused_when_it_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it would be when it is loaded; else the data would be read from wherever the process stands."""
+    elsewhere = ir.ExternalTensor("elsewhere.bin", 0, 40, ir.DataType.FLOAT, shape=ir.Shape([10]), name="b3")
+    monkeypatch.setattr(segments, "_tensor", lambda value, outside: elsewhere)
+    with pytest.raises(VerifyError, match="lie in a file"):
+        compile_model(weighted(RESIDUAL.replace("y = Add (d, b3)", "e = Relu (d)  y = Mul (e, b3)")), "ideal")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 import cimc
 from cimc.errors import CimcError, ModelError
+from tests.cli.conftest import cimc as command
 
 Array = NDArray[Any]
 X = np.random.default_rng(0).random((16, 6)).astype(np.float32)
@@ -225,7 +227,7 @@ def test_constants_of_exporters_do_not_train_and_the_list_says_why() -> None:
     assert {row["name"] for row in named.plan() if row["trains"]} == {"wq", "wk", "wo", "cos"}
 
 
-def test_a_computed_crossbar_weight_is_refused_by_name_unless_it_is_frozen() -> None:
+def test_a_computed_crossbar_weight_is_refused_by_name_and_both_ways_out_work(tmp_path: Path) -> None:
     text = """s = ReduceL2 <keepdims = 1> (v, ax)  n = Div (v, s)  w = Mul (n, g)
         [fc] h = MatMul (x, w)  r = Relu (h)  y = Gemm (r, w2, b2)"""
     arrays = {"v": real(6, 8, seed=1), "g": real(1, 8, seed=4), "ax": np.array([0]), "w2": WEIGHTS["w2"], "b2": WEIGHTS["b2"]}
@@ -233,6 +235,16 @@ def test_a_computed_crossbar_weight_is_refused_by_name_unless_it_is_frozen() -> 
     with pytest.raises(ModelError, match="computed from v, g") as refused:
         trainer(model)
     assert "layer fc" in str(refused.value)
+    assert "--stop-after fold --emit onnx" in str(refused.value)
+    onnx.save(model, tmp_path / "m.onnx")
+    done = command("compile", tmp_path / "m.onnx", "--stop-after", "fold", "--emit", "onnx", "-o", tmp_path / "plain.onnx")
+    assert done.code == 0, done.err
+    plain = onnx.load(tmp_path / "plain.onnx")
+    np.testing.assert_allclose(outputs(plain, {"x": X})[0], outputs(model, {"x": X})[0], rtol=1e-5, atol=1e-6)
+    t = trainer(plain)
+    assert "w" in {row["name"] for row in t.plan() if row["trains"]}
+    t.fit(X, Y, epochs=2)
+    same_as_file(t, {"x": X})
     t = trainer(model, freeze="fc")
     assert set(t.gradients(X, Y)) == {"w2", "b2"}
     plan = {row["name"]: row for row in t.plan()}

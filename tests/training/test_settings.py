@@ -155,6 +155,22 @@ def test_a_field_that_another_overrules_is_named(settings: dict[str, Any], optio
     assert any(said in note for note in small.trainer(small.chip(**settings), **options).notes)
 
 
+@pytest.mark.parametrize(
+    ("settings", "options", "said"),
+    [
+        ({"device.slow_noise": {"sigma_us": 0.5}}, {"backward": "analog"}, "device.slow_noise is in forward reads only"),
+        ({"adc.gain_sigma": 0.02}, {"backward": "analog"}, "word lines of the analog backward pass convert alike"),
+        ({"device.drift": {"kind": "power_law"}}, {}, "no time passes in training"),
+    ],
+)
+def test_an_effect_that_a_part_of_the_training_lacks_is_named(settings: Any, options: Any, said: str) -> None:
+    analog = {"array.transposed": {}} if options else {}
+    assert any(said in note for note in small.trainer(small.chip(**settings, **analog), **options).notes)
+    assert not any(said in note for note in small.trainer(small.chip(**analog), **options).notes)
+    if options:
+        assert not any(said in note for note in small.trainer(small.chip(**settings, **analog)).notes)
+
+
 def test_a_trained_chip_that_is_programmed_anew_may_get_another_window() -> None:
     chip = trained()
     small.trainer(chip, window=3.0, init="weights")

@@ -104,7 +104,8 @@ def refuse_computed(found: Sequence[Candidate], recipes: Recipes) -> None:
         part, where, fix = recipes.behind([name]), f"layer {one.layers[0]}", f"freeze {one.layers[0]}, or export the model with"
         if not part.moves_only:
             raise ModelError(f"its weight is computed from {part.words()}: training cannot go through that", where=where,
-                             fix=f"{fix} the weight itself (a weight norm removed)")  # fmt: skip
+                             fix=f"{fix} the weight itself (PyTorch: remove_parametrizations of a weight norm, or "
+                             "cimc compile MODEL.onnx --stop-after fold --emit onnx -o PLAIN.onnx)")  # fmt: skip
         for source in (n for n, tensor in part.sources.items() if tensor.dtype in FLOATS):
             others = {str(c.value.name) for c in found if not c.excluded} & (recipes.readers(source) | {source}) - {name}
             if others and not recipes.disjoint(source, {name, *(others & recipes.made)}, source in others):
