@@ -79,7 +79,7 @@ def _block(
     layer: Layer, target: Target, matrix: I64, shape: tuple[int, ...], block: NDArray[np.int32], copy: int
 ) -> NDArray[np.void]:
     """Bit lines of a weight column lie side by side: the plus cells from the least significant up, then the minus cells."""
-    planes, digits = target.planes, target.weights.cells
+    planes, digits = target.planes, target.digits
     top, left = layer.row_cuts[block[SLICE]], layer.column_cuts[block[COLUMN_TILE]]
     part = matrix[block[GROUP], top : top + block[HEIGHT], left : layer.column_cuts[block[COLUMN_TILE] + 1]]
     row, column = np.nonzero(part >= 0)

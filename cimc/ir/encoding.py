@@ -14,6 +14,9 @@ differential pair   ``|w|`` on the plus planes where w > 0, on the minus planes 
 offset              ``w + 2**(bits - 1)`` (Shafiee et al., ISCA 2016); the shift comes off with the unit column
 bit slices          digits of base ``levels``, least significant plane first
 flipped             a device column whose digits add up to more than half is stored complemented (the same paper)
+arrays              of an update rule with arrays of its own (`cimc.targets.update_sections`), first array first: each plus plane
+                    holds half the window and half of the array's part of ``w``, each minus plane half the window, its reference;
+                    alpha is twice the array's share. All of ``w`` starts in the first array
 ==================  =================================================================================================
 """
 
@@ -98,7 +101,7 @@ def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) ->
     span: NDArray[np.float64] = np.asarray(weight_max, np.float64)
     span = span.reshape(-1) if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
     steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * full
-    discrete = target.weights.rounded and (target.device.levels or target.weights.bits)
+    discrete = target.weights.rounded and (target.device.levels or target.weights.bits) and not target.update.shares
     shift = storage_shift(target)
     return np.rint(steps + shift) - shift if discrete else steps
 
@@ -121,10 +124,14 @@ def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int,
     pair = target.weights.representation == "differential_pair"
     shift = storage_shift(target)
     polarities = (np.maximum(steps, 0.0), np.maximum(-steps, 0.0)) if pair else (steps + shift,)
-    digits = np.stack([d for part in polarities for d in _digits(part, base, cells)], axis=2)
-
     signs = (1.0, -1.0) if pair else (1.0,)
-    weighting = np.array([sign * base**cell for sign in signs for cell in range(cells)])
+    if shares := target.update.shares:
+        middle = np.full_like(steps, steps_of_full_weight(target) / 2)
+        digits = np.stack([middle + steps / 2, *[middle] * (2 * len(shares) - 1)], axis=2)
+        weighting = np.array([2 * sign * share for sign in signs for share in shares])
+    else:
+        digits = np.stack([d for part in polarities for d in _digits(part, base, cells)], axis=2)
+        weighting = np.array([sign * base**cell for sign in signs for cell in range(cells)])
     slices = len(row_cuts) - 1
     alpha = np.broadcast_to(weighting[None, None, :, None], (groups, slices, weighting.size, columns)).copy()
     unit = None

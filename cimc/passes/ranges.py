@@ -94,5 +94,7 @@ class TargetDevices:
     def _make(self, begin: int, end: int) -> NDArray[np.float32]:
         mean = self.target.device.programming.mean_us
         g = encode(self.matrix[:, begin:end], self.weight_max, (0, end - begin), self.target).g_us
+        if len(self.target.read_planes) < self.target.planes:
+            g = g[:, :, list(self.target.read_planes)]
         g = g.reshape(g.shape[0], end - begin, -1)
         return np.maximum(g + np.float32(mean), 0) if mean else g

@@ -11,6 +11,7 @@ tenth and nine tenths of the range, and averages; its slope and intercept carry 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,6 +41,22 @@ class ColumnErrors:
     """Codes of an LSB of current, as calibration found it; 1 without calibration."""
     intercept: F64
     """Code at no current, as calibration found it; 0 without calibration."""
+
+    def of_planes(self, planes: Sequence[int], total: int, columns: int) -> ColumnErrors:
+        """The converters of some device columns of each weight column, and of the unit columns.
+
+        Args:
+            planes: Numbers of the device columns.
+            total: How many device columns a weight column has.
+            columns: Weight columns.
+        """
+        if len(planes) == total:
+            return self
+        lines = self.gain.shape[2]
+        of_devices = min(lines, total * columns)  # half as many where pairs are subtracted before the conversion
+        kept = [p * columns + np.arange(columns) for p in planes if p * columns < of_devices]
+        chosen = np.concatenate([*kept, np.arange(of_devices, lines)])
+        return ColumnErrors(*(array[:, :, chosen] for array in vars(self).values()))
 
     @classmethod
     def of(cls, target: Target, cells: Cells) -> ColumnErrors | None:

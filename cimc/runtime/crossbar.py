@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, DataError, FitError, RunError
-from cimc.ir.encoding import quantise
+from cimc.ir.encoding import quantise, steps_of_full_weight
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col
@@ -100,9 +100,15 @@ class Crossbar(LayerArrays):
         """Take factors against drift of the first copy, which `check_factors` has let pass; None: there are none."""
         self.compensate(() if columns is None or units is None else (Factors(np.array(columns), np.array(units)),))
 
+    @property
+    def steps_of_window(self) -> float:
+        """Level steps that the window has."""
+        return steps_of_full_weight(self.target)
+
     def devices(self, begin: int, end: int) -> F32:
-        """What a read sees of rows ``begin`` to ``end``, µS, ``[groups, rows, planes * columns]``, without unit columns."""
-        return self.effective[0].g_us[:, begin:end].reshape(self.groups, end - begin, -1)
+        """What a read sees of rows ``begin`` to ``end``, µS, ``[groups, rows, read planes * columns]``, without unit columns."""
+        read = self.effective[0].of_planes(self.target.read_planes)
+        return read.g_us[:, begin:end].reshape(self.groups, end - begin, -1)
 
     def weights(self) -> F32:
         """What a product without noise multiplies by, ``[groups, rows, columns]``: `held_weights`, and the IR drop of wires."""
@@ -145,12 +151,13 @@ class Crossbar(LayerArrays):
         if self._ideal:
             self._read = self.backend.prepare_ideal(self.matrix)
             return self._read
-        handles = [self._handle(self.read_spec(copy), positions) for copy in range(len(self.held))]
+        handles = [self.handle(self.read_spec(copy), positions) for copy in range(len(self.held))]
         self._read = handles[0] if len(handles) == 1 else SharedRead(handles)
         self._set_shift()
         return self._read
 
-    def _handle(self, spec: ReadSpec, positions: int) -> Handle:
+    def handle(self, spec: ReadSpec, positions: int) -> Handle:
+        """A read made ready by the backend, with the slow noise of the devices where they have any."""
         slow = self.target.device.slow_noise
         if slow is None:
             return self.backend.prepare(spec, positions)
@@ -167,14 +174,16 @@ class Crossbar(LayerArrays):
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
         cuts = self.row_cuts, self.column_cuts
-        read = self.effective[copy], self._coding, *cuts, self.target, range_ua, self._errors_of(copy)
-        spec = ReadSpec.from_target(*read)
+        devices = self.effective[copy].of_planes(self.target.read_planes)
+        spec = ReadSpec.from_target(devices, self._coding, *cuts, self.target, range_ua, self._errors_of(copy))
         return spec if self.target.array.wires is None else on_wires(spec)
 
     def _errors_of(self, copy: int) -> ColumnErrors | None:
         """Of the converters of one copy; they are those of its cells' lines and never change."""
         if copy not in self._errors:
-            self._errors[copy] = ColumnErrors.of(self.target, self.cells_of(copy))
+            errors = ColumnErrors.of(self.target, self.cells_of(copy))
+            planes = self.target.read_planes, self.target.planes
+            self._errors[copy] = None if errors is None else errors.of_planes(*planes, self.columns)
         return self._errors[copy]
 
     def _set_shift(self) -> None:
@@ -189,8 +198,10 @@ class Crossbar(LayerArrays):
             read.refresh_ideal(self.matrix)
             return True
         spec = self.read_spec()
-        # Wires spread a change over their lines, and a subtracted pair has other numbers than its devices.
+        # Wires spread a change over their lines; a subtracted pair, and devices beside an array without a share, are numbered
+        # otherwise.
         alone = self.target.array.wires is None and self.target.adc.pair_read == "separate"
+        alone = alone and len(self.target.read_planes) == self.target.planes
         return read.refresh(spec, written if alone else None)
 
     # Products -----------------------------------------------------------------------------------------------------

@@ -77,7 +77,8 @@ def activation_gradient(
         return backward.activation_gradient(dy, crossbar.matrix, x_shape, geometry, alpha)
     kind: Any = np.float64 if dy.dtype == np.float64 else np.float32
     delta = output_vectors(dy.astype(kind, copy=False), geometry, x_shape, crossbar.groups, crossbar.columns)
-    delta = delta * (alpha * crossbar.coefficients.weight_step).reshape(crossbar.groups, -1, 1).astype(kind)
+    unit = alpha * crossbar.coefficients.weight_step * (2 if crossbar.target.update.shares else 1)
+    delta = delta * unit.reshape(crossbar.groups, -1, 1).astype(kind)
     vectors = multiply(delta, crossbar, read, noise_key, first_image)
     dx: Array = np.ascontiguousarray(input_gradient(vectors, geometry, x_shape)).astype(dy.dtype, copy=False)
     return dx
@@ -101,11 +102,12 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
     if not delta.size:
         return np.zeros((images, groups * rows, positions), delta.dtype)
     coding, range_ua = coding_of(read), conversion_range_ua(read, crossbar.column_cuts)
-    scale = full_scale(delta, crossbar.column_cuts, read, coding, range_ua)
+    shares = crossbar.target.update.shares or (1.0,)
+    scale = full_scale(delta, crossbar.column_cuts, read, coding, range_ua, sum(shares))
     # Nothing drives a vector of zeros; one that is not finite has no codes, and its scale spoils the result as it must.
     usable = (scale > 0) & np.isfinite(scale)
     drive = np.where(usable, delta, 0) / np.where(usable, scale, 1)
-    codes, _ = coding.apply(drive.reshape(images, -1))
+    codes = [coding.apply((drive if share == 1 else drive * drive.dtype.type(share)).reshape(images, -1))[0] for share in shares]
     lines = _lines(codes, planes, positions)
     ready = _ready(crossbar, read, coding, range_ua, positions)
     y = np.empty(images * groups * rows * positions, delta.dtype)
@@ -116,7 +118,7 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
     if planes == 1:
         device = crossbar.target.device
         shift = storage_shift(crossbar.target) + device.g_min_us / level_step_us(crossbar.target)
-        driven = codes.astype(delta.dtype).reshape(2, images, groups, columns, positions).sum(axis=3)
+        driven = codes[0].astype(delta.dtype).reshape(2, images, groups, columns, positions).sum(axis=3)
         result -= ((driven[0] - driven[1]) * (shift / coding.gain))[:, :, None]
     with np.errstate(invalid="ignore"):
         result *= scale
@@ -137,28 +139,34 @@ def conversion_range_ua(read: Target, column_cuts: tuple[int, ...]) -> float | N
     return read.device.read_voltage_v * read.device.g_max_us * sqrt(int(np.diff(column_cuts).max()))
 
 
-def full_scale(delta: Array, column_cuts: tuple[int, ...], read: Target, coding: Coding, range_ua: float | None) -> Array:
-    """Full scale of each vector, ``[images, groups, 1, positions]``: its largest value, or more where the range wants it."""
+def full_scale(
+    delta: Array, column_cuts: tuple[int, ...], read: Target, coding: Coding, range_ua: float | None, shares: float = 1.0
+) -> Array:
+    """Full scale of each vector, ``[images, groups, 1, positions]``: its largest value, or more where the range wants it.
+
+    ``shares`` is the sum of the shares of a weight's arrays, whose lines all carry the vector.
+    """
     size = np.abs(delta)
     largest: Array = size.max(axis=2, keepdims=True)
     if range_ua is None:
         return largest
     of_tile = np.add.reduceat(size, np.asarray(column_cuts[:-1]), axis=2).max(axis=2, keepdims=True)
-    most = read.device.read_voltage_v * read.device.g_max_us * coding.gain / coding.full
+    most = shares * read.device.read_voltage_v * read.device.g_max_us * coding.gain / coding.full
     scale: Array = np.maximum(largest, of_tile * of_tile.dtype.type(most / range_ua))
     return scale
 
 
-def _lines(codes: Array, planes: int, positions: int) -> Array:
+def _lines(codes: list[Array], planes: int, positions: int) -> Array:
     """What the bit lines are driven with, ``[phases, images, groups * columns * planes * positions]``.
 
-    Of a pair, the second line has the first one's other phase.
+    Of a pair, the second line has the first one's other phase. Pairs of several arrays lie plus lines first.
     """
-    phases, images, size = codes.shape
-    out = room((phases, images, size // positions, planes, positions), codes.dtype)
-    out[:, :, :, 0] = codes.reshape(phases, images, -1, positions)
-    if planes == 2:
-        out[:, :, :, 1] = out[::-1, :, :, 0]
+    phases, images, size = codes[0].shape
+    out = room((phases, images, size // positions, planes, positions), codes[0].dtype)
+    for number, own in enumerate(codes):
+        out[:, :, :, number] = own.reshape(phases, images, -1, positions)
+    if planes > 1:
+        out[:, :, :, planes // 2 :] = out[::-1, :, :, : planes // 2]
     return out.reshape(phases, images, planes * size)
 
 

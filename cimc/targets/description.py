@@ -18,6 +18,7 @@ from cimc.targets.device import Device
 from cimc.targets.kinds import ByKind, known_sections, on_change
 from cimc.targets.programming_sections import Programming
 from cimc.targets.section import Section
+from cimc.targets.update_sections import Update
 from cimc.targets.write_sections import Pulse, WriteVerify
 
 __all__ = [
@@ -60,47 +61,6 @@ class Weights(Section):
         if self.cells > 1 and (self.bits is None or not self.rounded):
             raise ValueError("weights.cells above 1 needs weights.bits and weights.rounded")
         return self
-
-
-class Update(Section):
-    """How training changes the devices."""
-
-    younger = ("limit_share", "scales")
-
-    rule: Literal["threshold", "residual", "naive"] = Field(
-        "threshold",
-        description="threshold: steps are summed digitally, and a weight whose sum exceeds the threshold is written; residual: "
-        "whole pulse steps of the sum are given as blind pulses, the rest is kept; naive: no digital sum, a step is added to "
-        "what the device holds and snapped to its levels.",
-    )
-    programming: Literal["gaussian", "write_verify"] = Field(
-        "gaussian", description="gaussian: a write lands as device.programming says; write_verify: pulse by pulse."
-    )
-    threshold_share: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        description="Step of an update in parts of the largest weight: threshold's limit, residual's pulse step. null: one "
-        "level step (0 where levels are continuous); for residual the mean step of a blind pulse.",
-    )
-    limit_share: float | None = Field(
-        None,
-        ge=0,
-        le=2,
-        description="Residual updates: pulses are given where the sum of steps reaches this part of the largest weight (or one "
-        "pulse step, if that is larger). null: 1/3.",
-    )
-    scales: Literal["none", "layer", "column"] = Field(
-        "none",
-        description="Digital factors behind the sum that train with the weights: none, one a layer, or one a weight column.",
-    )
-    window_he: float | None = Field(
-        None,
-        gt=0,
-        le=1e6,
-        description="Weight that spans the window while training, in units of sqrt(2 / fan-in), the deviation of He "
-        "initialisation; null: as weights.clip_sigma says.",
-    )
 
 
 class Timing(Section):
@@ -164,7 +124,7 @@ class Target(Section):
     weights: Weights = Weights()
     dac: Dac = Dac()
     adc: Adc = Adc()
-    update: Update = Update()
+    update: Annotated[Update, ByKind("update_rule"), SerializeAsAny()] = Update()
     timing: Timing = Timing()
     mapping: Mapping = Mapping()
     input: Input = Input()
@@ -206,6 +166,13 @@ class Target(Section):
             raise ValueError("adc.gain_sigma, adc.offset_sigma_lsb and adc.bow_sigma_lsb need adc.bits")
         if self.adc.bits == 1 and self.signed_conversion:
             raise ValueError("a signed conversion needs adc.bits of at least 2")
+        if self.update.shares and (self.weights.representation != "differential_pair" or self.weights.cells > 1):
+            raise ValueError(
+                f"update.rule={self.update.rule} needs weights.representation=differential_pair and weights.cells=1: each of its "
+                "arrays has a device that pulses move and one that is the reference"
+            )
+        if self.update.shares and (self.adc.conversion == "per_bit" or self.adc.flipped):
+            raise ValueError(f"update.rule={self.update.rule} needs adc.conversion=integrated and adc.flipped=false")
         planes = self.planes
         if self.array.columns is not None and self.array.columns < planes:
             raise ValueError(f"array.columns {self.array.columns} cannot hold the {planes} device columns of one weight column")
@@ -220,7 +187,25 @@ class Target(Section):
     @property
     def planes(self) -> int:
         """Device columns of one weight column."""
-        return self.weights.cells * (2 if self.weights.representation == "differential_pair" else 1)
+        return self.digits * (2 if self.weights.representation == "differential_pair" else 1)
+
+    @property
+    def digits(self) -> int:
+        """Device columns of one polarity of a weight column: the cells of a weight, or its arrays (`Update.shares`)."""
+        return len(self.update.shares) or self.weights.cells
+
+    @property
+    def read_planes(self) -> tuple[int, ...]:
+        """Device columns of a weight column that count in it, by number: those of arrays without a share are not converted."""
+        shares = self.update.shares or (1.0,) * self.digits
+        return tuple(plane for plane in range(self.planes) if shares[plane % len(shares)])
+
+    def without_arrays(self) -> Target:
+        """This chip without the arrays of its update rule, as one that only computes is made."""
+        if not self.update.shares:
+            return self
+        plain = {name: getattr(self.update, name) for name in Update.model_fields if name != "rule"}
+        return self.model_copy(update={"update": Update(**plain)})
 
     @property
     def signed_conversion(self) -> bool:
@@ -247,6 +232,7 @@ class Target(Section):
             and d.is_exact
             and not self.adc.sigma_lsb
             and self.array.wires is None
+            and not self.update.shares
         )
 
 

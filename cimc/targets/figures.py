@@ -13,7 +13,7 @@ from typing import Any
 
 from cimc.errors import TargetError
 from cimc.targets.description import field_table, optional_sections, part_sections
-from cimc.targets.kinds import BASES, BUILT_IN, load_installed, section_class
+from cimc.targets.kinds import BASES, BUILT_IN, kind_field, load_installed, section_class
 from cimc.targets.yaml_file import Lines
 
 #: Source of a figure that a setting changed.
@@ -78,9 +78,10 @@ def of_kind(base: Figures, new: Figures) -> Figures:
     """
     kept = base
     for section, part in part_sections().items():
-        chosen = new.get(f"{section}.kind")
+        field = f"{section}.{kind_field(part)}"
+        chosen = new.get(field)
         if chosen is not None and isinstance(chosen.value, str):
-            old, prefix = base.get(f"{section}.kind"), f"{section}."
+            old, prefix = base.get(field), f"{section}."
             kind = old.value if old is not None else next(iter(BUILT_IN[part]))
             section_now = section_class(part, chosen.value)
             same = isinstance(kind, str) and section_class(part, kind) is section_now
@@ -128,12 +129,13 @@ def _leaves(node: Mapping[str, Any], path: tuple[str, ...], origin: str) -> Iter
 def check_kinds(values: Mapping[str, Any], where: str) -> None:
     """Raises TargetError where a figure (by dotted path) names a kind that there is not: before its fields are missed."""
     for section, part in part_sections().items():
-        kind = values.get(f"{section}.kind")
+        field = f"{section}.{kind_field(part)}"
+        kind = values.get(field)
         if isinstance(kind, str):
             try:
                 section_class(part, kind)
             except TargetError as error:
-                raise TargetError(error.what, where=f"{where}, {section}.kind", fix=error.fix) from error
+                raise TargetError(error.what, where=f"{where}, {field}", fix=error.fix) from error
 
 
 def check_path(path: str, where: str) -> None:

@@ -1,8 +1,8 @@
-"""Kinds of device parts: which there are, and the parameter section of each.
+"""Kinds of the parts of a chip: which there are, and the parameter section of each.
 
-A device is made of parts. Each part has a section in the target, and its ``kind`` chooses the class of that section:
-built in, registered with `register`, or offered by an installed package through an entry point. A description names a kind;
-it never makes code run by itself.
+Parts are the device, the parts of a device, and the update rule. Each part has a section in the target, and one of its fields
+(``kind``, of an update rule ``rule``) chooses the class of that section: built in, registered with `register`, or offered by an
+installed package through an entry point. A description names a kind; it never makes code run by itself.
 """
 
 from __future__ import annotations
@@ -21,17 +21,25 @@ from cimc.arguments import checked
 from cimc.errors import CimcError, TargetError
 from cimc.targets.section import Section
 
-#: Parts of a device, and the entry point group of each.
-GROUPS = {"device": "cimc.devices", "programming": "cimc.programming", "drift": "cimc.drift", "read_noise": "cimc.read_noise"}
+#: Parts, and the entry point group of each.
+GROUPS = {
+    "device": "cimc.devices", "programming": "cimc.programming", "drift": "cimc.drift", "read_noise": "cimc.read_noise",
+    "update_rule": "cimc.update_rules",
+}  # fmt: skip
 #: Section of each built-in kind; `cimc.targets.device` fills it. The first kind of a part is its default, and its section the
 #: one that a model without a ``Section`` takes.
 BUILT_IN: dict[str, dict[str, type[Section]]] = {part: {} for part in GROUPS}
 #: What the sections of a part's kinds extend.
 BASES: dict[str, type[Section]] = {}
-#: Parts that every device has, so that their kind has a default.
-_WITH_DEFAULT = ("device", "programming")
+#: Parts that every chip has, so that their kind has a default.
+_WITH_DEFAULT = ("device", "programming", "update_rule")
 _registered: dict[str, dict[str, type[Any]]] = {part: {} for part in GROUPS}
 _listeners: list[Callable[[], object]] = []
+
+
+def kind_field(part: str) -> str:
+    """The field of a part's section that chooses its kind."""
+    return "rule" if part == "update_rule" else "kind"
 
 
 def on_change(forget: Callable[[], object]) -> None:
@@ -41,19 +49,20 @@ def on_change(forget: Callable[[], object]) -> None:
 
 @checked()
 def register(part: str, kind: str, model: type[Any]) -> None:
-    """Add a kind of device part, by which targets may then choose it.
+    """Add a kind of part, by which targets may then choose it.
 
     Args:
-        part: ``device``, ``programming``, ``drift`` or ``read_noise``.
+        part: ``device``, ``programming``, ``drift``, ``read_noise`` or ``update_rule``.
         kind: Its name in a target. A name that was registered before is replaced; built-in names cannot be.
         model: The model. Its class attribute ``Section`` is its parameter section; without one it takes the section of the
-            default kind (programming and device only). docs/devices.md says what a model of each part does.
+            default kind (not drift and read_noise, which have none). docs/devices.md says what a model of each part of a device
+            does, docs/training.md what an update rule does.
 
     Raises:
         CimcError: There is no such part, the name is taken, or the model lacks something.
     """
     if part not in GROUPS:
-        raise CimcError(f"there is no part {part!r} of a device", where="register", fix=f"one of: {', '.join(GROUPS)}")
+        raise CimcError(f"there is no part {part!r} of a chip", where="register", fix=f"one of: {', '.join(GROUPS)}")
     if not isinstance(kind, str) or not kind:
         raise CimcError(f"a kind is a text, not {kind!r}", where="register")
     if kind in BUILT_IN[part]:
@@ -98,7 +107,7 @@ def _offered_model(part: str, kind: str) -> type[Any]:
             model = offered[kind].load()
         except Exception as error:  # whatever a third party's code raises is reported as its fault
             what = f"the entry point {GROUPS[part]}: {kind} failed: {type(error).__name__}: {error}"
-            raise TargetError(what, where=f"device part {part}") from error
+            raise TargetError(what, where=f"part {part}") from error
         _section_of_model(part, kind, model)
         return model  # type: ignore[no-any-return]
     raise TargetError(
@@ -145,16 +154,17 @@ def _section_of_model(part: str, kind: str, model: Any) -> type[Section]:
     base, default = BASES[part], next(iter(BUILT_IN[part].values())) if part in _WITH_DEFAULT else None
     section = model if isinstance(model, type) and issubclass(model, Section) else getattr(model, "Section", default)
     if not (isinstance(section, type) and issubclass(section, base)):
+        home = "rules" if part == "update_rule" else "devices"
         raise CimcError(
             f"the section of model {kind!r} is no subclass of {base.__name__}",
-            where=f"device part {part}",
-            fix=f"give the model a class attribute Section that extends cimc.devices.{base.__name__}",
+            where=f"part {part}",
+            fix=f"give the model a class attribute Section that extends cimc.{home}.{base.__name__}",
         )
     return section
 
 
 def _where(part: str) -> str:
-    return "device.kind" if part == "device" else f"device.{part}.kind"
+    return {"device": "device.kind", "update_rule": "update.rule"}.get(part, f"device.{part}.kind")
 
 
 @dataclass(frozen=True)
@@ -168,7 +178,7 @@ class ByKind:
 
     def _validated(self, data: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
         default = next(iter(BUILT_IN[self.part])) if self.part in _WITH_DEFAULT else None
-        kind = data.get("kind", default) if isinstance(data, Mapping) else None
+        kind = data.get(kind_field(self.part), default) if isinstance(data, Mapping) else None
         if not isinstance(kind, str):
             return handler(data)  # a section, null, or nothing that could be one
         section = section_class(self.part, kind)

@@ -122,7 +122,7 @@ def test_validate_refuses_kinds_that_there_are_not(tmp_path: Path, path: str) ->
     file.write_text("extends: bulk-rram\n")
     with pytest.raises(TargetError, match=r"no model 'magic'"):
         run("validate", str(file), "--set", f"{path}=magic")
-    with pytest.raises(TargetError, match=r"update\.rule must be"):
+    with pytest.raises(TargetError, match=r"update\.rule: no model 'magic'"):
         run("validate", str(file), "--set", "update.rule=magic")
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -32,6 +33,17 @@ class Devices:
     """Variance of a read of each device, µS², shaped as ``g_us``; None: that of ``device.read_sigma_us``."""
     unit_variance_us2: F32 | None = None
     """The same of the unit columns."""
+
+    def of_planes(self, planes: Sequence[int]) -> Devices:
+        """The devices of some device columns of each weight column; all: these devices themselves."""
+        if len(planes) == self.g_us.shape[2]:
+            return self
+        some = list(planes)
+        g_us, alpha = np.ascontiguousarray(self.g_us[:, :, some]), self.coefficients.alpha[:, :, some]
+        variance = None if self.variance_us2 is None else self.variance_us2[:, :, some]
+        arrays = {name: array[:, :, some] for name, array in self.arrays.items()}
+        coefficients = replace(self.coefficients, alpha=alpha)
+        return replace(self, g_us=g_us, coefficients=coefficients, arrays=arrays, variance_us2=variance)
 
     def weights(self, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target) -> F32:
         """What the devices hold in weight units, ``[groups, rows, columns]``: what a product without noise multiplies by."""

@@ -137,7 +137,8 @@ def _keys_of(cells: Cells, group: int, begin: int, end: int) -> NDArray[np.uint6
 
 def _plain_pair(target: Target) -> bool:
     """Whether a weight is one differential pair and nothing else."""
-    return target.weights.representation == "differential_pair" and target.weights.cells == 1 and not target.array.unit_column
+    pair = target.weights.representation == "differential_pair" and target.digits == 1
+    return pair and not (target.update.shares or target.array.unit_column)
 
 
 @kernel()

@@ -62,7 +62,7 @@ class LayerArrays:
         self.row_cuts = layer.row_cuts or (0, self.rows)
         self.column_cuts = layer.column_cuts or (0, self.columns)
         tiles = len(self.column_cuts) - 1
-        lines = target.planes // 2 if target.adc.pair_read == "subtracted" else target.planes
+        lines = len(target.read_planes) // (2 if target.adc.pair_read == "subtracted" else 1)
         #: Lines that are converted.
         self.lines = lines * self.columns + (tiles if target.array.unit_column else 0)
         #: That fire at a position: row slices of all groups, and tiles.
