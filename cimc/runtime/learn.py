@@ -15,6 +15,7 @@ from cimc.runtime import backward, pools, rng, transposed
 from cimc.runtime.coding import Coding
 from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.executor import first_row_of
+from cimc.runtime.rank_one import Vectors
 
 if TYPE_CHECKING:
     from cimc.runtime.crossbar import Crossbar
@@ -32,6 +33,8 @@ class Learning:
         parameters: Present values of the program's parameters, by initializer name.
         layers: Found: gradient of each layer's matrix.
         digital: Found: gradient of each digital parameter, in its own shape.
+        vectors: Found, in the place of ``layers``: what rank-one updates need of each layer, a part for each product; None: the
+            gradients of layers are wanted.
         statistics: Found: new running statistics, by initializer name.
     """
 
@@ -39,10 +42,13 @@ class Learning:
     parameters: Mapping[str, Array]
     layers: dict[str, Array] = field(default_factory=dict)
     digital: dict[str, Array] = field(default_factory=dict)
+    vectors: dict[str, list[Vectors]] | None = None
     statistics: dict[str, Array] = field(default_factory=dict)
 
     def update(self, step: UpdateStep, gradients: Sequence[Any]) -> None:
         """Take in what an update step hands over; several gradients add up."""
+        if step.layer is not None and self.vectors is not None:
+            return
         if step.layer is not None:
             self.layers[step.layer] = _sum(gradients)
         elif step.action == "assign":
@@ -102,6 +108,11 @@ def learn(
         case OuterStep():
             layer = crossbars[step.layer].layer
             x, dy = values[step.input], values[step.gradient]
+            if learning.vectors is not None:
+                own = Vectors.of(x, dy, layer, step.geometry, step.alpha)
+                learning.vectors.setdefault(step.layer, []).append(own)
+                values[step.output] = None
+                return
             values[step.output] = backward.weight_gradient(x, dy, layer, step.geometry, step.alpha)
             _count_macs(crossbars[step.layer], step, x)
         case VmmBackwardStep():

@@ -13,6 +13,7 @@ back where its noise is large. Conductances do not leave the window by a pulse; 
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import TargetError
@@ -25,6 +26,17 @@ from cimc.targets.description import Target
 _F1 = np.float32(1)
 
 
+@njit(inline="always", error_model="numpy")
+def moved(
+    u: float, rising: bool, own: float, seed: int, device: int, number: int, up: float, down: float, half: float, cycle: float
+) -> float:
+    """A conductance, from the middle of the window, after one pulse; the arguments are float32."""
+    factor = own * (_F1 + cycle * draw(device_key(seed, device, number), 0))
+    step = up * (half - u) if rising else -down * (half + u)
+    after: float = min(max(u + step / half * factor, -half), half)
+    return after
+
+
 @kernel(error_model="numpy")
 def _pulse(
     g_us: F32, writes: U32, stuck: NDArray[np.bool_], devices: I64, pulses: NDArray[np.int32], seed: int, response: F32,
@@ -35,17 +47,15 @@ def _pulse(
         d, n = devices[i], pulses[i]
         own = response[d] if response.size > 0 else _F1
         u = g_us[d] - middle
-        moved = False
+        changed = False
         for number in range(abs(n)):
             if number >= left[i]:
                 worn += 1
             elif stuck.size == 0 or not stuck[d]:
-                factor = own * (_F1 + cycle * draw(device_key(seed, d, writes[d]), 0))
-                step = up * (half - u) if n > 0 else -down * (half + u)
-                u = min(max(u + step / half * factor, -half), half)
-                moved = True
+                u = moved(u, n > 0, own, seed, d, writes[d], up, down, half, cycle)
+                changed = True
             writes[d] += np.uint32(1)
-        if moved:
+        if changed:
             g_us[d] = middle + u
     return worn
 

@@ -24,5 +24,9 @@ class Stats:
     reference_reads: int = 0
     """Tile operations of reference reads for drift compensation."""
     reference_conversions: int = 0
+    transfer_reads: int = 0
+    """Tile operations of the row reads that update rules make of their arrays."""
+    transfer_conversions: int = 0
+    transfer_saturations: int = 0
     digital_macs: int = 0
     """Multiply-accumulates of the digital backward products and outer products, with weights of the model."""
