@@ -73,7 +73,11 @@ def train(
         Literal["digital", "analog"], typer.Option(help="By the digital weights, or on the transposed array.")
     ] = "digital",
     update: Annotated[
-        Literal["threshold", "residual", "naive"] | None, typer.Option(help="Update rule; default: the target's.")
+        str | None,
+        typer.Option(
+            help="Update rule: threshold, residual, naive, pulsed, tiki_taka, ttv2, residual_arrays, or one of a plugin; "
+            "default: the target's."
+        ),
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="Its threshold, in parts of the largest weight; default: the target's.")
@@ -150,6 +154,8 @@ def train(
         schedule=(schedule, schedule_options), window=window, w_max=w_max, threshold=threshold, clip_norm=clip_norm, limit=limit,
     )  # fmt: skip
     arrays = None if data is None else Data(data)
+    if update is not None and model.suffix != ".cim":
+        settings = _with_rule(settings or [], update)
     given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or [])}
     program = _program(model, target, arrays, trains=not showing, **given)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
@@ -220,6 +226,14 @@ def train(
         print_json(result)
         return
     tell(result, model)
+
+
+def _with_rule(settings: list[str], update: str) -> list[str]:
+    """Settings of the target that also choose an update rule, where that decides on arrays or has fields of its own."""
+    from cimc.targets.kinds import section_class
+    from cimc.targets.update_sections import Update
+
+    return settings if section_class("update_rule", update) is Update else [f"update.rule={update}", *settings]
 
 
 def _kept_in(checkpoint: Path | None) -> list[Path]:

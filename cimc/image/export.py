@@ -52,7 +52,8 @@ def export_image(
 
     For the program's own chip, cuts, scales and places stay. For another, the program's graph is compiled again. Then,
     without calibration data, the full scales of the inputs are kept where layers match; the image's notes say which. The same
-    goes for a chip that an image was written into around faults.
+    goes for a chip that an image was written into around faults. A chip that was trained by a rule with arrays of its own gives
+    the weights that its arrays make up together, and the image is for a chip that has no such arrays.
 
     Args:
         chip: A chip, trained or not, or a program.
@@ -83,7 +84,7 @@ def export_image(
         raise CimcError("a program has no devices to read back", where="source", fix="give the chip, or source='target'")
     program = chip.trained_program() if isinstance(chip, Chip) else chip
     program, fits = without_fits(program), saved_fits(program)
-    described = load_target(program.target if target is None else target, settings)
+    described = load_target(program.target if target is None else target, settings).without_arrays()
     faults = as_fault_map(fault_map)
     notes: list[str] = []
     if described.is_ideal:
@@ -104,7 +105,7 @@ def export_image(
     sensible_copies(copied, program)
     original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
-    if placed and target_sha256(described) == target_sha256(program.target):
+    if placed and not program.target.update.shares and target_sha256(described) == target_sha256(program.target):
         program = program if copies is None else placed_again(program, copied)
         program = _within(program, copied, chips)
         goals: Goals = ChipGoals(made) if made is not None and source == "readback" else ProgramGoals(program)

@@ -80,6 +80,8 @@ _KEPT = {
     "copies_device": _State("", _devices, several=True),
     "copies_unit_device": _State("", _units, several=True),
 }
+#: Before the names of what an update rule keeps, numbers of any shape; the rule looks at them when it takes them up.
+_RULE = "rule"
 _NUMBERS = ("float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
 _DTYPES = frozenset(kind.numpy().name for kind in ir.DataType if kind not in (ir.DataType.UNDEFINED, ir.DataType.STRING))
 _WORDS = ("initializer", "segment", "bound", "graph", "recipes", "blocks", "weight_max", "scale", "offset", "state")
@@ -157,6 +159,10 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
         return
     layer, _, word = owner.rpartition("/")
     prefix, _, kept = word.partition(".")
+    if layer in layers and prefix == _RULE and kept:
+        _need(name, tensor, _NUMBERS, tensor.shape)
+        _need_finite(name, tensor)
+        return
     rule = _KEPT.get(prefix) if kept else _STATE.get(word)
     if layer not in layers or rule is None:
         _fail(name, "it belongs to nothing in the program")

@@ -6,7 +6,7 @@ Counters count training alone: what programmed the chip before the first step is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import numpy as np
@@ -39,6 +39,8 @@ class WeightCode:
     """There are levels to round to."""
     step_us: float
     g_min_us: float
+    shares: tuple[float, ...] = ()
+    """Of the weight's arrays in the weight, where an update rule has arrays of its own: see `Update.shares`."""
 
     @classmethod
     def of(cls, target: Target) -> Self:
@@ -59,7 +61,7 @@ class WeightCode:
         full, pair = steps_of_full_weight(target), w.representation == "differential_pair"
         shift = 0.0 if pair else full if w.bits is None else 2.0 ** (w.bits - 1)
         whole = target.device.levels is not None or w.bits is not None
-        return cls(full, shift, pair, whole, level_step_us(target), target.device.g_min_us)
+        return cls(full, shift, pair, whole, level_step_us(target), target.device.g_min_us, target.update.shares)
 
     @property
     def granularity(self) -> float:
@@ -70,8 +72,14 @@ class WeightCode:
         """Weights that conductances (µS, ``[groups, rows, planes, columns]``) stand for, ``[groups, rows, columns]``."""
         g = g_us.astype(np.float64)
         digits = (g - self.g_min_us) / self.step_us
-        steps = digits[:, :, 0] - digits[:, :, 1] if self.pair else digits[:, :, 0] - self.shift
-        return (steps * (w_max[:, None] / self.full)).astype(np.float32)
+        if self.shares:
+            count = len(self.shares)
+            each = digits[:, :, :count] - digits[:, :, count:]
+            steps = 2 * (each * np.array(self.shares)[:, None]).sum(axis=2)
+        else:
+            steps = digits[:, :, 0] - digits[:, :, 1] if self.pair else digits[:, :, 0] - self.shift
+        held: F32 = (steps * (w_max[:, None] / self.full)).astype(np.float32)
+        return held
 
 
 @dataclass
@@ -94,6 +102,8 @@ class LayerState:
     """Pulses of each device, as `writes`, where the target's endurance counts them."""
     factor: F32 | None = None
     """What learning has multiplied ``w_max`` by since the start, ``[groups, columns]``; None: it is not learnt."""
+    own: dict[str, NDArray[Any]] = field(default_factory=dict)
+    """What the update rule keeps beside: numbers, by names of letters, digits and underlines; changed in place."""
 
     @classmethod
     def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any]) -> Self:
@@ -124,7 +134,8 @@ class LayerState:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All arrays by name, for a checkpoint."""
-        return {name: array for name, array in vars(self).items() if array is not None}
+        arrays = {name: array for name, array in vars(self).items() if name != "own" and array is not None}
+        return arrays | {f"rule.{name}": array for name, array in self.own.items()}
 
     def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take over a checkpoint, in place.

@@ -1,7 +1,8 @@
 """What training costs on the chip, from the steps that ran: tile operations, time, energy, writes.
 
 Reads and multiply-accumulates are those that the crossbars counted. An analog backward product takes two phases on every tile
-of its layer, at the time and energy of a transposed read. Time is that of the paper's figures: layers one after the other,
+of its layer, at the time and energy of a transposed read. A row that an update rule reads of one of its arrays is an operation of
+the tiles that hold it. Time is that of the paper's figures: layers one after the other,
 tiles of a layer together. What the target does not give is null. Of digital work only the multiply-accumulates of crossbar
 layers are counted: their digital backward products and outer products.
 """
@@ -33,6 +34,10 @@ class Count:
     backward_conversions: int = 0
     """Of transposed reads, as the next."""
     backward_saturations: int = 0
+    transfer_ops: int = 0
+    """Rows of arrays that the update rule read, one after the other."""
+    transfer_tile_ops: int = 0
+    transfer_conversions: int = 0
     writes: Writes = field(default_factory=Writes)
 
     def add(self, before: dict[str, int], after: dict[str, int]) -> None:
@@ -62,15 +67,18 @@ def training_cost(program: Program, count: Count) -> dict[str, Any]:
     target = as_known(program.target)
     timing = target.timing
     back = transposed_target(target).timing if count.backward_tile_ops else timing
-    latency = _scaled(count.forward_ops, timing.tile_op_ns, 1e-6), _scaled(count.backward_ops, back.tile_op_ns, 1e-6)
+    reads, tiles = count.forward_ops + count.transfer_ops, count.forward_tile_ops + count.transfer_tile_ops
+    latency = _scaled(reads, timing.tile_op_ns, 1e-6), _scaled(count.backward_ops, back.tile_op_ns, 1e-6)
     energy = (
-        _scaled(count.forward_tile_ops, timing.tile_op_energy_nj, 1e-6),
+        _scaled(tiles, timing.tile_op_energy_nj, 1e-6),
         _scaled(count.backward_tile_ops, back.tile_op_energy_nj, 1e-6),
     )
     w = count.writes
     return {
         "images": count.images,
-        "tile_ops": {"forward": count.forward_tile_ops, "backward": count.backward_tile_ops},
+        "tile_ops": {
+            "forward": count.forward_tile_ops, "backward": count.backward_tile_ops, "transfer": count.transfer_tile_ops,
+        },
         "digital_macs": count.digital_macs,
         "writes": {
             "weight_updates": w.updates, "device_writes": w.devices, "pulses": w.pulses, "trials": w.trials,

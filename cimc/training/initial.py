@@ -83,6 +83,7 @@ def initial_states(
             states[name] = _continued(chip, name)
         else:
             worn = _Worn.of(chip, name)
+            chip.memory = {key: array for key, array in chip.memory.items() if not key.startswith(f"{name}/rule.")}
             states[name] = _born(chip, name, window, worn) if init == "devices" else _programmed(chip, name, window, notes)
             worn.into(chip, name, states[name], programmed=init != "devices")
         chip.memory |= {f"{name}/{key}": array for key, array in states[name].state().items()}

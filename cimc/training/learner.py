@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.ir.program import InputCoding, Program, UpdateStep, to_matrix
 from cimc.runtime.chip import Chip
+from cimc.runtime.rank_one import Vectors
+from cimc.runtime.row_read import RowReader
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
 from cimc.training.gradients import clip_gradients, finite
 from cimc.training.optimizers import Optimizer
-from cimc.training.rules.registry import Rule
+from cimc.training.rules.rule import Rule
 from cimc.training.scales import LearntScales, rescale, times_factor, usable
 from cimc.training.step import Step, StepResult
 from cimc.training.trained import tied_initializers, trained_initializers, with_initializers
@@ -47,9 +49,11 @@ class Learner:
         self.chip, self.step, self.states, self.rule = chip, step, states, rule
         self.optimizer, self.clip_norm = optimizer, clip_norm
         self._ideal = chip.program.target.is_ideal
-        self._writers = {}
+        self._writers: dict[str, Any] = {}
+        self._readers: dict[str, RowReader] = {}
         for name, state in states.items():
             rule.begin(state)
+            self._take_up(name, state)
             step.weights[name] = state.weights
             crossbar = chip.crossbars[name]
             keys, devices = crossbar.cells_of().keys, crossbar.state()
@@ -59,6 +63,8 @@ class Learner:
         self.scales = LearntScales.of(step.program, shared, scale_rate)
         self.scales.begin(states)
         chip.memory |= {f"{name}/factor": s.factor for name, s in states.items() if s.factor is not None}
+        if rule.takes == "vectors":
+            self._check_vectors()
         trained = {s.parameter for s in step.program.steps if isinstance(s, UpdateStep) and s.action == "descend"}
         self.masters: Arrays = {
             name: value.astype(np.float32)
@@ -81,15 +87,28 @@ class Learner:
         parts = {"layer": times_factor(layers, self.states), "digital": digital, "scale": scales}
         return {f"{kind}/{name}": gradient for kind, part in parts.items() for name, gradient in part.items()}
 
-    def update(self, gradients: Mapping[str, NDArray[Any]], lr: float) -> Writes:
+    def update(
+        self, gradients: Mapping[str, NDArray[Any]], lr: float, vectors: Mapping[str, Sequence[Vectors]] | None = None
+    ) -> Writes:
         """Make one step.
+
+        Args:
+            gradients: By the optimizer's names.
+            lr: Learning rate.
+            vectors: By layer, in the place of the layers' gradients, where the rule takes them.
 
         Raises:
             DivergedError: A gradient or a change is not finite; no weight or device has changed then.
         """
+        vectors = vectors or {}
+        layer_lr = lr
         if self.clip_norm is not None:
-            gradients, _ = clip_gradients(gradients, self.clip_norm)
+            dense = {f"layer/{name}": np.sum([part.gradient() for part in parts], axis=0) for name, parts in vectors.items()}
+            clipped, norm = clip_gradients({**gradients, **dense}, self.clip_norm)
+            gradients = {name: clipped[name] for name in gradients}
+            layer_lr *= min(1.0, self.clip_norm / norm) if norm > 0 else 1.0
         _finite("the gradient", gradients)
+        _finite("the gradient", {f"layer/{n}": side for n, parts in vectors.items() for p in parts for side in (p.x, p.delta)})
         weights = times_factor({name: state.weights for name, state in self.states.items()}, self.states, inverse=True)
         held = {f"layer/{name}": array for name, array in weights.items()}
         digital = {**self.step.parameters, **self.masters}
@@ -102,12 +121,12 @@ class Learner:
         for name, multiple in multiples.items():
             if not usable(self.states[name], multiple):
                 raise DivergedError(f"the scale of {name} is out of range")
-        done = Writes()
+        done, rule = Writes(), self.rule
         for name, change in changes.items():
             kind, _, own = name.partition("/")
-            if kind == "layer":
+            if kind == "layer" and rule.takes == "change":
                 writer, factor = self._writers[own], self.states[own].factor
-                done += self.rule.apply(self.states[own], change if factor is None else change * factor[:, None], writer)
+                done += rule.apply(self.states[own], change if factor is None else change * factor[:, None], writer)
                 if self._ideal:
                     self.chip.crossbars[own].written()
                 elif writer.touched.size:
@@ -119,6 +138,11 @@ class Learner:
                     self.step.parameters[own] = self.masters[own].astype(value.dtype)
                 else:
                     self.step.parameters[own] = (value + change).astype(value.dtype, copy=False)
+        if rule.takes == "vectors":
+            for name, parts in vectors.items():
+                reader = self._readers.setdefault(name, RowReader(self.chip.crossbars[name]))
+                done += rule.apply(self.states[name], parts, layer_lr, self._writers[name], reader)
+                self.chip.crossbars[name].written()
         for name, multiple in multiples.items():
             rescale(self.states[name], multiple)
             self.chip.crossbars[name].rescale(self.states[name].w_max)
@@ -127,6 +151,36 @@ class Learner:
         self._follow()
         self._changed()
         return done
+
+    def _check_vectors(self) -> None:
+        """See that nothing wants the gradients that a rule of rank-one steps does not form.
+
+        Raises:
+            CimcError: Something does.
+        """
+        name = self.chip.program.target.update.rule
+        if self._tied:
+            what = f"{next(iter(self._tied))} lives in several places, and {name} updates form no gradient to sum over them"
+            raise CimcError(what, fix="compile with --tie none, or freeze it")
+        if self.scales.kinds:
+            what = f"{name} updates form no gradient of the weights, from which scales could be learnt"
+            raise CimcError(what, fix="--learn-scales none")
+
+    def _take_up(self, name: str, state: LayerState) -> None:
+        """What the rule keeps of a layer goes on from the chip's memory, if that has it, and is part of it from now on.
+
+        Raises:
+            ArtifactError: The memory holds something else.
+        """
+        memory = self.chip.memory
+        for key, own in state.own.items():
+            found = memory.get(f"{name}/rule.{key}")
+            if found is not None and (found.shape != own.shape or found.dtype != own.dtype):
+                what = f"what another update rule kept: {key}"
+                raise ArtifactError(what, where=f"layer {name}", fix="init='weights', which programs the chip anew")
+            if found is not None:
+                own[...] = found
+            memory[f"{name}/rule.{key}"] = own
 
     def assign(self, statistics: Mapping[str, NDArray[Any]]) -> None:
         """Take in new running statistics."""

@@ -23,6 +23,8 @@ _READS = {
     "dac_clips": "dac_clips",
     "backward_conversions": "transposed_conversions",
     "backward_saturations": "transposed_saturations",
+    "transfer_tile_ops": "transfer_reads",
+    "transfer_conversions": "transfer_conversions",
 }
 _of = attrgetter(*_READS.values())
 
@@ -77,6 +79,7 @@ class Ranges:
         firings = {
             "forward_ops": sum(crossbar.stats.tile_reads // crossbar.tiles for crossbar in crossbars),
             "backward_ops": sum(crossbar.stats.transposed_reads // crossbar.tiles for crossbar in crossbars),
+            "transfer_ops": sum(c.stats.transfer_reads * (len(c.row_cuts) - 1) // c.tiles for c in crossbars),
         }
         counts = map(sum, zip(*(_of(crossbar.stats) for crossbar in crossbars), strict=True))
         return {**firings, **dict.fromkeys(_READS, 0), **dict(zip(_READS, counts, strict=False))}

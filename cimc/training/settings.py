@@ -5,7 +5,7 @@ from __future__ import annotations
 from cimc.errors import CimcError, TargetError
 from cimc.targets.description import Target
 from cimc.training.initial import Window
-from cimc.training.rules.registry import Rule
+from cimc.training.rules.rule import Rule
 
 
 def check_limit(target: Target, update: str | None, limit: float | None) -> None:
@@ -59,8 +59,9 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
             fix=f"leave {wrong[0]} out, or give init='weights', which programs the chip anew",
         )
     name = type(rule).__name__.lower()
+    pulsed = rule.takes == "vectors"
     counted = target.device.endurance_writes is not None and target.device.endurance_unit == "pulses"
-    if counted and name != "residual" and update.programming == "gaussian":
+    if counted and not pulsed and name != "residual" and update.programming == "gaussian":
         raise TargetError(
             "its endurance counts pulses, and a direct write (update.programming gaussian) has no number of pulses",
             where=f"target {target.name}, device.endurance_unit",
@@ -73,6 +74,8 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
         notes.append(f"weights.clip_sigma {target.weights.clip_sigma:g} is not used: {scale} says which weight spans the window")
     if name != "residual" and update.limit_share is not None:
         notes.append(f"update.limit_share {update.limit_share:g} is not used: {name} updates have no limit of pulses")
+    if pulsed and update.threshold_share is not None:
+        notes.append(f"update.threshold_share {update.threshold_share:g} is not used: {update.rule} updates have no threshold")
     if name == "naive" and update.threshold_share is not None:
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
     if name == "residual" and update.programming == "write_verify":

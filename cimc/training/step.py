@@ -26,6 +26,7 @@ from cimc.passes.training.upgrade import UNCHECKED, check_upgrade, upgraded
 from cimc.runtime.draws import TRAINING
 from cimc.runtime.executor import Executor
 from cimc.runtime.learn import Learning
+from cimc.runtime.rank_one import Vectors
 from cimc.training.statistics import check_statistics
 
 if TYPE_CHECKING:
@@ -85,6 +86,8 @@ class StepResult:
     """The model's outputs, by name."""
     layers: dict[str, F32]
     """Gradient of each trained layer's matrix, ``[groups, rows, columns]``; zero between packed groups."""
+    vectors: dict[str, list[Vectors]]
+    """In the place of ``layers``, where rank-one updates are wanted: see `Learning.vectors`."""
     digital: dict[str, Array]
     """Gradient of each digital parameter, by initializer name, in its own shape."""
     statistics: dict[str, Array]
@@ -183,24 +186,28 @@ class Step:
             finally:
                 self._alone = False
 
-    def run(self, inputs: Mapping[str, Any], labels: Array | None = None, first_image: int = 0) -> StepResult:
+    def run(
+        self, inputs: Mapping[str, Any], labels: Array | None = None, first_image: int = 0, *, vectors: bool = False
+    ) -> StepResult:
         """Loss and gradients of one batch; nothing is changed.
 
         Args:
             inputs: As `Chip.run`.
             labels: For the loss; None where the model computes its own.
             first_image: Number of the batch's first image, which keys read noise and dropout.
+            vectors: Give the vectors of rank-one updates in the place of the layers' gradients.
 
         Raises:
             DataError: Inputs or labels do not suit the model.
             ModelError: The model could not be brought to the training opset.
         """
         self.check(inputs)
-        learning = Learning(self.weights, self.parameters)
+        learning = Learning(self.weights, self.parameters, vectors={} if vectors else None)
         with self.alone():
             outputs = self._executor.run(self._feeds(inputs, labels), first_image, learning=learning, stream=TRAINING)
         loss = float(np.asarray(outputs[self._loss]).item())
-        return StepResult(loss, outputs, learning.layers, learning.digital, learning.statistics, self.program)
+        found = learning.layers, learning.vectors or {}, learning.digital, learning.statistics
+        return StepResult(loss, outputs, *found, self.program)
 
     def calibrate(self, inputs: Mapping[str, Any], labels: Array | None) -> None:
         """Choose the chip's input gains and ADC ranges for the training form: batch statistics, dropout.

@@ -39,8 +39,6 @@ from cimc.training.step import Step, plan_of, training_program
 from cimc.training.trained import in_inference_form
 from cimc.training.training import Training, size_of
 
-Update = Literal["threshold", "residual", "naive"]
-
 
 class Trainer:
     """Trains ``chip`` in place; its initial state is made at once.
@@ -54,7 +52,8 @@ class Trainer:
         optimizer: ``sgd``, ``momentum``, ``adam`` or ``adamw``.
         lr: Learning rate at the start.
         batch_size: Images a batch.
-        update: ``threshold``, ``residual`` or ``naive``; None: the target's ``update.rule``.
+        update: ``threshold``, ``residual`` or ``naive``; None: the target's ``update.rule``. Rules that have arrays or fields of
+            their own are the target's alone, as the program is compiled for them.
         backward: ``digital``: by the digital weights; ``analog``: on the transposed array.
         seed: Of the order of the data; each run has an order of its own.
         schedule: ``cosine``, ``constant``, ``step`` or ``plateau``.
@@ -101,7 +100,7 @@ class Trainer:
         optimizer: str = "adamw",
         lr: float = 4e-3,
         batch_size: int = 64,
-        update: Update | None = None,
+        update: str | None = None,
         backward: Literal["digital", "analog"] = "digital",
         seed: int = 0,
         schedule: str = "cosine",

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from cimc.errors import DataError
 from cimc.runtime.chip import Chip
 from cimc.runtime.draws import Draws
+from cimc.runtime.rank_one import Vectors
 from cimc.training.checkpoint import Checkpoint
 from cimc.training.cost import Count
 from cimc.training.data import Arrays
@@ -58,24 +59,27 @@ class Training:
             DataError: Every label of a batch is ignored.
         """
         total: dict[str, NDArray[Any]] = {}
+        vectors: dict[str, list[Vectors]] = {}
         before = self.ranges.reads()
         for batch in batches:
             if not self.scores.counted(batch[1], 1):
                 raise DataError(
                     "every label of a batch is ignored", where="labels", fix="a larger batch, or leave such images out"
                 )
-            result = self.gradients(batch)
+            result = self.step.run(*batch, self.chip.draws.trained, vectors=self.learner.rule.takes == "vectors")
             if not isfinite(result.loss):
                 raise DivergedError(f"the loss is {result.loss}")
             for name, gradient in self.learner.gradients(result).items():
                 share = gradient / gradient.dtype.type(len(batches)) if len(batches) > 1 else gradient
                 total[name] = total[name] + share if name in total else share
+            for name, parts in result.vectors.items():
+                vectors.setdefault(name, []).extend(part.scaled(1 / len(batches)) for part in parts)
             self.learner.assign(result.statistics)
             self.chip.draws.trained += size_of(batch)
             self.count.images += size_of(batch)
+        self.count.writes += self.learner.update(total, lr, vectors)
         self.reads = self.ranges.reads()
         self.count.add(before, self.reads)
-        self.count.writes += self.learner.update(total, lr)
         self.steps += 1
         return result
 

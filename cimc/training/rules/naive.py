@@ -66,6 +66,7 @@ class Naive:
     """The update rule of one target."""
 
     stateless = True
+    takes = "change"
 
     def __init__(self, target: Target) -> None:
         self.target, self.code = target, WeightCode.of(target)

@@ -87,6 +87,7 @@ class Residual:
     """
 
     stateless = False
+    takes = "change"
 
     def __init__(
         self,

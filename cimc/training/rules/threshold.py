@@ -64,6 +64,7 @@ class Threshold:
     """
 
     stateless = False
+    takes = "change"
 
     def __init__(self, target: Target, threshold_share: float | None = None) -> None:
         self.target, self.code = target, WeightCode.of(target)
