@@ -38,7 +38,7 @@ def calibrate(
     """Fit a digital scale and offset for each output channel of a chip. No device is written."""
     from cimc.data import load_arrays, read_npz
     from cimc.ir.artifact import load
-    from cimc.report.calibrate import batches, split
+    from cimc.report.calibrate import batches, fixed_batch, split
     from cimc.report.calibrate import calibrate as fit
     from cimc.runtime.chip import Chip
     from cimc.runtime.executor import image_count
@@ -47,10 +47,11 @@ def calibrate(
     program = load(program_file)
     specs = program.inputs
     inputs = load_arrays(data, specs, "train", program.preprocessing, program.bound_values())
-    chosen, others = split(image_count(specs, inputs), images)
+    batch = fixed_batch(inputs, specs)
+    chosen, others = split(image_count(specs, inputs), images, batch)
     apart = "x" not in (held := read_npz(data, ["x", "x_test"])) and "x_test" in held
     tests = load_arrays(data, specs, "test", program.preprocessing, program.bound_values()) if apart else inputs
-    checked = split(image_count(specs, tests), images)[0] if apart else others[split(len(others), images)[0]]
+    checked = split(image_count(specs, tests), images, batch)[0] if apart else others[split(len(others), images, batch)[0]]
     announce(program, 4 * len(chosen))
     chip = Chip(program, seed, backend=backend)
     note_die(program, seed)
@@ -91,6 +92,7 @@ def _accuracy(
     """Accuracy on images that are not fitted on, where the data have labels for it; else why there is none."""
     from cimc.data import load_labelled, needed_inputs, read_npz
     from cimc.errors import DataError
+    from cimc.report.calibrate import fixed_batch
     from cimc.report.evaluate import evaluate
 
     needed = needed_inputs(program.inputs)
@@ -100,7 +102,8 @@ def _accuracy(
         x, y = load_labelled(data, needed[0], how=program.preprocessing)
         if chosen is not None:
             x, y = x[chosen], y[chosen]
-        size = needed[0].shape[0] if needed[0].shape and isinstance(needed[0].shape[0], int) else 256
-        return evaluate(program, x, y, seed=seed, batch=size, backend=backend), ""
+        size = fixed_batch({needed[0].name: x}, program.inputs) or 1
+        whole = len(x) // size * size
+        return evaluate(program, x[:whole], y[:whole], seed=seed, batch=256 if size == 1 else size, backend=backend), ""
     except DataError as error:
         return None, f"no accuracy: {error.what}"

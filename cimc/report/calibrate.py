@@ -19,6 +19,9 @@ from cimc.runtime.output_fit import Method
 #: Fewer images leave errors that more would correct; a note says so.
 FEW_IMAGES = 64
 
+#: Images of a run where the model takes any number.
+_BATCH = 32
+
 
 @dataclass(frozen=True)
 class FittedStep:
@@ -80,20 +83,32 @@ def calibrate(
     return Calibration(count, sum(image_count(specs, batch) for batch in shown), bool(check), steps, notes)
 
 
-def split(total: int, images: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Numbers of the images to fit on, spread evenly over all, and of the others."""
-    count = min(images, total)
+def fixed_batch(inputs: Mapping[str, Value], specs: Sequence[ValueSpec]) -> int | None:
+    """Images that the model takes in each run; None: any number."""
+    sizes = {spec.name: spec.shape[0] if spec.shape else None for spec in specs}
+    lead = next((name for name, x in inputs.items() if isinstance(x, np.ndarray) and x.ndim), None)
+    size = None if lead is None else sizes[lead]
+    return size if isinstance(size, int) else None
+
+
+def split(total: int, images: int, batch: int | None = None) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Numbers of the images to fit on, spread evenly over all, and of the others; whole batches where their size is fixed."""
+    size = batch or 1
+    count = min(max(images, size), total) // size * size
     chosen = np.arange(count) * total // max(1, count)
-    return chosen, np.setdiff1d(np.arange(total), chosen)
+    others = np.setdiff1d(np.arange(total), chosen)
+    return chosen, others[: len(others) // size * size]
 
 
 def batches(inputs: Mapping[str, Value], specs: Sequence[ValueSpec], chosen: NDArray[np.int64]) -> list[dict[str, Value]]:
-    """The chosen images as one batch; as several where the model fixes its batch size, without those that fill none."""
-    total, size = image_count(tuple(specs), inputs), max(1, len(chosen))
-    first = {spec.name: spec.shape[0] if spec.shape else None for spec in specs}
-    cut = [name for name, x in inputs.items() if isinstance(x, np.ndarray) and x.ndim and len(x) == total]
-    if cut and isinstance(fixed := first[cut[0]], int):
-        size = fixed
-    cut = [name for name in cut if not isinstance(first[name], int) or first[name] == size]
-    parts = [chosen[n : n + size] for n in range(0, len(chosen) // size * size, size)]
+    """The chosen images, a dict for each run; inputs that are no images go into every run."""
+    total, fixed = image_count(tuple(specs), inputs), fixed_batch(inputs, specs)
+    sizes = {spec.name: spec.shape[0] if spec.shape else None for spec in specs}
+    cut = [
+        name
+        for name, x in inputs.items()
+        if isinstance(x, np.ndarray) and x.ndim and len(x) == total and (not isinstance(sizes[name], int) or sizes[name] == fixed)
+    ]
+    size = fixed or _BATCH
+    parts = [chosen[n : n + size] for n in range(0, len(chosen), size)]
     return [{name: np.asarray(x)[part] if name in cut else x for name, x in inputs.items()} for part in parts]

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from cimc.ir.program import Program, VmmStep, weight_matrix
+from cimc.ir.program import Program, VmmStep, output_channels, weight_matrix
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import Stream
@@ -79,15 +79,15 @@ def fit_steps(
     layers = {layer.name: layer for layer in program.layers}
     fits, rows = {}, []
     for step, ours, theirs in _side_by_side(program, chip, ideal, batches, stream):
-        chips, references = ([by_channel(values[step.output], step.geometry) for values in run] for run in (ours, theirs))
-        images = sum(step.geometry.images(np.shape(values[step.input])) for values in ours)
-        found = fit(chips, references, images, method)
+        layer, geometry, output = layers[step.layer], step.geometry, step.output
+        parts = ((by_channel(a[output], geometry), by_channel(b[output], geometry)) for a, b in zip(ours, theirs, strict=True))
+        images = sum(geometry.images(np.shape(values[step.input])) for values in ours)
+        found = fit(parts, output_channels(step, layer), images, method)
         if found.changes:
             fits[step.name] = found
             for values in ours:
-                values[step.output] = found.applied(values[step.output], step.geometry)
-        scaled, shifted = found.counts
-        rows.append(StepFit(step.name, layers[step.layer].name, len(found.scale), scaled, shifted))
+                values[output] = found.applied(values[output], geometry)
+        rows.append(StepFit(step.name, layer.name, len(found.scale), *found.counts))
     return fits, rows
 
 

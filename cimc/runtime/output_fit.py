@@ -20,10 +20,10 @@ by more than `_ERRORS` standard errors. An image counts as one sample, because t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -88,44 +88,67 @@ def by_channel(y: Array, geometry: Geometry) -> F64:
     return np.moveaxis(y, 1, -1).reshape(-1, y.shape[1]).astype(np.float64)
 
 
-def fit(chip: Sequence[F64], reference: Sequence[F64], images: int, method: Method) -> OutputFit:
+@dataclass(frozen=True)
+class _Moments:
+    """Means and sums of squared deviations of ``y`` and ``r``, and the sum of their products, ``[channels]`` each."""
+
+    count: int
+    mean_y: F64
+    mean_r: F64
+    yy: F64
+    rr: F64
+    yr: F64
+
+    @classmethod
+    def of(cls, y: F64, r: F64) -> Self:
+        mean_y, mean_r = y.mean(axis=0), r.mean(axis=0)
+        dy, dr = y - mean_y, r - mean_r
+        return cls(len(y), mean_y, mean_r, np.square(dy).sum(axis=0), np.square(dr).sum(axis=0), (dy * dr).sum(axis=0))
+
+    def __add__(self, other: _Moments) -> _Moments:
+        """Those of both sets of positions: each set's own deviations, and those of its mean from the common one."""
+        count = self.count + other.count
+        dy, dr = other.mean_y - self.mean_y, other.mean_r - self.mean_r
+        share, weight = other.count / count, self.count * other.count / count
+        return _Moments(
+            count, self.mean_y + share * dy, self.mean_r + share * dr,
+            self.yy + other.yy + weight * dy * dy, self.rr + other.rr + weight * dr * dr, self.yr + other.yr + weight * dy * dr,
+        )  # fmt: skip
+
+
+def fit(parts: Iterable[tuple[F64, F64]], channels: int, images: int, method: Method) -> OutputFit:
     """Fit one step.
 
     Args:
-        chip: Outputs of the chip, ``[positions, channels]``, a batch each.
-        reference: Those of the reference.
-        images: How many all batches hold.
+        parts: Outputs of the chip and those of the reference, ``[positions, channels]`` each, part by part.
+        channels: Of the step.
+        images: How many all parts hold.
         method: As the module tells.
 
     Returns:
         The fit; a channel that needs no scale has 1, one that needs no offset 0.
     """
-    count = sum(len(y) for y in chip)
-    channels = chip[0].shape[1]
-    unfitted = OutputFit(np.ones(channels), np.zeros(channels))
-    if images < _FEW:
-        return unfitted
-    mean_y, mean_r = (sum(part.sum(axis=0) for part in parts) / count for parts in (chip, reference))
-    var_y, var_r, cov = np.zeros(channels), np.zeros(channels), np.zeros(channels)
-    for y, r in zip(chip, reference, strict=True):
-        dy, dr = y - mean_y, r - mean_r
-        var_y += np.square(dy).sum(axis=0) / count
-        var_r += np.square(dr).sum(axis=0) / count
-        cov += (dy * dr).sum(axis=0) / count
-    flat = ~(var_r > _FLAT**2 * var_r.max(initial=0.0)) | ~(var_y > 0) | ~(cov > 0)
-    scale = np.ones(channels)
-    safe_y = np.where(flat, 1.0, var_y)
-    if method == "least_squares":
-        scale = np.where(flat, 1.0, cov) / safe_y
-    elif method == "moments":
-        scale = np.sqrt(np.where(flat, 1.0, var_r) / safe_y)
-    # Of a regression: the residual's variance over that of the regressor.
-    rest = np.maximum(var_r - np.square(cov) / np.where(var_y > 0, var_y, 1.0), 0.0)
-    error = np.sqrt(rest / safe_y / images)
-    used = ~flat & (np.abs(scale - 1) > _ERRORS * error) & (images >= _FEW_FOR_SCALE)
-    scale = np.where(used, scale, 1.0)
-    offset = mean_r - scale * mean_y
-    spread = np.maximum(var_r + np.square(scale) * var_y - 2 * scale * cov, 0.0)
-    offset = np.where(np.abs(offset) > _ERRORS * np.sqrt(spread / images), offset, 0.0)
+    with np.errstate(all="ignore"):  # what is no number after all is left out below
+        found = [_Moments.of(y, r) for y, r in parts if len(y)]
+        if images < _FEW or not found:
+            return OutputFit(np.ones(channels), np.zeros(channels))
+        moments = sum(found[1:], found[0])
+        mean_y, mean_r = moments.mean_y, moments.mean_r
+        var_y, var_r, cov = (part / moments.count for part in (moments.yy, moments.rr, moments.yr))
+        scale = _scales(var_y, var_r, cov, images, method)
+        offset = mean_r - scale * mean_y
+        spread = np.maximum(var_r + np.square(scale) * var_y - 2 * scale * cov, 0.0)
+        offset = np.where(np.abs(offset) > _ERRORS * np.sqrt(spread / images), offset, 0.0)
     sound = np.isfinite(scale) & np.isfinite(offset)
     return OutputFit(np.where(sound, scale, 1.0), np.where(sound, offset, 0.0))
+
+
+def _scales(var_y: F64, var_r: F64, cov: F64, images: int, method: Method) -> F64:
+    """Scales that the data show to be needed; else 1."""
+    able = (var_r > _FLAT**2 * var_r.max(initial=0.0)) & (var_y > 0) & (cov > 0)
+    if method == "offset" or images < _FEW_FOR_SCALE:
+        return np.ones(len(var_y))
+    scale = cov / var_y if method == "least_squares" else np.sqrt(var_r / var_y)
+    # Standard error of a slope: what the regression leaves of var(r), over var(y), an image a sample.
+    error = np.sqrt(np.maximum(var_r - np.square(cov) / var_y, 0.0) / var_y / images)
+    return np.where(able & (np.abs(scale - 1) > _ERRORS * error), scale, 1.0)

@@ -9,7 +9,7 @@ import pytest
 
 import cimc as api
 
-from .conftest import cimc
+from .conftest import cimc, small_model
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +37,7 @@ def test_the_fitted_chip_is_the_one_of_the_seed(made: Path, data: Path, tmp_path
     chip = api.Chip(api.load(made / "small.cim"), 3)
     with np.load(data) as arrays:
         x = (arrays["x_train"][:, None].astype(np.float32) / np.float32(255))[np.arange(80) * 90 // 80]
-    chip.fit_outputs({"input": x})
+    chip.fit_outputs([{"input": x[n : n + 32]} for n in range(0, 80, 32)])
     again = api.Chip(api.load(out))
     for name, fit in chip.fits.items():
         np.testing.assert_array_equal(again.fits[name].scale, fit.scale)
@@ -67,6 +67,18 @@ def test_images_that_are_not_fitted_on_are_held_out(made: Path, tmp_path: Path) 
     assert done.json["accuracy"] is None
     assert not done.json["held_out"]
     assert any("fitted on" in note for note in done.json["notes"])
+
+
+def test_a_fixed_batch_is_kept(data: Path, tmp_path: Path) -> None:
+    """90 training images make two batches of 32, the 40 test images one."""
+    model = small_model(np.random.default_rng(5))
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = 32
+    x = np.random.default_rng(0).random((32, 1, 6, 6), np.float32)
+    api.compile(model, target="bulk-rram", calibration={"input": x}).save(tmp_path / "fixed.cim")
+    done = cimc("calibrate", tmp_path / "fixed.cim", "--data", data, "--images", 80, "-o", tmp_path / "f.cim", "--json")
+    assert done.code == 0, done.err
+    assert (done.json["images"], done.json["check_images"], done.json["accuracy"]["images"]) == (64, 32, 32)
 
 
 @pytest.mark.parametrize(

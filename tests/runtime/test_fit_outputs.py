@@ -119,7 +119,7 @@ def test_the_offset_alone_corrects_the_mean() -> None:
     random = np.random.default_rng(0)
     r = random.normal(3, 1, (500, 2))
     y = 0.5 * r + random.normal(0, 0.1, r.shape) + 7
-    found = fit([y], [r], 500, "offset")
+    found = fit([(y, r)], 2, 500, "offset")
     np.testing.assert_array_equal(found.scale, 1)
     np.testing.assert_allclose(found.offset, (r - y).mean(axis=0))
 
@@ -128,11 +128,11 @@ def test_least_squares_are_those_of_numpy_and_moments_match_those_of_the_referen
     random = np.random.default_rng(0)
     r = random.normal(3, [1, 2, 3], (400, 3))
     y = r * [0.5, 1.5, 2.0] + random.normal(0, 0.4, r.shape) - 2
-    halves = [y[:150], y[150:]], [r[:150], r[150:]]
-    found = fit(*halves, 400, "least_squares")
+    parts = [(y[:150], r[:150]), (y[150:], r[150:])]
+    found = fit(parts, 3, 400, "least_squares")
     for n in range(3):
         np.testing.assert_allclose([found.scale[n], found.offset[n]], np.polyfit(y[:, n], r[:, n], 1))
-    found = fit(*halves, 400, "moments")
+    found = fit(parts, 3, 400, "moments")
     fitted = y * found.scale + found.offset
     np.testing.assert_allclose(fitted.mean(axis=0), r.mean(axis=0))
     np.testing.assert_allclose(fitted.std(axis=0), r.std(axis=0))
@@ -145,7 +145,7 @@ def test_a_channel_without_variance_gets_an_offset_alone() -> None:
     r[:, 1] = 5.0
     y = 0.8 * r + random.normal(0, 0.1, r.shape)
     y[:, 2] = 1.0  # nor does a chip's
-    found = fit([y], [r], 300, "least_squares")
+    found = fit([(y, r)], 3, 300, "least_squares")
     assert found.scale[0] == pytest.approx(1.25, abs=0.05)
     np.testing.assert_array_equal(found.scale[1:], 1)
     assert found.offset[1] == pytest.approx(1.0, abs=0.05)  # 5 for 0.8 * 5
@@ -155,7 +155,7 @@ def test_a_channel_without_variance_gets_an_offset_alone() -> None:
 @pytest.mark.parametrize(("count", "scaled", "shifted"), [(3, False, False), (8, False, True), (16, True, True)])
 def test_few_images_fit_less(count: int, scaled: bool, shifted: bool) -> None:
     r = np.random.default_rng(0).normal(0, 1, (count, 4))
-    found = fit([0.5 * r + 3], [r], count, "least_squares")
+    found = fit([(0.5 * r + 3, r)], 4, count, "moments")
     assert ((found.scale != 1) == scaled).all()
     assert ((found.offset != 0) == shifted).all()
 
@@ -166,7 +166,7 @@ def test_noise_alone_is_rarely_taken_for_an_error(method: Any) -> None:
     random = np.random.default_rng(0)
     r = random.normal(0, 1, (200, 2000))
     y = r + random.normal(0, 1e-3, r.shape)
-    found = fit([y], [r], 200, method)
+    found = fit([(y, r)], 2000, 200, method)
     limit = 2000 * 0.0455 * 1.15 + 5 * np.sqrt(2000 * 0.0455)  # Student's t at 198 degrees is hardly wider than the normal
     assert (found.offset != 0).sum() < limit
     assert (found.scale != 1).sum() < limit
