@@ -24,10 +24,12 @@ def inspect(
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Layers, tiles, utilisation, weight error, digital share and cost of a compiled model."""
+    """Layers, tiles, utilisation, weight error, digital share and cost of a compiled model; also of its text form."""
     from cimc.ir.artifact import load
+    from cimc.ir.kinds import kind_of
+    from cimc.ir.parser import load_text
 
-    program = load(program_file)
+    program = load_text(program_file) if kind_of(program_file) == "text" else load(program_file)
     wanted = _copies(copies or [])
     if crossbars is not None and wanted != "auto":
         raise CimcError("a crossbar budget needs --copies auto", where="--crossbars")

@@ -10,6 +10,8 @@ from cimc.errors import CimcError
 
 #: First bytes of a chip image.
 IMAGE_MAGIC = b"\x89CIMG\r\n\x1a"
+#: First bytes of a program in text form.
+TEXT_START = b"program "
 #: A safetensors header that is longer than this is none of cimc's.
 _LONGEST_HEADER = 1 << 30
 
@@ -19,6 +21,7 @@ _AFTER_VERSION = (b"\x12", b"\x1a", b"\x22", b"\x28", b"\x32", b"\x3a", b"\x42")
 #: What each kind is called, and what takes it.
 _KINDS = {
     "program": ("a compiled program", "cimc run, evaluate, inspect, train and export take it"),
+    "text": ("a compiled program in text form, without its tensors", "cimc inspect takes it; compile again for a .cim"),
     "model": ("an ONNX model", "compile it first: cimc compile MODEL.onnx --target T -o M.cim"),
     "image": ("a chip image", "cimc image info, verify, run and program take it"),
     "data": ("a data file", "--data, --input and --calibration take it"),
@@ -37,6 +40,8 @@ def kind_of(path: str | Path) -> str | None:
             start = file.read(8)
             if start == IMAGE_MAGIC:
                 return "image"
+            if start == TEXT_START:
+                return "text"
             if len(start) == 8 and (kind := _safetensors_kind(start, file.read(256))):
                 return kind
             if start[:1] == b"\x08" and start[1:2] <= b"\x20" and start[2:3] in _AFTER_VERSION:

@@ -1,108 +1,126 @@
-"""A program as readable text: one line a layer, one line a step."""
+"""A program as readable text, which `cimc.ir.parser` reads back: a line a layer, block, step and node.
+
+Small tensors are written out, of others the text has the SHA-256. See `cimc.ir.text_form` for records and steps.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from cimc.ir.program import (
-    SCHEMA_VERSION,
-    DigitalStep,
-    Layer,
-    MaskStep,
-    OuterStep,
-    PoolBackwardStep,
-    Program,
-    RandomStep,
-    Step,
-    UpdateStep,
-    ValueSpec,
-    VmmBackwardStep,
-    VmmStep,
-)
+import numpy as np
+
+from cimc.ir.artifact import tensor_sha256
+from cimc.ir.program import BLOCK_FIELDS, SCHEMA_VERSION, Layer, Program, Step, ValueSpec
+from cimc.ir.tensor_ref import TensorRef
+from cimc.ir.text_form import BARE, brief, dense, form_of
 
 
 def print_program(program: Program) -> str:
-    """The program's text form; complete but for the tensors' contents."""
+    """The program's text form."""
     return "\n".join(_lines(program)) + "\n"
 
 
 def _lines(program: Program) -> Iterator[str]:
-    yield f"program schema={SCHEMA_VERSION} target={program.target.name} {{"
+    yield f"program schema={SCHEMA_VERSION} {{"
+    target = brief(program.target)
+    sources = target.pop("sources", {})
+    yield f"  target {_word(target.pop('name'))} {_attributes(target)}"
+    for path, source in sources.items():
+        yield f"  source {_word(path)} {_json(source)}"
+    if program.provenance != type(program.provenance)():
+        yield f"  provenance {_attributes(brief(program.provenance))}"
+    if program.preprocessing is not None:
+        yield f"  preprocessing {_attributes(brief(program.preprocessing))}"
     for word, values in (("input", program.inputs), ("output", program.outputs)):
         for value in values:
             yield f"  {word} {_value(value)}"
-    for name in program.parameters:
-        tensor = program.tensors[f"initializer/{name}"]
-        yield f"  parameter %{name}: {tensor.dtype.name}[{', '.join(map(str, tensor.shape))}]"
+    named = {"bound": program.bound, "parameter": program.parameters, "loss": (program.loss,), "labels": (program.labels,)}
+    for word, names in named.items():
+        yield from (f"  {word} {_name(name)}" for name in names if name is not None)
     for layer in program.layers:
-        yield f"  {_layer(program, layer)}"
+        yield f"  layer @{_word(layer.name)} {_attributes(_without(brief(layer), 'name'))}"
+        for block in _blocks(program, layer):
+            yield f"    block {_block(block)}"
     for step in program.steps:
         yield f"  {_step(step)}"
+    for row in program.placements:
+        yield f"  node {_word(row.name)} {_word(row.op_type)} {row.where} {_json(row.why)}"
+    for parameter in program.plan:
+        yield f"  plan {_attributes(brief(parameter))}"
+    tabled = {f"blocks/{layer.name}" for layer in program.layers if _blocks(program, layer)}
+    for name, tensor in program.tensors.items():
+        if name not in tabled:
+            yield f"  tensor {_word(name)}: {_tensor(tensor)}"
     yield "}"
 
 
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _word(name: str) -> str:
+    return name if BARE.fullmatch(name) else _json(name)
+
+
+def _name(value: str) -> str:
+    return f"%{_word(value)}"
+
+
+def _names(values: str | Sequence[str] | None) -> list[str]:
+    return [] if values is None else [_name(v) for v in ([values] if isinstance(values, str) else values)]
+
+
+def _without(fields: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if name not in names}
+
+
+def _attributes(fields: Mapping[str, Any]) -> str:
+    return f"{{{' '.join(f'{name}={_json(value)}' for name, value in fields.items())}}}"
+
+
 def _value(value: ValueSpec) -> str:
-    shape = "?" if value.shape is None else ", ".join("?" if d is None else str(d) for d in value.shape)
-    allowed = "" if value.range is None else f" in {value.range[0]:g}...{value.range[1]:g}"
-    kind = "" if value.type == "tensor" else f"{value.type} "
-    return f"%{value.name}: {kind}{value.dtype or '?'}[{shape}]{allowed}"
+    shape = "" if value.shape is None else f"[{', '.join(_size(size) for size in value.shape)}]"
+    rest = _without(brief(value), "name", "dtype", "shape")
+    return f"{_name(value.name)}: {value.dtype or '?'}{shape}{f' {_attributes(rest)}' if rest else ''}"
 
 
-def _layer(program: Program, layer: Layer) -> str:
-    groups, rows, columns = layer.groups, layer.rows, layer.columns
-    parts = [f"layer @{layer.name}: {f'{groups} x ' if groups > 1 else ''}{rows} x {columns}", f"weight={layer.weight.tensor}"]
-    coding = layer.coding
-    if coding.full_scale is not None:
-        parts.append(f"{'signed' if coding.signed else 'unsigned'} full_scale={coding.full_scale:.6g} gain={coding.gain:.6g}")
-    if layer.adc_range_ua is not None:
-        parts.append(f"adc=0...{layer.adc_range_ua:.6g} uA")
-    if layer.row_cuts:
-        parts.append(f"slices={len(layer.row_cuts) - 1} column_tiles={len(layer.column_cuts) - 1}")
-    blocks = program.tensors.get(f"blocks/{layer.name}")
-    if blocks is not None and (blocks[:, 3] >= 0).all():
-        places = [f"{b[3]}.{b[4]}[{b[5]}:{b[5] + b[7]}, {b[6]}:{b[6] + b[8]}]" for b in blocks[:4]]
-        more = f" and {len(blocks) - 4} more" if len(blocks) > 4 else ""
-        parts.append(f"on {' '.join(places)}{more}")
-    return " ".join(parts)
+def _size(size: int | str | None) -> str:
+    return "?" if size is None else str(size) if isinstance(size, int) else _json(size)
+
+
+def _blocks(program: Program, layer: Layer) -> list[list[int]]:
+    """Rows of the layer's block table; none where there is no table of the usual form."""
+    table = program.tensors.get(f"blocks/{layer.name}")
+    usual = isinstance(table, np.ndarray) and table.dtype == np.int32 and table.shape[1:] == (len(BLOCK_FIELDS),)
+    return table.tolist() if table is not None and usual else []
+
+
+def _block(block: Sequence[int]) -> str:
+    """``group.slice.column tile: height x width at chip.tile[row, column]``, without what is not set yet."""
+    group, part, column_tile, *rest = (str(n) for n in block)
+    chip, tile, row, column, height, width = ("?" if n == "-1" else n for n in rest)
+    placed = {chip, tile, row, column} != {"?"}
+    shaped = placed or {height, width} != {"?"}
+    shape = f": {height} x {width}" if shaped else ""
+    return f"{group}.{part}.{column_tile}{shape}{f' at {chip}.{tile}[{row}, {column}]' if placed else ''}"
 
 
 def _step(step: Step) -> str:
-    match step:
-        case DigitalStep():
-            return _digital(step)
-        case VmmStep():
-            return _vmm(step)
-        case VmmBackwardStep():
-            what = f"%{step.output} = vmm_backward @{step.layer}(%{step.input}, %{step.activation}) {step.geometry.kind}"
-            return f"{what}{_positions(step)} {step.mode}{' clipped' if step.ste == 'clipped' else ''}"
-        case OuterStep():
-            return f"%{step.output} = outer @{step.layer}(%{step.input}, %{step.gradient}) {step.geometry.kind}{_positions(step)}"
-        case PoolBackwardStep():
-            return f"%{step.output} = pool_backward(%{step.input}, %{step.activation}, %{step.pooled})"
-        case MaskStep():
-            return f"%{step.output} = mask(%{step.input}) ratio={step.ratio:g}"
-        case RandomStep():
-            outputs = ", ".join(f"%{name}" for name in step.outputs)
-            source = f"%{step.input}" if step.input is not None else str(list(step.shape or ()))
-            return f"{outputs} = {step.operator}({source}) {step.dtype}"
-        case UpdateStep():
-            where = f"@{step.layer}" if step.layer is not None else f"%{step.parameter}"
-            scales = "" if step.scales == "none" else f" scales={step.scales}"
-            action = "update" if step.action == "descend" else "assign"
-            return f"{action} {where} ({', '.join(f'%{v}' for v in step.inputs)}){scales}"
+    form = form_of(step)
+    made = ", ".join(_names(getattr(step, form.outputs))) if form.outputs else ""
+    symbol = getattr(step, form.symbol)
+    operands = ", ".join(name for field in form.operands for name in _names(getattr(step, field)))
+    rest = _without(brief(step), "kind", form.outputs, form.symbol, *form.operands)
+    at = "" if symbol is None else f" @{_word(symbol)}"
+    return f"{f'{made} = ' if made else ''}{step.kind}{at}({operands}) {_attributes(rest)}"
 
 
-def _positions(step: VmmStep | VmmBackwardStep | OuterStep) -> str:
-    return "" if step.positions is None else f" positions={step.positions}"
-
-
-def _vmm(step: VmmStep) -> str:
-    merged = f" merged({', '.join(step.nodes[1:])})" if len(step.nodes) > 1 else ""
-    return f"%{step.output} = vmm @{step.layer}(%{step.input}) {step.geometry.kind}{_positions(step)} stage={step.stage}{merged}"
-
-
-def _digital(step: DigitalStep) -> str:
-    outputs, inputs = (", ".join(f"%{name}" for name in names) for names in (step.outputs, step.inputs))
-    return (
-        f"{outputs} = digital @{step.name}({inputs}) nodes={len(step.nodes)}{'' if step.splits_exactly else ' batch_dependent'}"
-    )
+def _tensor(tensor: Any) -> str:
+    kind = f"{tensor.dtype.name}[{', '.join(map(str, tensor.shape))}]"
+    text = None if isinstance(tensor, TensorRef) else dense(tensor)
+    if text is not None:
+        return f"{kind} = {text}"
+    sha256 = tensor.sha256 if isinstance(tensor, TensorRef) else tensor_sha256(np.require(tensor, requirements="C"))
+    return f"{kind} sha256={sha256}"

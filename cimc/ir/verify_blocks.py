@@ -75,7 +75,7 @@ def _covers(layer: Layer, table: I32) -> None:
     """Each copy holds each block once."""
     if not layer.row_cuts:
         _fail(layer, "blocks without cuts", "run pass `tile`")
-    if table.dtype != np.int32 or table.ndim != 2 or table.shape[1] != len(BLOCK_FIELDS):
+    if not isinstance(table, np.ndarray) or table.dtype != np.int32 or table.ndim != 2 or table.shape[1] != len(BLOCK_FIELDS):
         _fail(layer, f"the block table is {table.dtype} {table.shape}", f"make it int32 [blocks, {len(BLOCK_FIELDS)}]")
     counts = np.array([layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1])
     blocks = int(counts.prod())

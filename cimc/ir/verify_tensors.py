@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
 from cimc.ir.program import BLOCK_FIELDS, FIT_PARTS, Layer, Program, output_channels
+from cimc.ir.tensor_ref import TensorRef
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -191,7 +192,9 @@ def _need(name: str, tensor: Array, dtypes: tuple[str, ...], shape: Shape) -> No
         _fail(name, f"it is {tensor.dtype.name}{list(tensor.shape)}, not {' or '.join(dtypes)}{list(shape)}")
 
 
-def _need_finite(name: str, tensor: Array, least: float | None = None) -> None:
+def _need_finite(name: str, tensor: Array | TensorRef, least: float | None = None) -> None:
+    if isinstance(tensor, TensorRef):
+        return  # its values are not there
     if not finite(tensor):
         _fail(name, "it holds NaN or an infinite value")
     if least is not None and tensor.size and tensor.min() < least:

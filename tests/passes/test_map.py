@@ -14,12 +14,14 @@ from cimc.passes.tile import Tile
 from cimc.targets.description import Adc, Device, Target, Weights
 from cimc.targets.description import Array as CrossbarArray
 from tests.ir.crossbar_programs import BULK, LENET, Matrix, chain, matrices, targets, through
+from tests.passes.program_text import layer_text, new_lines, program
 
 
-def test_pairs_take_two_bit_lines_a_weight() -> None:
-    program = through(chain(BULK, LENET), [Tile, Map])
-    assert program.tensors["blocks/conv1"][:, HEIGHT:].tolist() == [[25, 8]]
-    assert program.tensors["blocks/conv2"][:, HEIGHT:].tolist() == [[50, 24], [50, 24]]
+def test_text() -> None:
+    """Pairs take two bit lines a weight."""
+    cuts, blocks = "row_cuts=[0, 50, 100] column_cuts=[0, 12]", "block 0.0.0 block 0.1.0"
+    text = program(layer_text("conv2", 100, 12, "x", "y", more=cuts, blocks=blocks))
+    assert new_lines(text, Map()) == ["block 0.0.0: 50 x 24", "block 0.1.0: 50 x 24"]
 
 
 def test_bit_slices_take_a_bit_line_each() -> None:

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from cimc.errors import CimcError, FitError, VerifyError
 from cimc.ir.blocks import CHIP, COLUMN, HEIGHT, ROW, TILE, WIDTH
-from cimc.ir.printer import print_program
 from cimc.ir.program import Program
 from cimc.passes.map import Map
 from cimc.passes.place import Place
@@ -19,6 +18,7 @@ from cimc.passes.tile import Tile
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from tests.ir.crossbar_programs import BULK, DENSE, LENET, VGG8, Matrix, chain, copy_counts, matrices, targets, through
+from tests.passes.program_text import layer_text, new_lines, program
 
 PLACED = (Tile, Map, Place)
 
@@ -31,11 +31,17 @@ def test_lenet_fits_three_of_a_chips_four_tiles() -> None:
     assert _tiles(through(chain(DENSE, LENET), PLACED)) == {(0, 0), (0, 1), (0, 2)}
 
 
-def test_a_place_prints_as_chip_tile_rows_and_columns() -> None:
-    """Dense is tallest and comes first; conv2 and conv1 stand beside it."""
-    text = print_program(through(chain(DENSE, LENET), PLACED))
-    places = [line.split(" on ")[1] for line in text.splitlines() if line.strip().startswith("layer @")]
-    assert places == ["0.0[0:25, 44:52]", "0.0[0:50, 20:44] 0.1[0:50, 20:44]", "0.0[0:64, 0:20] 0.1[0:64, 0:20] 0.2[0:64, 0:20]"]
+def test_text() -> None:
+    """The tallest layer comes first. Blocks of one layer are on tiles of their own; the other stands beside."""
+    low = layer_text("low", 25, 4, "x", "h", "row_cuts=[0, 25] column_cuts=[0, 4]", "block 0.0.0: 25 x 8")
+    blocks = "block 0.0.0: 50 x 24 block 0.1.0: 50 x 24"
+    tall = layer_text("tall", 100, 12, "h", "y", "row_cuts=[0, 50, 100] column_cuts=[0, 12]", blocks)
+    dense = program(low, tall).replace("target t {", 'target t {mapping={"packing": "dense"} ')
+    assert new_lines(dense, Place()) == [
+        "block 0.0.0: 25 x 8 at 0.0[0, 24]",
+        "block 0.0.0: 50 x 24 at 0.0[0, 0]",
+        "block 0.1.0: 50 x 24 at 0.1[0, 0]",
+    ]
 
 
 def test_layers_stand_above_each_other_too() -> None:

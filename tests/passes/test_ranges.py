@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from cimc.passes.base import Compilation
 from cimc.passes.manager import PassManager
 from cimc.passes.ranges import Ranges
 from cimc.targets.description import Adc, Array, Dac, Device, Programming, Target, Weights
+from tests.passes.program_text import new_lines
 
 F32 = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -70,6 +72,24 @@ def _data(rows: int, columns: int, vectors: int, seed: int = 0, groups: int = 1)
     weight = rng.standard_normal((groups, rows, columns)).astype(np.float32)
     x = rng.exponential(1, (vectors, groups, rows)).astype(np.float32) * rng.lognormal(0, 0.3, (vectors, 1, 1)).astype(np.float32)
     return weight, x
+
+
+def test_text() -> None:
+    """One row at full code over one pair, 0.1 V: the plus device holds g_max, and the range is 0.1 V * 255/256 * 70 uS."""
+    device = '"g_min_us": 10, "g_max_us": 70, "levels": 16, "read_voltage_v": 0.1'
+    view = '"tensor": "w", "split": [1, 1], "perm": [0, 1], "shape": [1, 1, 1]'
+    text = f"""program schema=1 {{
+        target t {{device={{{device}}} dac={{"bits": 8}} adc={{"bits": 8}}}}
+        layer @fc {{weight={{{view}}} coding={{"gain": 255, "signed": false, "full_scale": 1}}
+                    row_cuts=[0, 1] column_cuts=[0, 1]}}
+          block 0.0.0: 1 x 2
+        tensor initializer/w: float32[1, 1] = [[1]]
+        tensor weight_max/fc: float32[1] = [1]
+    }}"""
+    (line,) = new_lines(text, Ranges(), samples={"fc": np.ones((10, 1, 1), np.float32)})
+    found = re.search(r"adc_range_ua=([0-9.]+)", line)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(0.1 * 255 / 256 * 70, rel=1e-3)
 
 
 def test_closed_form_of_one_device() -> None:

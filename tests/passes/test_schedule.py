@@ -13,6 +13,7 @@ from cimc.ir.graph import task_graph
 from cimc.ir.program import DigitalStep, Program, Step, ValueSpec, VmmStep
 from cimc.passes.schedule import Schedule
 from tests.ir.crossbar_programs import BULK, Matrix, chain, changed, through
+from tests.passes.program_text import layer_text, new_lines, program
 
 LAYER = chain(BULK, [Matrix("layer", 4, 4)])
 
@@ -33,6 +34,13 @@ def _program(edges: dict[str, tuple[str, ...]]) -> Program:
 
 def _stages(program: Program) -> dict[str, int]:
     return {step.name: step.stage for step in program.vmm_steps}
+
+
+def test_text() -> None:
+    """The second of two layers fires after the first."""
+    (line,) = new_lines(program(layer_text("a", 4, 4, "x", "h"), layer_text("b", 4, 4, "h", "y")), Schedule())
+    assert line.startswith("%y = vmm @b(%h)")
+    assert line.endswith("stage=1}")
 
 
 def test_the_example_of_the_docstring() -> None:

@@ -12,6 +12,7 @@ from cimc.ir.blocks import CHIP
 from cimc.passes.tile import Tile
 from cimc.targets.description import Target
 from tests.ir.crossbar_programs import BULK, LENET, Matrix, chain, matrices, targets, through
+from tests.passes.program_text import layer_text, new_lines, program
 
 
 def _with(target: Target, **changes: dict[str, object]) -> Target:
@@ -21,10 +22,11 @@ def _with(target: Target, **changes: dict[str, object]) -> Target:
     return Target.model_validate(data)
 
 
-def test_the_example_of_the_docstring() -> None:
-    conv2 = through(chain(BULK, LENET), [Tile]).layer("conv2")
-    assert conv2.row_cuts == (0, 50, 100)
-    assert conv2.column_cuts == (0, 12)
+def test_text() -> None:
+    """The example of the module's text."""
+    layer, *blocks = new_lines(program(layer_text("conv2", 100, 12, "x", "y", more="channel_rows=25")), Tile())
+    assert layer.endswith("channel_rows=25 row_cuts=[0, 50, 100] column_cuts=[0, 12]}")
+    assert blocks == ["block 0.0.0", "block 0.1.0"]
 
 
 def test_lenet_has_six_crossbars() -> None:

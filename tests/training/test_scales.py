@@ -223,5 +223,5 @@ def test_the_step_says_which_scales_train(tmp_path: Path) -> None:
     from cimc.training.step import training_program
 
     text = print_program(training_program(small.chip().program, scales="layer"))
-    assert text.count("scales=layer") == 2
+    assert text.count('scales="layer"') == 2
     assert "scales=" not in print_program(training_program(small.chip().program))
