@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import networkx as nx
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "cimc"
@@ -52,6 +53,25 @@ def test_imports_point_downward(path: Path) -> None:
         return  # the API and the command line may use everything
     used = {name.split(".")[1] for name in imported(path) if name.startswith("cimc.")} - {layer}
     assert used <= ALLOWED[layer]
+
+
+def test_no_circle_of_imports() -> None:
+    """Of modules, those that functions import counted; what only types need is not."""
+    names = {".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path for path in MODULES}
+    graph: nx.DiGraph[str] = nx.DiGraph()
+    for name, path in names.items():
+        tree = ast.parse(path.read_text())
+        for block in ast.walk(tree):
+            if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING":
+                block.body = [ast.Pass()]
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                found = [f"{node.module}.{alias.name}" for alias in node.names]
+                graph.add_edges_from((name, full if full in names else node.module) for full in found)
+            elif isinstance(node, ast.Import):
+                graph.add_edges_from((name, alias.name) for alias in node.names)
+    circles = [sorted(part) for part in nx.strongly_connected_components(graph) if len(part) > 1]
+    assert not circles
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(PACKAGE).as_posix())

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from cimc.arguments import checked
 from cimc.errors import ArtifactError, RunError
+from cimc.image.content import ImageContent
 from cimc.image.control import registers
 from cimc.image.faults import FaultMap, as_fault_map
 from cimc.image.goals import platform
-from cimc.image.image import Image
 from cimc.image.selftest import check, moved, tests_of
 from cimc.ir.samples import keyed
 from cimc.runtime import rng
@@ -30,8 +30,9 @@ from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.devices.model import Arrays
 from cimc.runtime.wires.layer import LayerWires
-from cimc.runtime.write import Writer, Writes, device_seed, writer
+from cimc.runtime.write import Writer, Writes, device_seed
 from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.writer import writer
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 
@@ -117,7 +118,7 @@ class Die(Chip):
 
 @checked()
 def program_die(
-    image: Image,
+    image: ImageContent,
     seed: int = 0,
     *,
     target: str | Path | Target | None = None,
@@ -179,7 +180,7 @@ def program_die(
     return die
 
 
-def check_platform(image: Image, described: Target) -> None:
+def check_platform(image: ImageContent, described: Target) -> None:
     ours, theirs = platform(image.target), platform(described)
     paths = dict.fromkeys([*ours, *theirs])
     differing = [f"{path} {theirs.get(path)} instead of {ours.get(path)}" for path in paths if theirs.get(path) != ours.get(path)]
@@ -192,7 +193,7 @@ def check_platform(image: Image, described: Target) -> None:
         )
 
 
-def check_faults(image: Image, given: str | Path | FaultMap | None) -> None:
+def check_faults(image: ImageContent, given: str | Path | FaultMap | None) -> None:
     faults = as_fault_map(given)
     if faults is None:
         return
@@ -207,7 +208,7 @@ def check_faults(image: Image, given: str | Path | FaultMap | None) -> None:
         )
 
 
-def check_registers(image: Image) -> None:
+def check_registers(image: ImageContent) -> None:
     """The registers that would be written are those that the program was compiled for."""
     expected = registers(image.compiled)["REGI"]
     found = image.sections["REGI"]
@@ -223,7 +224,7 @@ def _method(target: Target, wanted: Programming, error_free: bool) -> str:
     return target.update.programming
 
 
-def _write(image: Image, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
+def _write(image: ImageContent, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
     """One copy of a layer, on cells of its own."""
     copy = cells.copy
     goals, name = image.goals(number, copy), image.layers[number].name
@@ -270,7 +271,7 @@ def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Writ
     return made, pulses, success, done.writes(target.device.write_verify)
 
 
-def _self_test(image: Image, die: Die, quiet: bool) -> tuple[int, int]:
+def _self_test(image: ImageContent, die: Die, quiet: bool) -> tuple[int, int]:
     """Reads of all copies and those outside their bands; raises RunError where more than one in a hundred is."""
     reads = outside = 0
     target, wires = die.program.target, image.target.array.wires

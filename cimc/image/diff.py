@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from cimc.image.container import signature
+from cimc.image.content import text_of
 from cimc.image.goals import platform
-from cimc.image.image import Image, text_of
+from cimc.image.image import Image
 from cimc.targets.description import figures_of
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from cimc.image.container import signature
-from cimc.image.image import Image, text_of
+from cimc.image.content import text_of
+from cimc.image.image import Image
 from cimc.image.layout import USES, VERSION
 
 

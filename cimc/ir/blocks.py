@@ -6,15 +6,16 @@ Copies of a layer follow each other in its table: copy k is the k-th part of ``l
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import CimcError
-from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.ir.records import BLOCK_FIELDS, Layer, ProgramRecord
 from cimc.targets.description import Target
 
+P = TypeVar("P", bound=ProgramRecord)
 I32 = NDArray[np.int32]
 I64 = NDArray[np.int64]
 
@@ -24,19 +25,19 @@ GROUP, SLICE, COLUMN_TILE, CHIP, TILE, ROW, COLUMN, HEIGHT, WIDTH = range(len(BL
 UNLIMITED = 1 << 40
 
 
-def block_table(program: Program, layer: Layer) -> I32 | None:
+def block_table(program: ProgramRecord, layer: Layer) -> I32 | None:
     """The layer's table; None before `tile`."""
     table: I32 | None = program.tensors.get(f"blocks/{layer.name}")
     return table
 
 
-def placed_table(program: Program, layer: Layer) -> I32 | None:
+def placed_table(program: ProgramRecord, layer: Layer) -> I32 | None:
     """The layer's table if every block has its place, else None."""
     table = block_table(program, layer)
     return table if table is not None and len(table) and bool((table[:, CHIP] >= 0).all()) else None
 
 
-def with_tables(program: Program, tables: Mapping[str, NDArray[Any]]) -> Program:
+def with_tables(program: P, tables: Mapping[str, NDArray[Any]]) -> P:
     """The program with these block tables, by layer name."""
     named = {f"blocks/{name}": table for name, table in tables.items()}
     return program.model_copy(update={"tensors": {**program.tensors, **named}})
@@ -60,7 +61,7 @@ def copies_per_array(height: I64, width: I64, target: Target) -> I64:
     return np.maximum(1, np.minimum(rows // height, columns // width))
 
 
-def check_copies(copies: Mapping[str, int], program: Program) -> Mapping[str, int]:
+def check_copies(copies: Mapping[str, int], program: ProgramRecord) -> Mapping[str, int]:
     """The copies as they are; CimcError unless ``copies`` maps names of layers to whole numbers from 1."""
     if not isinstance(copies, Mapping):
         raise CimcError(f"{copies!r} is no table of copies", where="copies", fix='give a number for each layer, or "auto"')

@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from cimc.arguments import checked
 from cimc.errors import CimcError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, HEIGHT, I64, ROW, SLICE, TILE, placed_table
-from cimc.ir.program import Layer, Program
+from cimc.ir.records import Layer, ProgramRecord
 from cimc.targets.description import Target
 
 
 @checked()
-def cells(program: Program, layer_name: str, blocks: slice | None = None) -> NDArray[np.void]:
+def cells(program: ProgramRecord, layer_name: str, blocks: slice | None = None) -> NDArray[np.void]:
     """A record for each device that holds a weight of the layer, block by block, row by row.
 
     Cells that hold no weight (between packed groups) are left out. Fields:

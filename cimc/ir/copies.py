@@ -10,7 +10,7 @@ import numpy as np
 from cimc.errors import CimcError, FitError
 from cimc.ir.blocks import block_shape, check_copies, copies_per_array
 from cimc.ir.occupancy import firings
-from cimc.ir.program import Layer, Program, polarities
+from cimc.ir.records import Layer, ProgramRecord, polarities
 from cimc.targets.description import Target
 
 #: Devices of all copies of a layer; a device takes two float32.
@@ -46,7 +46,7 @@ def crossbars_as_published(layers: Sequence[Layer], copies: Mapping[str, int], t
     return total
 
 
-def _faster(program: Program, layer: Layer, slowest: int) -> tuple[int, int]:
+def _faster(program: ProgramRecord, layer: Layer, slowest: int) -> tuple[int, int]:
     """The fewest copies of which each fires less often than ``slowest``, and how often that is."""
     total, phases = firings(program, layer) or 0, polarities(layer, program.target)
     copies = -(-total // phases // max(1, (slowest - 1) // phases))
@@ -55,7 +55,7 @@ def _faster(program: Program, layer: Layer, slowest: int) -> tuple[int, int]:
     return copies, share
 
 
-def sensible_copies(copies: Mapping[str, int], program: Program) -> Mapping[str, int]:
+def sensible_copies(copies: Mapping[str, int], program: ProgramRecord) -> Mapping[str, int]:
     """As `check_copies`; and CimcError for copies that would never fire, or that take more memory than `MOST_BYTES`."""
     check_copies(copies, program)
     for layer in program.layers:
@@ -79,7 +79,7 @@ def sensible_copies(copies: Mapping[str, int], program: Program) -> Mapping[str,
     return copies
 
 
-def auto_copies(program: Program, crossbars: int | None = None) -> dict[str, int]:
+def auto_copies(program: ProgramRecord, crossbars: int | None = None) -> dict[str, int]:
     """Copies by layer: as long as the budget allows, the slowest layer gets as many more as make it faster.
 
     Args:

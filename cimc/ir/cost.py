@@ -24,7 +24,7 @@ from cimc.arguments import checked
 from cimc.ir.blocks import check_copies
 from cimc.ir.copies import auto_copies, crossbars_as_published, crossbars_with_copies
 from cimc.ir.occupancy import busiest_tile, firings, placed_copies, tiles_in_use
-from cimc.ir.program import Layer, Program
+from cimc.ir.records import Layer, ProgramRecord
 from cimc.targets.description import Target
 from cimc.targets.stated import as_known, unknown_costs
 
@@ -95,7 +95,7 @@ class Cost(_Record):
 
 
 @checked()
-def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
+def cost(program: ProgramRecord, copies: Mapping[str, int] | Literal["auto"] | None = None, crossbars: int | None = None) -> Cost:
     """Cost of one image.
 
     Args:
@@ -148,7 +148,7 @@ def cost(program: Program, copies: Mapping[str, int] | Literal["auto"] | None = 
     )
 
 
-def _notes(program: Program) -> tuple[str, ...]:
+def _notes(program: ProgramRecord) -> tuple[str, ...]:
     """A sentence for each basis of positions, with the layers that it concerns."""
     concerned: dict[str, dict[str, None]] = {}
     for step in program.vmm_steps:
@@ -173,7 +173,7 @@ def _named(layers: Sequence[str]) -> str:
     return f"layer{'s' if len(layers) > 1 else ''} {', '.join(layers[:3])}{more}"
 
 
-def _slowest(program: Program, copies: Mapping[str, int]) -> int | None:
+def _slowest(program: ProgramRecord, copies: Mapping[str, int]) -> int | None:
     """Firings of the layer that fires most; copies share its positions."""
     found = [firings(program, layer, copies.get(layer.name, 1)) for layer in program.layers]
     known = [count for count in found if count is not None]
@@ -190,12 +190,12 @@ def _sum(values: Iterable[int | None]) -> int | None:
     return total
 
 
-def _flops(program: Program) -> int | None:
+def _flops(program: ProgramRecord) -> int | None:
     weights = {layer.name: prod(layer.weight.shape) for layer in program.layers}
     return _sum(None if step.positions is None else 2 * step.positions * weights[step.layer] for step in program.vmm_steps)
 
 
-def _layer_cost(program: Program, layer: Layer, copies: int, target: Target) -> LayerCost:
+def _layer_cost(program: ProgramRecord, layer: Layer, copies: int, target: Target) -> LayerCost:
     ops = firings(program, layer)
     devices = prod(layer.weight.shape) * target.planes
     tile_ops = None if ops is None else ops * layer.crossbars
@@ -230,7 +230,7 @@ def _utilisation(devices: int, arrays: int, target: Target) -> float | None:
     return None if rows is None or columns is None or not arrays else devices / (arrays * rows * columns)
 
 
-def _cells_written(program: Program, placed: Mapping[str, int]) -> int:
+def _cells_written(program: ProgramRecord, placed: Mapping[str, int]) -> int:
     """Cells of all blocks: those that hold no weight are written to the lowest conductance."""
     planes = program.target.planes
     return sum(layer.groups * layer.rows * layer.columns * planes * placed.get(layer.name, 1) for layer in program.layers)

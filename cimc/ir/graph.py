@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cimc.ir.program import (
+from cimc.ir.records import (
     DigitalStep,
     OuterStep,
     PoolBackwardStep,
-    Program,
+    ProgramRecord,
     RandomStep,
     Step,
     UpdateStep,
@@ -50,7 +50,7 @@ def step_outputs(step: Step) -> tuple[str, ...]:
             return (step.output,)
 
 
-def task_graph(program: Program) -> TaskGraph:
+def task_graph(program: ProgramRecord) -> TaskGraph:
     """Steps by name; an edge from the step that makes a value to each that reads it, with the value's name as ``value``."""
     import networkx as nx
 
@@ -64,7 +64,7 @@ def task_graph(program: Program) -> TaskGraph:
     return graph
 
 
-def vmm_stages(program: Program) -> dict[str, int]:
+def vmm_stages(program: ProgramRecord) -> dict[str, int]:
     """By crossbar step, the number of crossbar steps on the longest way to it; networkx raises where there is a cycle."""
     import networkx as nx
 

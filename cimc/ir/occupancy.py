@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.ir.blocks import CHIP, I64, TILE, placed_table
-from cimc.ir.program import Layer, Program, polarities
+from cimc.ir.records import Layer, ProgramRecord, polarities
 
 
-def firings(program: Program, layer: Layer, copies: int = 1) -> int | None:
+def firings(program: ProgramRecord, layer: Layer, copies: int = 1) -> int | None:
     """Firings of each copy of the layer for one image, of the one that fires most; None where positions are not known.
 
     Copies share out the positions of a step. Steps of one position an image go to another copy for each image.
@@ -25,13 +25,13 @@ def firings(program: Program, layer: Layer, copies: int = 1) -> int | None:
     return (shared - (-single // copies)) * polarities(layer, program.target)
 
 
-def placed_copies(program: Program) -> dict[str, int]:
+def placed_copies(program: ProgramRecord) -> dict[str, int]:
     """Copies by layer, of the layers that have their place."""
     tables = {layer: placed_table(program, layer) for layer in program.layers}
     return {layer.name: len(table) // layer.crossbars for layer, table in tables.items() if table is not None}
 
 
-def tiles_in_use(program: Program) -> I64 | None:
+def tiles_in_use(program: ProgramRecord) -> I64 | None:
     """``[tiles, 2]``: chip and tile of every tile in use, in order; None unless all layers have their place."""
     tables = [placed_table(program, layer) for layer in program.layers]
     placed = [table[:, [CHIP, TILE]].astype(np.int64) for table in tables if table is not None]
@@ -40,7 +40,7 @@ def tiles_in_use(program: Program) -> I64 | None:
     return np.unique(np.concatenate([np.zeros((0, 2), np.int64), *placed]), axis=0)
 
 
-def busiest_tile(program: Program) -> int | None:
+def busiest_tile(program: ProgramRecord) -> int | None:
     """Firings for one image of the tile that fires most; None unless all layers have their place and known positions.
 
     All blocks that a layer has on a tile, copies of one another, fire at once; layers there take turns.

@@ -8,12 +8,12 @@ import onnx_ir as ir
 
 from cimc.errors import VerifyError
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, RandomStep, VmmStep
+from cimc.ir.records import DigitalStep, ProgramRecord, RandomStep, VmmStep
 from cimc.ir.self_contained import check_self_contained, parse
 from cimc.ir.verify import verify
 
 
-def verify_runnable(program: Program) -> None:
+def verify_runnable(program: ProgramRecord) -> None:
     """Check every rule, that nothing is missing, and that the ONNX models in the program need no file.
 
     Raises:
@@ -30,7 +30,7 @@ def verify_runnable(program: Program) -> None:
     verify_models(program)
 
 
-def _verify_steps(program: Program) -> None:
+def _verify_steps(program: ProgramRecord) -> None:
     """Check that each step is one of inference and reads what an earlier one makes."""
     made = {value.name for value in program.inputs}
     for step in program.steps:
@@ -44,7 +44,7 @@ def _verify_steps(program: Program) -> None:
         made.update(step_outputs(step))
 
 
-def verify_models(program: Program) -> None:
+def verify_models(program: ProgramRecord) -> None:
     """Check that the graph and the segments are models that hold all their data and suit their steps.
 
     Raises:

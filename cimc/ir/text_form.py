@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel
 
-from cimc.ir.program import (
+from cimc.ir.records import (
     DigitalStep,
     MaskStep,
     OuterStep,

@@ -11,13 +11,13 @@ import numpy as np
 from cimc.errors import VerifyError
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import (
+from cimc.ir.records import (
     DigitalStep,
     Layer,
     MaskStep,
     OuterStep,
     PoolBackwardStep,
-    Program,
+    ProgramRecord,
     RandomStep,
     UpdateStep,
     ValueSpec,
@@ -29,7 +29,7 @@ from cimc.ir.verify_random import verify_random
 from cimc.ir.verify_tensors import WEIGHT_DTYPES, is_dtype, verify_tensors
 
 
-def verify(program: Program) -> None:
+def verify(program: ProgramRecord) -> None:
     """Check every rule.
 
     Raises:
@@ -81,7 +81,7 @@ def _value(value: ValueSpec) -> None:
         _fail(f"value {value.name}", f"its range {value.range} begins above its end", "correct the range")
 
 
-def verify_order(program: Program) -> None:
+def verify_order(program: ProgramRecord) -> None:
     """Check the order of the steps, and their stages once they are scheduled.
 
     Raises:
@@ -91,7 +91,7 @@ def verify_order(program: Program) -> None:
     _stages(program)
 
 
-def _values(program: Program) -> None:
+def _values(program: ProgramRecord) -> None:
     """Every value is made once and before it is used; every output is made."""
     made = {value.name for value in program.inputs}
     kept = {name.removeprefix("initializer/") for name in program.tensors if name.startswith("initializer/")}
@@ -110,7 +110,7 @@ def _values(program: Program) -> None:
             _fail(f"output {output.name}", "no step makes it", "add a step that makes it, or drop the output")
 
 
-def _stages(program: Program) -> None:
+def _stages(program: ProgramRecord) -> None:
     """Once scheduled (a stage above 0 is there), a step fires in a later stage than those it waits for."""
     if not any(step.stage for step in program.vmm_steps):
         return
@@ -126,7 +126,7 @@ def _stages(program: Program) -> None:
             latest[value] = stage
 
 
-def _weights(program: Program, layer: Layer) -> None:
+def _weights(program: ProgramRecord, layer: Layer) -> None:
     where, view = f"layer {layer.name}", layer.weight
     tensor = program.tensors.get(f"initializer/{view.tensor}")
     if tensor is None:
@@ -151,7 +151,7 @@ def _weights(program: Program, layer: Layer) -> None:
         _fail(where, f"weight_max has shape {weight_max.shape}", f"give one for the layer, or one for each of {channels} columns")
 
 
-def _update(program: Program, step: UpdateStep, layers: Mapping[str, Layer]) -> None:
+def _update(program: ProgramRecord, step: UpdateStep, layers: Mapping[str, Layer]) -> None:
     """A layer gets its own outer products, a digital initializer is a parameter; a new value stands alone."""
     where = f"step {step.name}"
     if not step.inputs or (step.action == "assign" and len(step.inputs) != 1):
@@ -169,7 +169,7 @@ def _update(program: Program, step: UpdateStep, layers: Mapping[str, Layer]) -> 
             _fail(where, f"{value} is no outer product of layer {step.layer}", "give values that outer steps of the layer make")
 
 
-def _training(program: Program) -> None:
+def _training(program: ProgramRecord) -> None:
     """Parameters have data and one update at most; loss and labels are an output and an input."""
     for name in program.parameters:
         if f"initializer/{name}" not in program.tensors:
@@ -181,7 +181,7 @@ def _training(program: Program) -> None:
             _fail(word, f"there is no such value as {wanted}", "name an output for the loss, an input for the labels")
 
 
-def _vmm(program: Program, step: VmmStep | VmmBackwardStep | OuterStep, layer: Layer) -> None:
+def _vmm(program: ProgramRecord, step: VmmStep | VmmBackwardStep | OuterStep, layer: Layer) -> None:
     """The geometry suits the layer's matrix; scale and offset have one entry for each output channel."""
     where, geometry = f"step {step.name}", step.geometry
     if isinstance(step, VmmStep) and step.dtype not in WEIGHT_DTYPES:

@@ -24,10 +24,10 @@ from cimc.ir.blocks import (
     block_shape,
     block_table,
 )
-from cimc.ir.program import BLOCK_FIELDS, Layer, Program
+from cimc.ir.records import BLOCK_FIELDS, Layer, ProgramRecord
 
 
-def verify_blocks(program: Program) -> None:
+def verify_blocks(program: ProgramRecord) -> None:
     """Check the cuts of every layer, its block table, then that no two blocks stand in each other's way.
 
     Raises:
@@ -94,7 +94,7 @@ def _covers(layer: Layer, table: I32) -> None:
         _fail(layer, f"weights of {name} are mapped nowhere in copy {odd // blocks}", "add the block to the table")
 
 
-def _shapes(program: Program, layer: Layer, table: I32) -> None:
+def _shapes(program: ProgramRecord, layer: Layer, table: I32) -> None:
     """Blocks are as high and wide as their part of the matrix."""
     shape = np.stack(block_shape(layer, program.target, table[:, SLICE], table[:, COLUMN_TILE]), axis=1)
     for odd in np.flatnonzero((table[:, [HEIGHT, WIDTH]] != shape).any(axis=1))[:1]:
@@ -103,7 +103,7 @@ def _shapes(program: Program, layer: Layer, table: I32) -> None:
         _fail(layer, what, "run pass `map` again")
 
 
-def _inside(program: Program, layer: Layer, table: I32) -> None:
+def _inside(program: ProgramRecord, layer: Layer, table: I32) -> None:
     """Every block has a place, inside an array of a tile that a chip has."""
     array = program.target.array
     rows, columns = array.rows or UNLIMITED, array.columns or UNLIMITED
@@ -123,7 +123,7 @@ def _inside(program: Program, layer: Layer, table: I32) -> None:
         _fail(layer, what, "move it inside, or run pass `place` again")
 
 
-def _apart(program: Program, placed: list[tuple[int, I32]]) -> None:
+def _apart(program: ProgramRecord, placed: list[tuple[int, I32]]) -> None:
     """Blocks of one tile are compared pair by pair: those k apart in the order of tiles, for each k that occurs."""
     blocks: I64 = np.concatenate([table for _, table in placed]).astype(np.int64)
     layer_of = np.concatenate([np.full(len(table), index) for index, table in placed])

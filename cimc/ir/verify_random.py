@@ -6,7 +6,7 @@ from math import isfinite, prod
 from typing import NoReturn
 
 from cimc.errors import VerifyError
-from cimc.ir.program import RandomStep
+from cimc.ir.records import RandomStep
 
 #: Element types of results, by operator. The runtime draws with 24 bits and rounds to these.
 REAL = ("float16", "float32", "float64")

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
-from cimc.ir.program import BLOCK_FIELDS, FIT_PARTS, Layer, Program, output_channels
+from cimc.ir.records import BLOCK_FIELDS, FIT_PARTS, Layer, ProgramRecord, output_channels
 from cimc.ir.tensor_ref import TensorRef
 
 Array = NDArray[Any]
@@ -47,7 +47,7 @@ def _units(layer: Layer, _: int) -> Shape:
     return layer.groups, layer.rows, len(layer.column_cuts) - 1
 
 
-#: ``state/LAYER/NAME``; see `cimc.ir.program`.
+#: ``state/LAYER/NAME``; see `cimc.ir.records`.
 _STATE = {
     "g_us": _State("float32", _devices),
     "unit_g_us": _State("float32", _units),
@@ -90,7 +90,7 @@ _WORDS = ("initializer", "segment", "bound", "graph", "recipes", "blocks", "weig
 _WHOLE = ("graph", "recipes")
 
 
-def verify_tensors(program: Program) -> None:
+def verify_tensors(program: ProgramRecord) -> None:
     """Check every tensor that is there.
 
     Raises:
@@ -173,7 +173,7 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
         _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "factor", "sites", "lines") else None)
 
 
-def _fit(program: Program, name: str, owner: str, tensor: Array, layers: Mapping[str, Layer]) -> None:
+def _fit(program: ProgramRecord, name: str, owner: str, tensor: Array, layers: Mapping[str, Layer]) -> None:
     """What was fitted to a step's outputs: a scale and an offset together, of a chip that the program holds."""
     owner = owner.rpartition("/")[0]
     step = next((step for step in program.vmm_steps if step.name == owner), None)

@@ -16,11 +16,12 @@ from cimc.arguments import named
 from cimc.errors import DataError
 from cimc.ir.bound import without_bound
 from cimc.ir.graph import step_inputs, step_outputs
-from cimc.ir.program import DigitalStep, Program, RandomStep, Step, ValueSpec, VmmBackwardStep, VmmStep
+from cimc.ir.program import DigitalStep, Program, RandomStep, Step, ValueSpec, VmmStep
 from cimc.runtime import rng
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Segment, Value
 from cimc.runtime.draws import INFERENCE, Stream
+from cimc.runtime.first_row import first_row_of
 from cimc.runtime.output_fit import OutputFit
 from cimc.runtime.random_values import random_values
 
@@ -242,14 +243,6 @@ class Executor:
 
     def _output(self, name: str, values: Mapping[str, Value]) -> Value:
         return values[name] if name in values else self._program.tensors[f"initializer/{name}"]
-
-
-def first_row_of(step: VmmStep | VmmBackwardStep, x: NDArray[Any], images: int, first_image: int) -> int:
-    """Number of the first row: a batch that was flattened into rows (tokens, patches) has several of them an image."""
-    geometry = step.geometry
-    axis = geometry.input_perm[0] if geometry.kind == "dense" and geometry.kept else 0
-    rows = x.shape[axis] if axis < x.ndim else 1  # another rank than the layer's is refused where the input is unfolded
-    return first_image * (rows // images if images and rows % images == 0 else 1)
 
 
 def _last_uses(program: Program) -> list[list[str]]:

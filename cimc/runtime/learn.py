@@ -14,7 +14,7 @@ from cimc.ir.program import MaskStep, OuterStep, PoolBackwardStep, UpdateStep, V
 from cimc.runtime import backward, pools, rng, transposed
 from cimc.runtime.coding import Coding
 from cimc.runtime.draws import INFERENCE, Stream
-from cimc.runtime.executor import first_row_of
+from cimc.runtime.first_row import first_row_of
 from cimc.runtime.rank_one import Vectors
 
 if TYPE_CHECKING:

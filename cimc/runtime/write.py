@@ -220,22 +220,3 @@ class GaussianWriter(DeviceState):
             time_ns=None if timing.programming_ns is None else n * timing.programming_ns,
             energy_nj=None if timing.programming_energy_nj is None else n * timing.programming_energy_nj,
         )
-
-
-def writer(
-    target: Target, g_us: F32, writes: U32, seed: int, training: bool = True, keys: Keys | None = None,
-    state: State | None = None, pulses: U32 | None = None,
-) -> Writer:  # fmt: skip
-    """The writer that ``update.programming`` names; arguments as of `DeviceState`.
-
-    Args:
-        training: Take the trials of training, not those of characterisation.
-
-    Raises:
-        TargetError: The target does not describe the pulses that write-verify needs.
-    """
-    if target.update.programming == "write_verify":
-        from cimc.runtime.write_verify import VerifyWriter
-
-        return VerifyWriter(target, g_us, writes, seed, training, keys, state, pulses)
-    return GaussianWriter(target, g_us, writes, seed, keys, state, pulses)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from cimc.errors import TargetError
 from cimc.runtime.cells import born_on, numbered_keys, stick, stuck_us
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write import GaussianWriter, Writes, device_seed, writer
+from cimc.runtime.write import GaussianWriter, Writes, device_seed
 from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.writer import writer
 from cimc.targets import kinds
 from cimc.targets.load import load_target
 

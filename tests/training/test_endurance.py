@@ -9,8 +9,8 @@ import pytest
 
 import cimc
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write import writer
 from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.writer import writer
 from cimc.targets.load import load_target
 from tests.training import small
 

@@ -17,7 +17,7 @@ from cimc.runtime.devices.model import Arrays
 from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
-from cimc.runtime.write import writer
+from cimc.runtime.writer import writer
 from cimc.targets.description import Target
 from cimc.threads import parallel
 
