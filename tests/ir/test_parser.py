@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import ml_dtypes
 import numpy as np
@@ -26,11 +27,13 @@ from cimc.ir.program import (
     Placement,
     Program,
     RandomStep,
+    Step,
     UpdateStep,
     ValueSpec,
     VmmStep,
 )
 from cimc.ir.tensor_ref import TensorRef
+from cimc.ir.text_form import FORMS
 from cimc.ir.verify import verify
 from cimc.targets.description import Target
 from cimc.training.step import training_program
@@ -73,6 +76,11 @@ def test_a_whole_program_in_a_text() -> None:
     assert program.layer("fc").row_cuts == (0, 2, 3)
     np.testing.assert_array_equal(program.tensors["initializer/w"], np.array([[0.1, 2, -3.5], [1e-7, 0, 4]], np.float32))
     assert program.tensors["blocks/fc"].tolist() == [[0, 0, 0, 0, 0, 0, 0, 2, 4], [0, 1, 0, 0, 1, 0, 0, 1, 4]]
+
+
+def test_every_kind_of_step_has_a_form() -> None:
+    kinds = {get_args(record.model_fields["kind"].annotation)[0] for record in get_args(get_args(Step)[0])}
+    assert kinds == FORMS.keys()
 
 
 def test_comments_and_layout_are_free() -> None:
