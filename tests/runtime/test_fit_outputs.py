@@ -267,6 +267,25 @@ def test_copies_are_fitted_together() -> None:
     assert all((after[step] or 0) > (before[step] or 0) for step in before)
 
 
+def test_a_trained_chip_is_fitted_to_its_trained_weights(tmp_path: Path) -> None:
+    """The oracle is ONNX Runtime on the trained weights, which are not those that the chip began with."""
+    x, y = small.data(64)
+    trainer = small.trainer(small.chip(), lr=0.05)
+    for n in range(0, 64, 16):
+        trainer.step(x[n : n + 16], y[n : n + 16])
+    program = trainer.program()
+    program.save(tmp_path / "trained.cim")
+    chip, new = cimc.Chip(cimc.load(tmp_path / "trained.cim")), {"x": small.data(256, seed=5)[0]}
+    expected = ort.InferenceSession(program.to_onnx().SerializeToString()).run(["y"], new)[0]
+    before = sqnr_db(expected, chip.run(new, 0)["y"])
+    chip.fit_outputs({"x": small.data(256)[0]})
+    after = sqnr_db(expected, chip.run(new, 0)["y"])
+    assert before is not None
+    assert after is not None
+    assert after > before + 1
+    assert chip.memory.keys() == cimc.Chip(program).memory.keys()
+
+
 def test_training_drops_a_fit_and_says_so() -> None:
     chip = small.chip()
     x, y = small.data(64)
