@@ -231,28 +231,28 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
 
 @kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_task: Scalar, end_task: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs,
-    scratch: Scratch,
-) -> Scalar:  # fmt: skip
+    first_task: Scalar, end_task: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs,
+    outputs: Outputs, scratch: Scratch, saturated: Array,
+) -> None:  # fmt: skip
     """Tasks ``first_task`` to ``end_task`` of a layer's read; a task is a block of rows times a block of columns of a group.
 
     Args:
         first_task: First task.
         end_task: End of the tasks.
+        thread: Number of the thread, whose room this is.
         height: Rows (positions of all images in order) of a block, a multiple of `gemm.TALL`.
         circuit: The layer.
         lines: What its lines have of their own; None: nothing, which is compiled by itself.
         inputs: Its inputs.
         outputs: Its outputs.
-        scratch: Room to work.
-
-    Returns:
-        Saturated conversions.
+        scratch: Room of all threads.
+        saturated: Saturated conversions of each thread, to count on.
     """
     matrix, starts, row_cuts, blocks, alpha, unit, unit_of_column, phase_weight, constants = circuit
     codes, base, _, row_offset, group_stride, seed, first_image = inputs
     scale, offset, y, strides = outputs
-    a_buffer, sum_buffer, currents, bits, unit_read, acc, low, high = scratch
+    a_buffer, sum_buffer, currents, bits = scratch.a[thread], scratch.sums[thread], scratch.currents[thread], scratch.bits[thread]
+    unit_read, acc, low, high = scratch.unit_read[thread], scratch.acc[thread], scratch.low[thread], scratch.high[thread]
     phases, images, _ = codes.shape
     groups, slices, planes, columns = alpha.shape
     positions = base.size
@@ -271,7 +271,7 @@ def read(
         variances = np.zeros((height, currents.size + 16), np.float32)
         own, has_variance = np.zeros((3, currents.size), np.float32), lines.variance.shape[1] > 0
         low32, noisy = np.float32(lines.low), noisy or has_variance
-    saturated = 0
+    beyond = 0
     for task in range(first_task, end_task):
         group = task // (row_blocks * blocks.shape[0])
         block = (task // row_blocks) % blocks.shape[0]
@@ -337,13 +337,13 @@ def read(
                             power = _power(a[i, :tall], True, squares[i]) if lines.fresh else square_sum
                             of_cells[i, :device_width] = variance_code * np.float32(power)
                         out_of_line = currents[:device_width]
-                        saturated += _convert_each(
+                        beyond += _convert_each(
                             sums[i], slope, level, of_cells[i], variance_read, own, bits, noisy, low32, top32, out_of_line
                         )
                     else:
-                        saturated += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:whole])
+                        beyond += _convert(sums[i], slope, level, sigma, bits, noisy, top32, currents[:whole])
                         rest = currents[whole:device_width]
-                        saturated += _convert_rest(sums[i, whole:], slope, level, sigma, bits[whole:], noisy, top32, rest)
+                        beyond += _convert_rest(sums[i, whole:], slope, level, sigma, bits[whole:], noisy, top32, rest)
                     for p in range(planes):
                         _add(weight, alpha[group, s, p, c0:c1], currents[p * width : (p + 1) * width], acc[i, :width])
                     if u1 > u0:
@@ -356,4 +356,4 @@ def read(
             at = image * strides[0] + position * strides[1] + out * strides[2]
             for j in range(width):
                 y[at + j * strides[2]] = np.float64(acc[i, j]) * scale[out + j] + offset[out + j]
-    return saturated
+    saturated[thread] += beyond

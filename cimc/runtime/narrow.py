@@ -154,29 +154,30 @@ def scratch(threads: int, height: int, tallest: int, columns: int, device_column
 
 @kernel(error_model="numpy", no_cfunc_wrapper=True)
 def read(
-    first_block: Scalar, end_block: Scalar, height: Scalar, circuit: Circuit, own: Lines | None, inputs: Inputs,
-    outputs: Outputs, scratch: Scratch,
-) -> Scalar:  # fmt: skip
+    first_block: Scalar, end_block: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, own: Lines | None, inputs: Inputs,
+    outputs: Outputs, scratch: Scratch, saturated: Array,
+) -> None:  # fmt: skip
     """Blocks ``first_block`` to ``end_block`` of positions, of all groups.
 
     Args:
         first_block: First block.
         end_block: End of the blocks.
+        thread: Number of the thread, whose room this is.
         height: Positions of a block, a multiple of `simd.VECTOR`.
         circuit: The layer. Its matrix is int16; each slice has an even number of rows, unit columns come last, `gemm.TALL`
             rows more may be read. There is an ADC, or 0 as the top.
         own: What its lines have of their own; None: nothing, which is compiled by itself. Variances stand as the matrix does.
         inputs: Its inputs; codes are uint8, with `LANES` bytes more behind them.
         outputs: Its outputs.
-        scratch: Room to work.
-
-    Returns:
-        Saturated conversions.
+        scratch: Room of all threads.
+        saturated: Saturated conversions of each thread, to count on.
     """
     matrix, starts, row_cuts, _, alpha, unit, unit_of_column, phase_weight, constants = circuit
     codes, base, line_ends, row_offset, group_stride, seed, first_image = inputs
     scale, offset, y, strides = outputs
-    words, sums, lines, acc, begins, ends, low, high, bits = scratch
+    words, sums, lines, acc = scratch.words[thread], scratch.sums[thread], scratch.lines[thread], scratch.acc[thread]
+    begins, ends, low, high = scratch.begins[thread], scratch.ends[thread], scratch.low[thread], scratch.high[thread]
+    bits, beyond = scratch.bits[thread], 0
     phases, images, size = codes.shape
     groups, slices, planes, columns = alpha.shape
     units = unit_of_column[columns - 1] + 1 if unit.shape[2] else 0
@@ -193,7 +194,6 @@ def read(
         of_cells = np.zeros((device_width + gemm.TALL, words.shape[1]), np.float32)
         low32, has_variance = np.float32(own.low), own.variance.shape[1] > 0
         noisy = noisy or has_variance
-    saturated = 0
     for block in range(first_block, end_block):
         first = block * height
         count = min(height, images * positions - first)
@@ -232,12 +232,12 @@ def read(
                             variance = of_cells[j] if has_variance else power_sum
                             per_power = np.float32(1) if has_variance else variance_code
                             gain, shift, bow = own.gain[group, s, j], own.offset[group, s, j], own.bow[group, s, j]
-                            saturated += _convert_own(
+                            beyond += _convert_own(
                                 sums[j], slope, level, variance, per_power, variance_read, gain, shift, bow, bits, noisy, low32,
                                 top32, line[:count],
                             )  # fmt: skip
                         else:
-                            saturated += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
+                            beyond += _convert(sums[j], slope, level, sigma, bits, noisy, top32, line)
                         if j < device_columns:
                             _add(weight * alpha[group, s, j // columns, j % columns], line, acc[j % columns])
                     if units > 0:
@@ -246,4 +246,4 @@ def read(
             for c in range(columns):
                 out = group * columns + c
                 _put(acc[c], first, count, positions, scale[out], offset[out], y[out * strides[2] :], strides)
-    return saturated
+    saturated[thread] += beyond

@@ -36,38 +36,13 @@ class Room(NamedTuple):
 
 
 @kernel()
-def _along(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs,
-    outputs: Outputs, room: kernels.Scratch, saturated: Array,
-) -> None:  # fmt: skip
-    a, sums, currents, bits, unit_read, acc, low, high = room
-    own = kernels.Scratch(
-        a[thread], sums[thread], currents[thread], bits[thread], unit_read[thread], acc[thread], low[thread], high[thread]
-    )
-    saturated[thread] += kernels.read(first, end, height, circuit, lines, inputs, outputs, own)
-
-
-@kernel()
 def _share_along(
     crew: Crew, tasks: Scalar, height: Scalar, circuit: Circuit, lines: Lines | None, inputs: Inputs, outputs: Outputs,
     room: kernels.Scratch,
 ) -> Scalar:  # fmt: skip
     saturated = np.zeros(crew.helpers + 1, np.int64)
-    share(crew, tasks, bound(_along, (height, circuit, lines, inputs, outputs, room, saturated)))
+    share(crew, tasks, bound(kernels.read, (height, circuit, lines, inputs, outputs, room, saturated)))
     return saturated.sum()
-
-
-@kernel()
-def _across(
-    first: Scalar, end: Scalar, thread: Scalar, height: Scalar, circuit: Circuit, lines_own: Lines | None, inputs: Inputs,
-    outputs: Outputs, room: narrow.Scratch, saturated: Array,
-) -> None:  # fmt: skip
-    words, sums, lines, acc, begins, ends, low, high, bits = room
-    own = narrow.Scratch(
-        words[thread], sums[thread], lines[thread], acc[thread], begins[thread], ends[thread], low[thread], high[thread],
-        bits[thread],
-    )  # fmt: skip
-    saturated[thread] += narrow.read(first, end, height, circuit, lines_own, inputs, outputs, own)
 
 
 @kernel()
@@ -76,7 +51,7 @@ def _share_across(
     room: narrow.Scratch,
 ) -> Scalar:  # fmt: skip
     saturated = np.zeros(crew.helpers + 1, np.int64)
-    share(crew, blocks, bound(_across, (height, circuit, lines, inputs, outputs, room, saturated)))
+    share(crew, blocks, bound(narrow.read, (height, circuit, lines, inputs, outputs, room, saturated)))
     return saturated.sum()
 
 
