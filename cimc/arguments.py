@@ -135,7 +135,15 @@ def _is_text(found: NDArray[Any]) -> bool:
     return all(isinstance(element, str | bytes) for element in found.reshape(-1))
 
 
+def _resolved(hint: Any) -> Any:
+    """What an alias of a type stands for, as numpy's NDArray is one from Python 3.12 on."""
+    while (value := getattr(get_origin(hint) or hint, "__value__", None)) is not None:
+        hint = value
+    return hint
+
+
 def _fits(value: Any, hint: Any) -> bool:
+    hint = _resolved(hint)
     origin, inner = get_origin(hint), get_args(hint)
     if hint is Any or isinstance(hint, TypeVar):
         return True
@@ -167,6 +175,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 def _wanted(hint: Any) -> str:
     """A type in words."""
+    hint = _resolved(hint)
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         return " or ".join(dict.fromkeys(_wanted(one) for one in inner))

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import onnx
 import onnx_ir
 import pytest
+from typing_extensions import TypeAliasType
 
 import cimc
+from cimc.arguments import checked
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 Y = np.arange(6) % 3
@@ -299,3 +301,19 @@ def test_a_wrong_call_is_told_with_the_way_out(call: Callable[[], Any], said: st
         call()
     assert said in str(error.value)
     assert error.value.fix
+
+
+def test_an_alias_of_the_array_type_takes_arrays() -> None:
+    """numpy's NDArray is such an alias from Python 3.12 on."""
+    scalar = TypeVar("scalar", bound=np.generic)
+    alias = TypeAliasType("alias", np.ndarray[tuple[Any, ...], np.dtype[scalar]], type_params=(scalar,))
+
+    def double(x: Any, more: Any = None) -> Any:
+        return 2 * x
+
+    double.__annotations__ = {"x": alias[Any], "more": Mapping[str, alias[np.float32]] | None}
+    taken = checked()(double)
+    assert taken(np.ones(2)).sum() == 4
+    assert taken(np.ones(2), {"a": np.ones(1)}).sum() == 4
+    with pytest.raises(cimc.CimcError, match="each value an array"):
+        taken(np.ones(2), 3)

@@ -26,7 +26,8 @@ class Section(BaseModel, metaclass=Told):
         field = type(self).model_fields[name]
         return name not in self.younger or getattr(self, name) != field.get_default(call_default_factory=True)
 
-    @model_serializer(mode="wrap")
+    # The type is said here too: pydantic 2.10 looks for the names of annotations in the module of each subclass.
+    @model_serializer(mode="wrap", return_type=dict[str, Any])
     def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         return {name: value for name, value in written.items() if self.is_written(name)}
