@@ -91,7 +91,10 @@ def train(
         typer.Option(help="Program the model's weights, or read the devices as born. Default: weights, if they beat guessing."),
     ] = None,
     window: Annotated[
-        float | None, typer.Option(help="Weight that spans the window, in units of sqrt(2 / fan-in); default: the target's.")
+        float | None,
+        typer.Option(
+            help="Weight that spans the window, in parts of the RMS weight (init devices: He's); default: the target's."
+        ),
     ] = None,
     w_max: Annotated[float | None, typer.Option(help="The weight that does, the same in every layer, instead.")] = None,
     learn_scales: Annotated[

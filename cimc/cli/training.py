@@ -101,8 +101,8 @@ def check_options(
         CimcError: An option is not usable.
     """
     from cimc.training import optimizers, schedules
-    from cimc.training.initial import Window
     from cimc.training.trainer import check_loss, check_numbers
+    from cimc.training.window import Window
 
     check_loss(loss, class_axis, ignore_index)
     optimizers.create(optimizer[0], **optimizer[1])

@@ -47,8 +47,8 @@ class Update(Section):
         None,
         gt=0,
         le=1e6,
-        description="Weight that spans the window while training, in units of sqrt(2 / fan-in), the deviation of He "
-        "initialisation; null: as weights.clip_sigma says.",
+        description="Weight that spans the window while training, in units of the RMS of the weights that are programmed; where "
+        "devices are read as born, of sqrt(2 / fan-in), the deviation of He initialisation. null: as weights.clip_sigma says.",
     )
 
     @property

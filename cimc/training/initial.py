@@ -1,51 +1,22 @@
-"""Where training starts: the scale between weight and conductance, and what devices and digital copy hold."""
+"""Where training starts: what devices and digital copy hold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.arguments import within
 from cimc.errors import CimcError
-from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.ir.program import Layer, weight_matrix
 from cimc.runtime.cells import born_on
 from cimc.runtime.chip import Chip
 from cimc.training.accumulator import LayerState
+from cimc.training.window import Window, span_of
 
 Init = Literal["weights", "devices"]
-
-#: End of He's normal initialisation where it is truncated at two deviations and keeps the variance 2 / fan_in.
-HE_TRUNCATED = 2 / 0.8796256610342398
-
-#: A weight that no training reaches: the ideal target clips nothing.
-_NO_END = 1e6
-
-
-@dataclass(frozen=True)
-class Window:
-    """Which weight spans the conductance window; nothing given: the target's ``update.window_he``, else the program's scale.
-
-    Raises:
-        CimcError: Both are given, or one is out of range.
-    """
-
-    he: float | None = None
-    """In units of the larger of ``sqrt(2 / fan_in)`` and, where weights are programmed, the RMS weight of the layer, or of each
-    column where ``weights.scale`` is column."""
-    w_max: float | None = None
-    """The weight itself, the same in every layer."""
-
-    def __post_init__(self) -> None:
-        if self.he is not None and self.w_max is not None:
-            raise CimcError("both window and w_max say which weight spans the window", fix="give one of them")
-        for name, value in (("window", self.he), ("w_max", self.w_max)):
-            if value is not None:
-                within(name, value, 1e-6, 1e6)
 
 
 def initial_states(
@@ -88,35 +59,6 @@ def initial_states(
             worn.into(chip, name, states[name], programmed=init != "devices")
         chip.memory |= {f"{name}/{key}": array for key, array in states[name].state().items()}
     return states
-
-
-def span_of(program: Program, layer: Layer, window: Window, weights: NDArray[np.float32] | None) -> NDArray[np.float32]:
-    """The weight that spans the window, ``[1]`` or one a column.
-
-    Args:
-        program: Gives target and the compiled scale.
-        layer: Its rows are the fan-in.
-        window: See `initial_states`.
-        weights: What it must hold; None: nothing yet.
-    """
-    target = program.target
-    if target.is_ideal:
-        return np.full(1, _NO_END, np.float32)
-    if window.w_max is not None:
-        return np.full(1, window.w_max, np.float32)
-    factor = target.update.window_he if window.he is None else window.he
-    unit = sqrt(2 / layer.weight.shape[1])
-    if factor is None:
-        span = np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
-        span[span == 0] = span.max() or unit  # weights that are all 0 need room to grow
-        return span
-    if weights is None or not weights.size:
-        return np.full(1, factor * unit, np.float32)
-    if target.weights.scale == "column":
-        power = np.square(weight_matrix(program, layer), dtype=np.float64).sum(axis=1) / layer.weight.shape[1]
-        span = np.asarray(factor * np.maximum(unit, np.sqrt(power)), np.float32)
-        return span.reshape(-1)
-    return np.full(1, factor * max(unit, float(np.sqrt(np.mean(np.square(weights, dtype=np.float64))))), np.float32)
 
 
 @dataclass(frozen=True)
@@ -168,7 +110,7 @@ def _born(chip: Chip, name: str, window: Window, worn: _Worn) -> LayerState:
 def _programmed(chip: Chip, name: str, window: Window, notes: list[str]) -> LayerState:
     program, target, layer = chip.program, chip.program.target, chip.program.layer(name)
     weights = weight_matrix(program, layer).astype(np.float32)
-    span = span_of(program, layer, window, program.tensors[f"initializer/{layer.weight.tensor}"][layer.weight.index])
+    span = span_of(program, layer, window, weights)
     limit = span if span.size == 1 else span.reshape(layer.groups, 1, layer.columns)
     clipped = float((np.abs(weights) > limit).mean())
     if clipped:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cimc.errors import CimcError, TargetError
 from cimc.targets.description import Target
-from cimc.training.initial import Window
 from cimc.training.rules.rule import Rule
+from cimc.training.window import Window
 
 
 def check_limit(target: Target, update: str | None, limit: float | None) -> None:

@@ -26,7 +26,7 @@ from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Stream, arrays_of, source_of
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
-from cimc.training.initial import HE_TRUNCATED, Init, Window, initial_states
+from cimc.training.initial import Init, initial_states
 from cimc.training.learner import Learner
 from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
@@ -38,6 +38,7 @@ from cimc.training.settings import check_limit, check_settings
 from cimc.training.step import Step, plan_of, training_program
 from cimc.training.trained import in_inference_form
 from cimc.training.training import Training, size_of
+from cimc.training.window import HE_TRUNCATED, Window
 
 
 class Trainer:
@@ -61,9 +62,9 @@ class Trainer:
             trained chip's own state, else ``weights``; but `fit` begins with ``devices`` where the model, in floating point,
             does no better than guessing on its first images (softmax cross-entropy, data in arrays, nothing frozen, and a
             target that says how devices are born). Layers that do not train are always programmed.
-        window: Weight that spans the conductance window, in units of ``sqrt(2 / fan_in)`` (or the weights' RMS, if larger);
-            None: the target's ``update.window_he``, or 2.274, the end of He's truncated normal initialisation, where scales
-            are learnt.
+        window: Weight that spans the conductance window, in units of the RMS of the weights that are programmed, or of
+            ``sqrt(2 / fan_in)`` where devices are read as born; see `cimc.training.window`. None: the target's
+            ``update.window_he``, or 2.274, the end of He's truncated normal initialisation, where scales are learnt.
         w_max: Instead of it, the weight itself, the same in every layer: what the paper's scale factor behind the sum amounts to
             where a normalisation follows.
         freeze: Patterns of initializers or layers that do not train.
