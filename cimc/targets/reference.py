@@ -128,5 +128,5 @@ def _words(annotation: Any) -> list[str]:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    default = info.get_default(call_default_factory=True)
+    default = info.get_default(call_default_factory=True, validated_data={})
     return default if isinstance(default, str) else dumps(default)

@@ -24,7 +24,7 @@ class Section(BaseModel, metaclass=Told):
     def is_written(self, name: str) -> bool:
         """Whether files hold this field."""
         field = type(self).model_fields[name]
-        return name not in self.younger or getattr(self, name) != field.get_default(call_default_factory=True)
+        return name not in self.younger or getattr(self, name) != field.get_default(call_default_factory=True, validated_data={})
 
     # The type is said here too: pydantic 2.10 looks for the names of annotations in the module of each subclass.
     @model_serializer(mode="wrap", return_type=dict[str, Any])
