@@ -31,8 +31,9 @@ ALLOWED = {
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"},
     "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data"},
-    "testing": {"errors", "arguments", "targets", "ir", "runtime"},
+    "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "devices": {"targets", "runtime"},
+    "rules": {"targets", "runtime", "training"},
     "backend": {"errors", "arguments", "ir", "runtime", "compiler"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))

@@ -25,6 +25,10 @@ from cimc.training.trained import tied_initializers, trained_initializers, with_
 Arrays = dict[str, NDArray[Any]]
 
 
+#: Share of pulse trains that are too short, from which on it is said.
+_MANY_SHORT = 0.01
+
+
 class DivergedError(RunError):
     """A loss, gradient or step is not finite."""
 
@@ -151,6 +155,19 @@ class Learner:
         self._follow()
         self._changed()
         return done
+
+    def notes(self) -> list[str]:
+        """What the user should know of the updates: layers whose pulse trains are often too short."""
+        found = []
+        for name, state in self.states.items():
+            if "short_trains" in state.own and (total := int(state.own["trains"][0])):
+                share = int(state.own["short_trains"][0]) / total
+                if share > _MANY_SHORT:
+                    what = f"{100 * share:.2g} % of the pulse trains are too short for their update"
+                    found.append(
+                        f"layer {name}: {what}, so devices move less than asked (a lower lr, or more update.pulse_train)"
+                    )
+        return found
 
     def _check_vectors(self) -> None:
         """See that nothing wants the gradients that a rule of rank-one steps does not form.

@@ -319,7 +319,11 @@ class Trainer:
                 run.close()
             if labels is not None and first and not opened:
                 labels.forget()  # the next run may have labels that lie otherwise
-        return History(run.rows, [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping)], self.cost())
+        return History(
+            run.rows,
+            [*self.notes, *(f"in the last epoch, {text}" for text in run.clipping), *self._training.learner.notes()],
+            self.cost(),
+        )
 
     def _start(self, source: Arrays | Stream, run: Mapping[str, Any], kept: bool) -> None:
         """Forget what only the run before needs, and say how this one goes.

@@ -105,7 +105,7 @@ def test_vectors_give_the_dense_gradient_of_every_kind_of_product() -> None:
 # The bias of soft bounds, and what takes it off -----------------------------------------------------------------------
 
 
-def fitted(rule: str, steps: int = 500, lr: float = 0.2, **settings: Any) -> tuple[np.ndarray, np.ndarray, cimc.Trainer]:
+def fitted(rule: str, steps: int = 300, lr: float = 0.2, **settings: Any) -> tuple[np.ndarray, np.ndarray, cimc.Trainer]:
     """A noisy linear regression on asymmetric devices: mean W of the last steps, and the solution of least squares."""
     random = np.random.default_rng(7)
     x = random.normal(size=(512, 4)).astype(np.float32)

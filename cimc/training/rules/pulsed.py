@@ -46,8 +46,8 @@ class Pulsed:
         self.target, self.code, self.shares, self.length = target, WeightCode.of(target), update.shares, update.pulse_train
 
     def begin(self, state: LayerState) -> None:
-        """Number of updates so far, and of positions whose pulse trains were too short."""
-        state.own |= {"step": np.zeros(1, np.int64), "short_trains": np.zeros(1, np.int64)}
+        """Numbers so far: of updates, of trains' positions, and of those whose trains were too short."""
+        state.own |= {name: np.zeros(1, np.int64) for name in ("step", "trains", "short_trains")}
 
     def writer(
         self, state: LayerState, g_us: F32, seed: int, keys: Keys | None = None, devices: State | None = None
@@ -79,6 +79,7 @@ class Pulsed:
     def train(self, state: LayerState, array: int, steps: Vectors, writer: TrainWriter, purpose: str) -> Writes:
         """Pulse trains for steps in units of half the window."""
         done, short = writer.train(array, steps, self.key(state, writer, purpose), self.length)
+        state.own["trains"] += steps.x.shape[2]
         state.own["short_trains"] += short
         return done
 

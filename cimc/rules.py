@@ -1,0 +1,31 @@
+"""What an update rule of one's own is made with; docs/training.md shows how."""
+
+from cimc.runtime.pulse_trains import TrainWriter
+from cimc.runtime.pulses import PulseWriter
+from cimc.runtime.rank_one import Vectors
+from cimc.runtime.row_read import RowReader
+from cimc.runtime.write import Writes
+from cimc.runtime.writer import writer
+from cimc.targets.update_sections import PulsedUpdate, TransferUpdate, Update
+from cimc.training.accumulator import LayerState, WeightCode
+from cimc.training.rules.pulsed import Pulsed
+from cimc.training.rules.rule import ChangeRule, VectorRule
+from cimc.training.rules.transfer import Transfer
+
+__all__ = [
+    "ChangeRule",
+    "LayerState",
+    "PulseWriter",
+    "Pulsed",
+    "PulsedUpdate",
+    "RowReader",
+    "TrainWriter",
+    "Transfer",
+    "TransferUpdate",
+    "Update",
+    "VectorRule",
+    "Vectors",
+    "WeightCode",
+    "Writes",
+    "writer",
+]
