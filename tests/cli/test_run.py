@@ -192,9 +192,6 @@ def test_the_model_of_another_network_is_an_error_of_ours(
     onnx.save(onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {OTHERS[said]}'), "other.onnx")
     words = command.format(p=made / "ideal.cim", d=made / "data.npz", m="other.onnx").split()
     done = cimc(*words)
-    if said == "has shape" and words[0] == "evaluate":
-        assert done.code == 0  # a score for each of 36 classes
-        return
     assert done.code == 2, done.out
     assert said in done.err
     assert "compiled from" in done.err
