@@ -14,12 +14,14 @@ from cimc.ir.program import Preprocessing, Provenance
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.calibrate import Calibrate
 from cimc.passes.fold import Fold
+from cimc.passes.forecast import Forecasting
 from cimc.passes.legalise import Legalise
 from cimc.passes.lower import Lower, value_spec
 from cimc.passes.map import Map
 from cimc.passes.place import Place
 from cimc.passes.quantise import Quantise
 from cimc.passes.ranges import Ranges
+from cimc.passes.scales import Scales
 from cimc.passes.schedule import Schedule
 from cimc.passes.select import Select
 from cimc.passes.specialise import Specialise
@@ -89,10 +91,12 @@ def pipeline(
         Select(),
         Calibrate(_assumed(preprocessing)),
         Quantise(),
+        Scales(),
         Lower(provenance or Provenance(), preprocessing),
         Tile(),
         Map(),
         Ranges(),
+        Forecasting(),
         Place(chips, copies or {}),
         Schedule(),
     )

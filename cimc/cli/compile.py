@@ -137,11 +137,18 @@ def compile(  # noqa: A001
         for text in result["cost"]["notes"]:
             note(f"note: {text}")
         _tell(result)
+        expected = state.need_program().expected
+        if expected is not None and expected.outputs:
+            typer.echo(f"  expected: {expected.summary()} ({expected.basis}; by layer: cimc inspect)")
 
 
 def _summary(program: Program) -> dict[str, Any]:
     places = [p.where for p in program.placements]
-    return {"nodes": {where: places.count(where) for where in ("analog", "digital", "folded")}, "cost": program.cost().to_dict()}
+    return {
+        "nodes": {where: places.count(where) for where in ("analog", "digital", "folded")},
+        "cost": program.cost().to_dict(),
+        "forecast": None if program.expected is None else program.expected.model_dump(mode="json"),
+    }
 
 
 def _tell(result: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from cimc.errors import CimcError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cimc.ir.forecast import Forecast
     from cimc.ir.program import Program
 
 
@@ -47,6 +48,8 @@ def inspect(
         keys += ["copies", "latency_copies_ms"]
     cells = [(*(row[key] for key in keys), errors[row["name"]]) for row in cost["layers"]]
     print_table(title, (*columns, "weight error"), cells)
+    if program.expected is not None:
+        _print_forecast(program.expected)
     print_table("cost of an image", ("", "value"), _cost_rows(report))
     if nodes:
         print_table("nodes", ("node", "operator", "where", "why"), [tuple(row.values()) for row in report["nodes"]])
@@ -74,11 +77,23 @@ def describe(program: Program, copies: Mapping[str, int] | Literal["auto"] | Non
         "inputs": [value.model_dump(mode="json") for value in program.inputs],
         "outputs": [value.model_dump(mode="json") for value in program.outputs],
         "layers": [_layer(program, layer.name) for layer in program.layers],
+        "forecast": None if program.expected is None else program.expected.model_dump(mode="json"),
         "utilisation": cost["utilisation"],
         "digital_share": places.count("digital") / len(places) if places else None,
         "nodes": program.placement(),
         "cost": cost,
     }
+
+
+def _print_forecast(forecast: Forecast) -> None:
+    rows = []
+    for layer in forecast.layers:
+        worst = sorted(layer.causes_db.items(), key=lambda pair: pair[1])[:3]
+        rows.append((layer.layer, layer.sqnr_db, ", ".join(f"{cause} {db:.1f}" for cause, db in worst)))
+    rows += [(f"output {output.name}", output.sqnr_db, "") for output in forecast.outputs]
+    print_table(f"forecast ({forecast.basis})" if forecast.basis else "forecast", ("", "SQNR dB", "largest causes, dB"), rows)
+    for effect in forecast.left_out:
+        typer.echo(f"note: the forecast leaves out {effect}")
 
 
 def _layer(program: Program, name: str) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def run(
     chip.advance(0.0 if time is None else parse_time(time))
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)
-    notes = clipping_notes(chip.stats(), program.target)
+    notes = clipping_notes(chip.stats(), chip.program)
     for text in notes:
         note(f"note: {text}")
     result: dict[str, Any] = {

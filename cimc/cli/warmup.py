@@ -32,6 +32,7 @@ _TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "write-verify": ({"optimizer": "sgd"}, {"update.programming": "write_verify"}),
     "residual": ({"update": "residual", "optimizer": "momentum"}, {"device.pulse.up_us": 1.0, "device.pulse.down_us": 1.0}),
     "naive": ({"update": "naive", "optimizer": "sgd"}, {}),
+    "pulse trains": ({"update": "pulsed", "optimizer": "sgd"}, {"update.rule": "pulsed"}),
     "analog backward pass": ({"backward": "analog"}, {"array.transposed.dac_bits": 8}),
 }
 

@@ -38,6 +38,7 @@ VMM_ATTRIBUTES: dict[str, tuple[OpSchema.AttrType, bool, str]] = {
     "input_signed": (_INT, False, "Set by calibrate: 1 where inputs may be negative."),
     "input_full_scale": (_FLOAT, False, "Set by calibrate: largest input that does not clip."),
     "input_basis": (_STRING, False, "Set by calibrate: where range and sign come from."),
+    "input_clip_share": (_FLOAT, False, "Set by scales: share of the calibration inputs beyond the full scale."),
     "weight_max": (_FLOATS, False, "Set by quantise: the weight that spans the window, one or one a column."),
     "weight_error": (_FLOAT, False, "Set by quantise: RMS error over RMS weight."),
 }

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from cimc.errors import ArtifactError, TargetError, VerifyError
 from cimc.ir.artifact import tensor_sha256
+from cimc.ir.forecast import Forecast
 from cimc.ir.program import (
     BLOCK_FIELDS,
     SCHEMA_VERSION,
@@ -98,7 +99,7 @@ class _Parser:
             "target": self._target, "source": self._source, "provenance": self._provenance, "preprocessing": self._preprocessing,
             "input": self._input, "output": self._output, "bound": self._bound, "parameter": self._parameter, "loss": self._loss,
             "labels": self._labels, "layer": self._layer, "block": self._block, "node": self._node, "plan": self._plan,
-            "tensor": self._tensor,
+            "tensor": self._tensor, "forecast": self._forecast,
         }  # fmt: skip
         while not scan.found("}"):
             start = scan.at
@@ -152,6 +153,9 @@ class _Parser:
 
     def _provenance(self, at: int) -> None:
         self._once("provenance", self._made(Provenance, self.scan.attributes(), at), at)
+
+    def _forecast(self, at: int) -> None:
+        self._once("expected", self._made(Forecast, self.scan.attributes(), at), at)
 
     def _preprocessing(self, at: int) -> None:
         self._once("preprocessing", self._made(Preprocessing, self.scan.attributes(), at), at)

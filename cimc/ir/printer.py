@@ -33,6 +33,8 @@ def _lines(program: Program) -> Iterator[str]:
         yield f"  provenance {_attributes(brief(program.provenance))}"
     if program.preprocessing is not None:
         yield f"  preprocessing {_attributes(brief(program.preprocessing))}"
+    if program.expected is not None:
+        yield f"  forecast {_attributes(brief(program.expected))}"
     for word, values in (("input", program.inputs), ("output", program.outputs)):
         for value in values:
             yield f"  {word} {_value(value)}"
@@ -50,7 +52,7 @@ def _lines(program: Program) -> Iterator[str]:
     for parameter in program.plan:
         yield f"  plan {_attributes(brief(parameter))}"
     tabled = {f"blocks/{layer.name}" for layer in program.layers if _blocks(program, layer)}
-    for name, tensor in program.tensors.items():
+    for name, tensor in sorted(program.tensors.items()):
         if name not in tabled:
             yield f"  tensor {_word(name)}: {_tensor(tensor)}"
     yield "}"

@@ -56,6 +56,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
+from cimc.errors import CimcError
+from cimc.ir.forecast import Forecast
 from cimc.ir.geometry import Conv, Geometry, Positive, WeightView, Whole
 from cimc.targets.description import Target
 from cimc.targets.told import Told
@@ -97,6 +99,7 @@ class InputCoding(_Record):
     full_scale: float | None = Field(None, ge=0)
     basis: str = Field("", description="Where range and sign come from: calibration, synthetic input, interval analysis.")
     bits_lost: float = Field(0.0, description="log2 of how far the gain stays below the DAC's full scale, for the ADC's sake.")
+    clip_share: float = Field(0.0, ge=0, le=1, description="Share of the calibration inputs beyond the full scale, by choice.")
 
 
 class Layer(_Record):
@@ -323,6 +326,7 @@ class ProgramRecord(_Record):
     loss: str | None = Field(None, description="Of a training program: the output that is its loss.")
     labels: str | None = Field(None, description="Of a training program: the input that the loss compares with; null: none.")
     placements: tuple[Placement, ...] = ()
+    expected: Forecast | None = Field(None, description="What the program is expected to lose; null: nothing, or not known.")
     provenance: Provenance = Provenance()
     preprocessing: Preprocessing | None = None
     tensors: Mapping[str, NDArray[Any]] = Field(default_factory=dict, exclude=True, repr=False)
@@ -335,6 +339,16 @@ class ProgramRecord(_Record):
             if layer.name == name:
                 return layer
         raise KeyError(name)
+
+    def forecast(self) -> Forecast:
+        """What the program is expected to lose, by layer and cause and at the outputs.
+
+        Raises:
+            CimcError: The program was compiled for the ideal target, for training, or by an older version.
+        """
+        if self.expected is None:
+            raise CimcError("the program holds no forecast", fix="compile the model for a chip with errors, by this version")
+        return self.expected
 
     def placement(self) -> list[dict[str, str]]:
         """A row for each node of the user's model: name, op_type, where (analog, digital, folded), why."""
@@ -380,10 +394,14 @@ def to_matrix(layer: Layer, tensor: NDArray[Any]) -> NDArray[Any]:
     """What a layer views of an array of its initializer's shape, as `weight_matrix` gives it."""
     view = layer.weight
     matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
-    pack = layer.group_packing
-    if pack == 1:
+    return pack(matrix, layer.group_packing)
+
+
+def pack(matrix: NDArray[Any], packing: int) -> NDArray[Any]:
+    """``[groups, rows, columns]`` with so many groups in one, on the block diagonal of its matrix."""
+    if packing == 1:
         return matrix
-    _, rows, columns = view.shape
-    packed = np.zeros((layer.groups, pack, rows, pack, columns), matrix.dtype)
-    packed[:, np.arange(pack), :, np.arange(pack), :] = matrix.reshape(-1, pack, rows, columns).swapaxes(0, 1)
-    return packed.reshape(layer.groups, layer.rows, layer.columns)
+    groups, rows, columns = matrix.shape
+    packed = np.zeros((groups // packing, packing, rows, packing, columns), matrix.dtype)
+    packed[:, np.arange(packing), :, np.arange(packing), :] = matrix.reshape(-1, packing, rows, columns).swapaxes(0, 1)
+    return packed.reshape(groups // packing, packing * rows, packing * columns)

@@ -7,6 +7,7 @@ from pydantic import TypeAdapter
 
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Geometry, WeightView
+from cimc.ir.records import InputCoding, Layer
 
 _GEOMETRY: TypeAdapter[Dense | Conv | ConvTranspose] = TypeAdapter(Geometry)
 
@@ -31,4 +32,23 @@ def view_of(node: ir.Node) -> WeightView:
         split=tuple(node.attributes.get_ints("view_split") or ()),
         perm=tuple(node.attributes.get_ints("view_perm") or ()),
         shape=(groups, rows, columns),
+    )
+
+
+def layer_of(node: ir.Node) -> Layer:
+    """The layer of a ``Vmm``, as far as the passes before have described it."""
+    attributes = node.attributes
+    return Layer(
+        name=attributes.get_string("layer") or "",
+        weight=view_of(node),
+        channel_rows=attributes.get_int("channel_rows", 1),
+        group_packing=attributes.get_int("group_packing", 1),
+        weight_error=attributes.get_float("weight_error", None),
+        coding=InputCoding(
+            gain=attributes.get_float("input_gain", 1.0),
+            signed=bool(attributes.get_int("input_signed", 1)),
+            full_scale=attributes.get_float("input_full_scale", None),
+            basis=attributes.get_string("input_basis", ""),
+            clip_share=attributes.get_float("input_clip_share", 0.0),
+        ),
     )

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.program import Parameter, Placement, Program
 from cimc.passes.recipes import Recipes
+from cimc.passes.samples import Source
 from cimc.targets.description import Target
 
 
@@ -29,6 +30,8 @@ class Compilation:
     """Model inputs, images along the first axis; None: a synthetic input."""
     bound: dict[str, NDArray[Any]] = field(default_factory=dict)
     """Inputs that were made constants, and their values."""
+    source: Source | None = None
+    """From `calibrate`: the inputs that it ran on."""
     samples: dict[str, NDArray[Any]] = field(default_factory=dict)
     """From `calibrate`: real-valued row vectors ``[positions, groups, rows]`` that a layer saw."""
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -83,6 +83,7 @@ class Calibrate(Pass):
         bounds = intervals(state.model, _stated_ranges(state, uses, self.assumed_range))
         source = source or synthetic(state.model, state.target.input.range or self.assumed_range)
         extents, images, known = _observe(state, uses, source)
+        state.source = source
         _describe(state, source, images)
         for layer in dict.fromkeys(use.layer for use in uses):
             mine = [use for use in uses if use.layer == layer]

@@ -110,6 +110,7 @@ def _text_is_no_array(state: Compilation) -> list[str]:
             value.name = f"{name}/constant"
             output.name = name
             graph.append(node)
+            record(state, node, "digital", "a constant text output goes from the model to ONNX Runtime alone")
             changed.append(str(name))
     return changed
 

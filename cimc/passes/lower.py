@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError
 from cimc.ir.bodies import used_values
 from cimc.ir.onnx_io import split
-from cimc.ir.program import DigitalStep, InputCoding, Layer, Preprocessing, Program, Provenance, Step, ValueSpec, VmmStep
+from cimc.ir.program import DigitalStep, Layer, Preprocessing, Program, Provenance, Step, ValueSpec, VmmStep
 from cimc.ir.runnable import verify_models
 from cimc.ir.verify import verify
-from cimc.ir.vmm import geometry_of, is_vmm, view_of
+from cimc.ir.vmm import geometry_of, is_vmm, layer_of, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
@@ -206,7 +206,6 @@ class _Lowering:
         attributes = node.attributes
         name = attributes.get_string("layer")
         if name not in self.layers:
-            view = view_of(node)
             weight = cast(ir.Value, node.inputs[1])
             if weight.const_value is None:
                 raise ModelError(f"weight {weight.name} has no data", where=f"node {node.name}")
@@ -215,19 +214,7 @@ class _Lowering:
             weight_max = attributes.get_floats("weight_max", None)
             if weight_max is not None:
                 self.tensors[f"weight_max/{name}"] = np.array(weight_max, np.float32)
-            self.layers[name] = Layer(
-                name=name,
-                weight=view,
-                channel_rows=attributes.get_int("channel_rows", 1),
-                group_packing=attributes.get_int("group_packing", 1),
-                weight_error=attributes.get_float("weight_error", None),
-                coding=InputCoding(
-                    gain=attributes.get_float("input_gain", 1.0),
-                    signed=bool(attributes.get_int("input_signed", 1)),
-                    full_scale=attributes.get_float("input_full_scale", None),
-                    basis=attributes.get_string("input_basis", ""),
-                ),
-            )
+            self.layers[name] = layer_of(node)
         return self.layers[name]
 
 

@@ -1,4 +1,4 @@
-"""Say which weight spans the conductance window, and how far the quantised weights are off.
+"""Say how large the weights are that are to span the conductance window, and how far the quantised weights are off.
 
 Example, 4 levels a device, one scale for the layer::
 
@@ -38,7 +38,7 @@ class Quantise(Pass):
     def call(self, state: Compilation) -> Sequence[str]:
         """Raises ModelError for NaN or Inf in a weight, TargetError where the cells of a weight cannot hold its bits."""
         done: dict[str, tuple[NDArray[np.float32], float | None]] = {}
-        for node in _vmms(state.model):
+        for node in vmms(state.model):
             layer = node.attributes.get_string("layer") or ""
             if layer not in done:
                 weight = cast(ir.Value, node.inputs[1])
@@ -56,28 +56,33 @@ class Quantise(Pass):
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a scale is missing, negative, or of a wrong length."""
-        for node in _vmms(state.model):
-            groups, _, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
-            span = node.attributes.get_floats("weight_max") or ()
-            wanted = 1 if state.target.weights.scale == "layer" else groups * columns
-            if len(span) != wanted or not all(w >= 0 for w in span):
-                raise VerifyError(f"weight_max wants {wanted} numbers from 0", where=f"Vmm '{node.name}'")
+        check_scales(state)
+
+
+def check_scales(state: Compilation) -> None:
+    """Raise a VerifyError where a weight scale is missing, negative, or of a wrong length."""
+    for node in vmms(state.model):
+        groups, _, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
+        span = node.attributes.get_floats("weight_max") or ()
+        wanted = groups * columns if _by_column(state.target) else 1
+        if len(span) != wanted or not all(w >= 0 for w in span):
+            raise VerifyError(f"weight_max wants {wanted} numbers from 0", where=f"Vmm '{node.name}'")
 
 
 def weight_max(matrix: NDArray[Any], target: Target) -> NDArray[np.float32]:
-    """The weight that spans the window: the largest there is, at most ``clip_sigma`` RMS of the layer.
+    """The largest weight, at most ``clip_sigma`` RMS of the layer.
 
     It is 0 where all weights are 0: the digital factor of the product is then 0, so what is exactly zero carries no error.
 
     Args:
         matrix: ``[groups, rows, columns]``.
-        target: Its ``weights.scale`` says whether one number or one a column comes back.
+        target: Its ``weights.scale`` says whether one number or one for each column comes back.
 
     Returns:
         ``[1]`` or ``[groups * columns]``.
     """
     groups, _, columns = matrix.shape
-    by_column = target.weights.scale == "column"
+    by_column = _by_column(target)
     span = np.zeros((groups, columns) if by_column else 1, np.float32)
     square, clip = 0.0, target.weights.clip_sigma
     for group, _rows, _columns, part in _chunks(matrix):
@@ -108,7 +113,9 @@ def weight_error(matrix: NDArray[Any], span: NDArray[np.float32], target: Target
         span: ``[1]`` or ``[groups * columns]``.
         target: The chip.
     """
-    if not _loses(target):
+    weights = target.weights
+    rounds = weights.rounded and bool(target.device.levels or weights.bits)
+    if not (rounds or weights.clip_sigma is not None or weights.window == "least_error"):
         return 0.0
     full = encoding.steps_of_full_weight(target)
     spans = span.astype(np.float64).reshape(matrix.shape[0], -1) if span.size > 1 else span.astype(np.float64)
@@ -127,11 +134,9 @@ def weight_error(matrix: NDArray[Any], span: NDArray[np.float32], target: Target
     return error_share if error_share > 1e-12 else 0.0  # less is the rounding of float64
 
 
-def _loses(target: Target) -> bool:
-    """Whether anything is rounded or clipped; otherwise the error is none."""
-    weights = target.weights
-    rounds = weights.rounded and bool(target.device.levels or weights.bits)
-    return rounds or weights.clip_sigma is not None
+def _by_column(target: Target) -> bool:
+    """Whether each column has a weight scale of its own."""
+    return target.weights.scale == "column"
 
 
 def _square_sum(values: NDArray[np.float64]) -> float:
@@ -152,5 +157,6 @@ def _chunks(matrix: NDArray[Any]) -> Iterator[tuple[int, slice, slice, NDArray[A
             yield group, r, c, matrix[group, r, c]
 
 
-def _vmms(model: ir.Model) -> list[ir.Node]:
+def vmms(model: ir.Model) -> list[ir.Node]:
+    """The crossbar products of a graph."""
     return [node for node in model.graph if node.domain == DOMAIN and node.op_type == "Vmm"]

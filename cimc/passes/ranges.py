@@ -39,9 +39,9 @@ class Ranges(Pass):
     def call(self, state: Compilation) -> Sequence[str]:
         """Raises FitError where a fixed range is too small at any gain."""
         program, target = state.need_program(), state.target
-        if not _has_ranges(target) or not program.layers:
+        if not has_ranges(target) or not program.layers:
             return ()
-        spread = hypot(target.device.read_spread_us, target.device.programming.sigma_us)
+        spread = device_spread(target)
         layers = []
         for layer in program.layers:
             vectors = state.samples.get(layer.name)
@@ -55,13 +55,19 @@ class Ranges(Pass):
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a layer has no range though the ADC needs one."""
-        for layer in state.need_program().layers if _has_ranges(state.target) else ():
+        for layer in state.need_program().layers if has_ranges(state.target) else ():
             if not layer.adc_range_ua or layer.coding.bits_lost < 0:
                 raise VerifyError("it has no ADC range", where=f"layer {layer.name}")
 
 
-def _has_ranges(target: Target) -> bool:
+def has_ranges(target: Target) -> bool:
+    """Whether each layer has an ADC range."""
     return target.adc.bits is not None and target.adc.conversion == "integrated"
+
+
+def device_spread(target: Target) -> float:
+    """Deviation of a read of a device about its goal, µS: programming error and read noise."""
+    return hypot(target.device.read_spread_us, target.device.programming.sigma_us)
 
 
 @dataclass(frozen=True)
@@ -76,15 +82,20 @@ class TargetDevices:
 
     @classmethod
     def of(cls, program: Program, layer: Layer) -> TargetDevices:
-        matrix = weight_matrix(program, layer)
-        span = program.tensors[f"weight_max/{layer.name}"]
-        columns = max(_MIN_COLUMNS, _WEIGHTS // (layer.groups * layer.rows))
-        if columns < layer.columns:
-            chosen = np.sort(keyed("columns", layer.name).permutation(layer.columns)[:columns])
+        """The devices of a layer of a program."""
+        return cls.sampled(weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], program.target, layer.name)
+
+    @classmethod
+    def sampled(cls, matrix: NDArray[Any], span: NDArray[np.float32], target: Target, name: str) -> TargetDevices:
+        """The devices of a matrix; of a large one those of columns that the layer's name draws."""
+        groups, rows, columns = matrix.shape
+        wanted = max(_MIN_COLUMNS, _WEIGHTS // (groups * rows))
+        if wanted < columns:
+            chosen = np.sort(keyed("columns", name).permutation(columns)[:wanted])
             matrix = matrix[:, :, chosen]
             if span.size > 1:
-                span = np.ascontiguousarray(span.reshape(layer.groups, layer.columns)[:, chosen]).reshape(-1)
-        return cls(matrix, span, program.target)
+                span = np.ascontiguousarray(span.reshape(groups, columns)[:, chosen]).reshape(-1)
+        return cls(matrix, span, target)
 
     def __call__(self, begin: int, end: int) -> NDArray[np.float32]:
         if begin not in self.made:

@@ -48,9 +48,16 @@ class Tile(Pass):
 def _cut(layer: Layer, target: Target) -> Layer:
     columns = target.array.columns
     step = layer.columns if columns is None else columns // target.planes
-    return layer.model_copy(
-        update={"row_cuts": _cuts(layer.rows, _slice_rows(layer, target)), "column_cuts": _cuts(layer.columns, step)}
-    )
+    return layer.model_copy(update={"row_cuts": row_cuts(layer, target), "column_cuts": _cuts(layer.columns, step)})
+
+
+def row_cuts(layer: Layer, target: Target) -> tuple[int, ...]:
+    """Where the rows of a layer are cut.
+
+    Raises:
+        FitError: One input channel of a kernel is taller than the array.
+    """
+    return _cuts(layer.rows, _slice_rows(layer, target))
 
 
 def _slice_rows(layer: Layer, target: Target) -> int:

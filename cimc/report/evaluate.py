@@ -122,7 +122,7 @@ def evaluate(
         agreement=aged[0].agreement,
         seed=seed,
         stats=stats,
-        notes=clipping_notes(stats, program.target),
+        notes=clipping_notes(stats, program),
         times=tuple(aged),
     )
 

@@ -12,7 +12,7 @@ from cimc.targets.section import Section
 class Dac(Section):
     """The converter on each word line. A code drives its line, bit by bit, as code / 2^bits of the read voltage."""
 
-    younger = ("pulse_noise",)
+    younger = ("pulse_noise", "full_scale")
 
     bits: int | None = Field(
         None, ge=1, le=16, description="Bits of an input code, and so input pulses of a read; null: no quantisation."
@@ -31,6 +31,12 @@ class Dac(Section):
     )
     clip_share: float = Field(
         0.0, ge=0, lt=1, description="Share of a layer's calibration inputs that may clip at the largest code."
+    )
+    full_scale: Literal["largest", "least_error"] = Field(
+        "largest",
+        description="Input that the largest code stands for, where clip_share is 0. least_error: the one with the least "
+        "expected error of the layer's product, where there are calibration data; larger ones are clipped. largest: the largest "
+        "there is.",
     )
 
 

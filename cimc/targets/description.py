@@ -31,6 +31,8 @@ __all__ = [
 class Weights(Section):
     """How a signed weight becomes conductances."""
 
+    younger = ("window",)
+
     representation: Literal["differential_pair", "offset"] = Field(
         "differential_pair",
         description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max on one column, the shift taken off "
@@ -51,8 +53,14 @@ class Weights(Section):
     clip_sigma: float | None = Field(
         None,
         gt=0,
-        description="Weight that spans the window, in RMS of the layer's weights; larger ones are clipped. null: the largest "
-        "there is.",
+        description="Weight that spans the window, in RMS of the layer's weights; larger ones are clipped. null: as "
+        "`window` says.",
+    )
+    window: Literal["largest", "least_error"] = Field(
+        "largest",
+        description="Weight that spans the window, where clip_sigma is null. least_error: the one with the least expected error "
+        "of the layer's product, from the figures of devices and converters and from the calibration inputs; larger weights are "
+        "clipped. largest: the largest there is.",
     )
     scale: Literal["layer", "column"] = Field("layer", description="One weight scale for a layer, or one for each column.")
 

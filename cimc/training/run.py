@@ -116,7 +116,7 @@ class Run:
         found = None if self.tests is None else self.training.evaluate(self.tests)
         row = self.at.row(self.training, found, seconds, self.at.images - done)
         self.schedule.observe(row["loss"] if found is None else found["loss"])
-        self.clipping = clipping_notes(_since(before, self.training.chip.stats()), self.training.chip.program.target)
+        self.clipping = clipping_notes(_since(before, self.training.chip.stats()), self.training.chip.program)
         self.rows.append(row)
         self.at = self.at.after(row)
         self._save()

@@ -79,7 +79,7 @@ def test_a_signature_that_cannot_be_checked_is_said(
     assert cimc.load_image(tmp_path / "signed.cimg", require_signature=True).signature == "checked"
     with pytest.raises(ArtifactError, match="is not signed"):
         cimc.load_image(tmp_path / "plain.cimg", require_signature=True)
-    for module in ("sign", "image"):
+    for module in ("sign", "content"):
         monkeypatch.setattr(f"cimc.image.{module}.available", lambda: False)
     with pytest.warns(UserWarning, match="cannot be checked"):
         image = cimc.load_image(tmp_path / "signed.cimg")

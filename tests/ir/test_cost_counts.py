@@ -211,7 +211,7 @@ def test_training_counts_the_products_that_ran(steps: int, images: int, analog: 
     cost = trainer.cost()
     assert cost["images"] == 2 * images
     # 70 columns of pairs on 64 bit lines: three tiles; 70 rows: two.
-    assert cost["tile_ops"] == {"forward": rows * (3 + 2), "backward": 2 * 2 * rows if analog else 0}
+    assert cost["tile_ops"] == {"forward": rows * (3 + 2), "backward": 2 * 2 * rows if analog else 0, "transfer": 0}
     assert cost["digital_macs"] == rows * (6 * 70 + 70 * 3 + (0 if analog else 70 * 3))
     assert {type(s) for s in trainer._training.step.program.steps} >= {OuterStep, VmmBackwardStep}
     assert prod(program.layers[0].weight.shape) == 6 * 70

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -42,14 +43,14 @@ def test_training_evaluations_and_inference_meet_uncorrelated_noise(monkeypatch:
         t._training.suit("inference", ({"x": x}, y))
         source = Arrays(t._feed, {"x": x}, y, IMAGES, 0)
         t._training.evaluate(source, IMAGES)
-    advance = Training.gradients
+    advance = Training.advance
 
-    def watched(self: Training, batch: Batch) -> Any:
-        result = advance(self, batch)
+    def watched(self: Training, batches: Sequence[Batch], lr: float) -> Any:
+        result = advance(self, batches, lr)
         seen.append(result.outputs["y"])
         return result
 
-    monkeypatch.setattr(Training, "gradients", watched)
+    monkeypatch.setattr(Training, "advance", watched)
     t.step(x, y)
     t.step(x, y)
     seen.append(t.chip.run({"x": x}, 0)["y"])
@@ -77,9 +78,9 @@ def order(t: cimc.Trainer, **options: Any) -> list[list[int]]:
     seen: list[list[int]] = []
     run = t._training.step.run
 
-    def watched(inputs: Any, *rest: Any) -> Any:
+    def watched(inputs: Any, *rest: Any, **options: Any) -> Any:
         seen.append([numbers[image.tobytes()] for image in inputs["x"]])
-        return run(inputs, *rest)
+        return run(inputs, *rest, **options)
 
     t._training.step.run = watched  # type: ignore[method-assign]
     try:

@@ -92,7 +92,7 @@ NAIVE: dict[str, Any] = {"update": "naive", "optimizer": "sgd", "lr": 30.0, "ini
 RULES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "threshold": ({}, OFTEN),
     "naive": ({}, NAIVE),
-    "residual": ({"device.pulse.cycle_spread": None}, {"update": "residual", "init": "weights"}),
+    "residual": ({"device.pulse.cycle_spread": None}, {"update": "residual", "init": "weights", "limit": 0.0}),
     "write_verify": (VERIFY, OFTEN),
     "naive, write_verify": (VERIFY, NAIVE),
 }

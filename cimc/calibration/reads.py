@@ -1,0 +1,57 @@
+"""What a layer's errors depend on besides its weights, and the names of their causes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.ir.records import InputCoding
+from cimc.targets.description import Target
+
+Cause = Literal[
+    "weight rounding",
+    "weight clipping",
+    "programming error",
+    "faults",
+    "read noise",
+    "DAC step",
+    "DAC clipping",
+    "ADC step",
+    "ADC noise",
+    "ADC mismatch",
+    "ADC saturation",
+]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+#: Causes that are the same in every read of a die.
+FIXED: tuple[Cause, ...] = ("weight rounding", "weight clipping", "programming error", "faults")
+
+#: Causes whose power grows with the square of the weight that spans the window.
+ON_LINES: tuple[Cause, ...] = (
+    "programming error", "faults", "read noise", "ADC step", "ADC noise", "ADC mismatch", "ADC saturation",
+)  # fmt: skip
+
+#: Vectors that products are made with at most, and multiply-accumulates of one such product.
+_VECTORS, _WORK = 512, 2e9
+
+
+@dataclass(frozen=True)
+class LayerRead:
+    """Inputs and converters of one layer."""
+
+    vectors: NDArray[np.float32]
+    """Real-valued inputs, ``[vectors, groups, rows]``."""
+    coding: InputCoding
+    row_cuts: tuple[int, ...]
+    range_ua: float | None
+    """Full scale of the ADC; None: there is none, or an LSB is one level step."""
+    target: Target
+
+    def sampled(self, weights: int) -> LayerRead:
+        """The same with fewer vectors, at even distances, so that products with so many ``weights`` stay quick."""
+        wanted = int(np.clip(_WORK / max(1, weights), 16, _VECTORS))
+        if len(self.vectors) <= wanted:
+            return self
+        return replace(self, vectors=self.vectors[np.arange(wanted) * len(self.vectors) // wanted])

@@ -1,0 +1,91 @@
+"""The scales of one layer with the least expected error: the weight that spans the window, and the full scale of the inputs.
+
+They depend on each other. A smaller window gives larger currents, and so does a smaller full scale of the inputs; both need a
+larger ADC range, or a lower gain where the chip fixes the range. So they are chosen in turns, twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.calibration.error_power import error_power
+from cimc.calibration.reads import Cause, LayerRead
+from cimc.calibration.window import least_error_span, some_columns
+from cimc.ir.ranging import input_coding
+from cimc.ir.records import InputCoding
+from cimc.ir.samples import rounded_up
+
+F32 = NDArray[np.float32]
+
+#: Full scales that are tried, in parts of the largest input.
+PARTS = (1.0, 0.7, 0.5, 0.4, 0.3, 0.22, 0.16, 0.11)
+_ROUNDS = 2
+#: A smaller full scale lowers the errors of the ADC alone: below this share of all there is nothing to win.
+_ADC_SHARE = 0.05
+_ADC_CAUSES: tuple[Cause, ...] = ("ADC step", "ADC noise", "ADC mismatch")
+
+Convert = Callable[[LayerRead, NDArray[Any]], LayerRead]
+"""Sets the ADC range of a read, or lowers its gain, for devices of this span."""
+
+
+def least_error_scales(
+    matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, *, window: bool, inputs: bool, name: str
+) -> tuple[F32, InputCoding]:
+    """Choose the scales of a layer.
+
+    Args:
+        matrix: ``[groups, rows, columns]``, finite, not all 0.
+        span: Where the choice starts, ``[1]`` or ``[groups * columns]``: one of the same size comes back.
+        read: Its coding has the largest input as full scale.
+        convert: See `Convert`.
+        window: Whether the span may change.
+        inputs: Whether the full scale of the inputs may.
+        name: Of the layer; names the random stream.
+    """
+    largest = read.coding
+    for _ in range(_ROUNDS):
+        if window:
+            span = least_error_span(matrix, convert(read, span), by_column=span.size > 1, name=name)
+        if inputs:
+            read = replace(read, coding=_least_error_coding(matrix, span, replace(read, coding=largest), convert, name))
+        if not (window and inputs):
+            break
+    return span, read.coding
+
+
+def _least_error_coding(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> InputCoding:
+    """The coding whose full scale has the least expected error."""
+    some, span = some_columns(matrix, span, name)
+    read = read.sampled(some.size * len(PARTS) * 4)
+    best, least, worse, gain = read.coding, np.inf, 0, 0.0
+    for part in PARTS:
+        candidate = replace(read, coding=part_of(read.coding, part, read))
+        converted = convert(candidate, span)
+        if converted.coding.gain < 1.1 * gain:
+            break  # the fixed range allows no larger gain
+        gain = converted.coding.gain
+        found = error_power(some, span, converted)
+        power = float(found.total.sum())
+        if part == 1.0 and sum(found.causes[c].sum() for c in _ADC_CAUSES if c in found.causes) < _ADC_SHARE * power:
+            return best
+        worse = 0 if power < least else worse + 1
+        if power < least * (1 - 1e-3):  # a smaller full scale has to be worth it
+            best, least = candidate.coding, power
+        if worse == 2:
+            break
+    return best
+
+
+def part_of(coding: InputCoding, part: float, read: LayerRead) -> InputCoding:
+    """The coding with so large a part of its full scale."""
+    if part == 1.0 or coding.full_scale is None:
+        return coding
+    scale = rounded_up(coding.full_scale * part)
+    made = input_coding(scale, coding.signed, f"{coding.basis}, clipped for the least error", read.target)
+    share = float((np.abs(read.vectors) > scale).mean())
+    return made.model_copy(update={"clip_share": share})

@@ -1,0 +1,190 @@
+"""``forecast``: what the program is expected to lose, layer by layer and at the outputs.
+
+A layer's error power is the closed form of `cimc.calibration.error_power`, at the inputs that `calibrate` saw. The network itself
+carries the errors on to its outputs: it runs in float with the weights that a die would hold (drawn with the deviations of the
+closed form) and with the closed form's noise on each product. The average of a few dice is compared with the network as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnx_ir as ir
+from numpy.typing import NDArray
+
+from cimc.calibration.error_power import ErrorPower, error_power, stored_weights
+from cimc.calibration.line_power import device_errors
+from cimc.calibration.reads import FIXED, LayerRead
+from cimc.calibration.window import some_columns
+from cimc.ir.expand import Disturbance, expand
+from cimc.ir.forecast import Forecast, LayerForecast, OutputForecast
+from cimc.ir.onnx_io import reason, session, split
+from cimc.ir.program import Layer, Program, weight_matrix
+from cimc.ir.ranging import full_code
+from cimc.ir.samples import keyed
+from cimc.ir.seeds import fix_seeds
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.quantise import vmms
+from cimc.targets.description import Target
+
+#: Dice and inputs that the outputs are averaged over, and multiply-accumulates of all runs together.
+DICE, INPUTS, WORK = 3, 64, 30e9
+#: Layers with more weights get the errors of their devices as noise, not as other weights.
+_WEIGHTS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Forecasting(Pass):
+    """Sets ``expected`` of the program."""
+
+    name: ClassVar[str] = "forecast"
+
+    def call(self, state: Compilation) -> Sequence[str]:
+        program = state.need_program()
+        if state.target.is_ideal or not program.layers or program.loss is not None:
+            return ()
+        powers = {layer.name: _power(program, layer, state.samples[layer.name]) for layer in program.layers}
+        layers = tuple(_layer(name, power) for name, power in powers.items())
+        left_out = _left_out(state.target)
+        outputs: tuple[OutputForecast, ...] = ()
+        basis = ""
+        try:
+            outputs, basis = _outputs(state, program, powers)
+        except Exception as error:  # ONNX Runtime lacks an operator for noise of another dtype, or memory for a large network
+            left_out += (f"the outputs, as ONNX Runtime does not run the network with errors: {reason(error)}",)
+        expected = Forecast(layers=layers, outputs=outputs, basis=basis, left_out=left_out)
+        state.program = program.model_copy(update={"expected": expected})
+        state.notes += expected.warnings()
+        return list(powers)
+
+
+def _power(program: Program, layer: Layer, samples: NDArray[Any]) -> ErrorPower:
+    vectors = samples.reshape(-1, layer.groups, layer.rows)
+    matrix, span = some_columns(weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], layer.name)
+    read = LayerRead(vectors, layer.coding, layer.row_cuts, layer.adc_range_ua, program.target)
+    return error_power(matrix, span, read.sampled(4 * matrix.size))
+
+
+def _layer(name: str, power: ErrorPower) -> LayerForecast:
+    signal = float(power.signal.sum())
+    causes = {cause: _db(signal, float(lost.sum())) for cause, lost in power.causes.items()}
+    return LayerForecast(
+        layer=name,
+        sqnr_db=_db(signal, float(power.total.sum())),
+        causes_db={cause: db for cause, db in causes.items() if db is not None},
+    )
+
+
+def _db(signal: float, error: float) -> float | None:
+    return round(10 * float(np.log10(signal / error)), 2) if signal > 0 and error > 1e-30 * signal else None
+
+
+def _left_out(target: Target) -> tuple[str, ...]:
+    """Effects of the target that the closed form does not know."""
+    left = {
+        "IR drop of the wires": target.array.wires is not None,
+        "drift after programming": target.device.drift is not None,
+        "errors of write-verify (those of device.programming are taken)": target.update.programming == "write_verify",
+        f"what the device model {target.device.kind} does otherwise than a memristor": target.device.kind != "memristor",
+    }
+    return tuple(effect for effect, has in left.items() if has)
+
+
+def _outputs(state: Compilation, program: Program, powers: dict[str, ErrorPower]) -> tuple[tuple[OutputForecast, ...], str]:
+    """Outputs of the network with errors against those without, and what they stand for."""
+    if state.source is None:
+        return (), ""
+    images, macs = state.source.images, sum(_macs(program, step.name) for step in program.vmm_steps)
+    step = state.source.step or 1
+    wanted = int(np.clip(WORK / max(1.0, macs * (DICE + 1)), 4, INPUTS))
+    wanted = max(1, min(wanted, images) // step) * step
+    chosen = np.arange(wanted) * (images // step * step) // wanted
+    parts = [state.source.feeds(part) for part in np.split(chosen, range(step, wanted, step))] if state.source.step else [
+        state.source.feeds(chosen)
+    ]  # fmt: skip
+    plain = state.model.clone()
+    fix_seeds(plain)
+    exact = _run(expand(plain), parts)
+    noisy = [_run(expand(plain, _disturbances(plain, program, powers, die)), parts) for die in range(DICE)]
+    names = [str(value.name) for value in state.model.graph.outputs]
+    pairs = ((name, exact[n], [run[n] for run in noisy]) for n, name in enumerate(names))
+    rows = tuple(_output(name, reference, runs) for name, reference, runs in pairs if _is_real(reference))
+    return rows, f"{wanted} inputs, {DICE} dice"
+
+
+def _macs(program: Program, step_name: str) -> float:
+    step = next(step for step in program.vmm_steps if step.name == step_name)
+    return float(step.positions or 1) * float(np.prod(program.layer(step.layer).weight.shape))
+
+
+def _run(model: ir.Model, parts: list[dict[str, Any]]) -> list[Any]:
+    """Outputs of the model, of all parts together; None where they are no plain arrays of one shape."""
+    names = [str(value.name) for value in model.graph.outputs]
+    runner = session(*split(model), optimise=False, threads=1)
+    found = [runner.run(names, feeds) for feeds in parts]
+    return [_joined(values) for values in zip(*found, strict=True)]
+
+
+def _joined(values: tuple[Any, ...]) -> Any:
+    if not all(isinstance(value, np.ndarray) for value in values):
+        return None
+    return values[0] if len(values) == 1 else np.concatenate(values) if values[0].ndim else np.stack(values)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind == "f" and value.size > 0
+
+
+def _output(name: str, reference: NDArray[Any], runs: list[Any]) -> OutputForecast:
+    exact = reference.astype(np.float64)
+    alike = [run.astype(np.float64) for run in runs if _is_real(run) and run.shape == exact.shape]
+    if len(alike) < len(runs):
+        return OutputForecast(name=name)
+    error = float(np.mean([np.square(run - exact).sum() for run in alike]))
+    changed = None
+    if exact.ndim >= 2 and exact.shape[-1] > 1 and len(exact) > 1:
+        changed = float(np.mean([(run.argmax(-1) != exact.argmax(-1)).mean() for run in alike]))
+    return OutputForecast(name=name, sqnr_db=_db(float(np.square(exact).sum()), error), changed_share=changed)
+
+
+def _disturbances(model: ir.Model, program: Program, powers: dict[str, ErrorPower], die: int) -> dict[str, Disturbance]:
+    """What one die makes of each layer."""
+    made: dict[str, Disturbance] = {}
+    for node in vmms(model):
+        name = node.attributes.get_string("layer") or ""
+        if name not in made:
+            made[name] = _disturbance(program, program.layer(name), node, powers[name], die)
+    return made
+
+
+def _disturbance(program: Program, layer: Layer, node: ir.Node, power: ErrorPower, die: int) -> Disturbance:
+    groups, _, columns = layer.weight.shape
+    whole = weight_matrix(program, layer)
+    span = program.tensors[f"weight_max/{layer.name}"]
+    large = whole.size > _WEIGHTS
+    stored = stored_weights(whole, span, program.target)
+    if not large:
+        mean, deviation = device_errors(whole, span, program.target)
+        rng = keyed("forecast", layer.name, die)
+        stored += mean + deviation * rng.standard_normal(whole.shape, np.float32)
+    drawn = [lost for cause, lost in power.causes.items() if (large or cause not in FIXED) and cause != "DAC clipping"]
+    noise = np.sum(drawn, axis=0) if drawn else np.zeros(1)
+    noise = np.broadcast_to(noise.mean(), (groups, columns)) if noise.size != groups * columns else noise.reshape(groups, columns)
+    clip = None
+    if program.target.dac.bits is not None:
+        top = full_code(program.target, layer.coding.signed) / layer.coding.gain
+        clip = (-top if layer.coding.signed else 0.0, top)
+    return Disturbance(_unpacked(stored, layer), np.sqrt(noise), clip, seed=die + 1)
+
+
+def _unpacked(matrix: NDArray[Any], layer: Layer) -> NDArray[Any]:
+    """The weights of the model's own groups, from the block diagonal of the layer's matrix."""
+    count = layer.group_packing
+    if count == 1:
+        return matrix
+    _, rows, columns = layer.weight.shape
+    blocks = matrix.reshape(layer.groups, count, rows, count, columns)
+    return np.ascontiguousarray(blocks[:, np.arange(count), :, np.arange(count)].swapaxes(0, 1)).reshape(layer.weight.shape)
