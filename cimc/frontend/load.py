@@ -226,7 +226,10 @@ def _checked(proto: onnx.ModelProto, arrays: dict[str, NDArray[Any]], folder: Pa
         given.CopyFrom(proto)
         normal.normalise(proto, where)
         check_functions(proto, where)
-    shell = check.shell(proto, arrays.keys())
+    try:
+        shell = check.shell(proto, arrays.keys())
+    except UnicodeDecodeError:
+        raise ModelError("a name in it is no UTF-8 text", where=where, fix="export the model again") from None
     check_sizes(shell, where)
     complaint = check.complaint(shell, where)
     try:

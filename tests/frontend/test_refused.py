@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
@@ -221,6 +221,7 @@ def test_truncated_anywhere(end: int) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, len(BLOB) - 1), st.integers(0, 7)), min_size=1, max_size=3))
 @settings(max_examples=300, deadline=None)
+@example([(61, 7)])
 def test_flipped_bits(flips: list[tuple[int, int]]) -> None:
     data = bytearray(BLOB)
     for at, bit in flips:
