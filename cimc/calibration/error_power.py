@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.calibration.line_power import line_powers
-from cimc.calibration.reads import CAUSES, Cause, LayerRead
+from cimc.calibration.reads import CAUSES, Cause, LayerRead, mean_square
 from cimc.ir.encoding import encode, quantise, steps_of_full_weight
 from cimc.ir.ranging import full_code
 from cimc.ir.records import InputCoding
@@ -62,14 +62,14 @@ def error_power(matrix: NDArray[Any], span: NDArray[Any], read: LayerRead) -> Er
     limit = limit if limit.size == 1 else limit.reshape(weights.shape[0], 1, weights.shape[2])
     clipped = np.clip(weights, -limit, limit)
     stored = stored_weights(matrix, span, target)
-    signal = _power(x @ weights)
+    signal = mean_square(x @ weights)
     causes: dict[Cause, F64] = {
-        "weight rounding": _power(x @ (stored - clipped)),
-        "weight clipping": _power(x @ (clipped - weights)),
+        "weight rounding": mean_square(x @ (stored - clipped)),
+        "weight clipping": mean_square(x @ (clipped - weights)),
     }
     full, held = _coded(x, read.coding, target)
-    causes["DAC clipping"] = _power((full - x) @ weights)
-    causes["DAC step"] = _power((held - full) @ weights)
+    causes["DAC clipping"] = mean_square((full - x) @ weights)
+    causes["DAC step"] = mean_square((held - full) @ weights)
     encoded = encode(matrix, span, read.row_cuts, target)
     causes |= line_powers(read, encoded)
     return ErrorPower(signal, {cause: causes[cause] for cause in CAUSES if cause in causes and causes[cause].any()})
@@ -80,12 +80,6 @@ def stored_weights(matrix: NDArray[Any], span: NDArray[Any], target: Target) -> 
     step = np.asarray(span, np.float64) / steps_of_full_weight(target)
     step = step if step.size == 1 else step.reshape(matrix.shape[0], 1, matrix.shape[2])
     return np.asarray(quantise(matrix, span, target) * step, np.float32)
-
-
-def _power(values: NDArray[Any]) -> F64:
-    """Mean square over vectors of ``[groups, vectors, columns]``."""
-    power: F64 = np.einsum("gnc,gnc->gc", values, values, dtype=np.float64) / max(1, values.shape[1])
-    return power
 
 
 def _coded(x: F32, coding: InputCoding, target: Target) -> tuple[F32, F32]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.calibration.reads import Cause, LayerRead
+from cimc.calibration.reads import Cause, LayerRead, mean_square
 from cimc.ir.encoding import Encoded, encode, level_step_us
 from cimc.ir.ranging import drives
 from cimc.targets.converter_sections import Adc
-from cimc.targets.description import Target
+from cimc.targets.description import Device, Target
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -32,14 +32,11 @@ def line_powers(read: LayerRead, encoded: Encoded) -> dict[Cause, F64]:
     target, device = read.target, read.target.device
     lines = _Lines.of(read, encoded)
     mean_us, sigma_us = device.programming.error_us(lines.g_us)
-    shift_us = lines.whole(mean_us)
+    shift_us = lines.without_common(mean_us)
     found: dict[Cause, F64] = {"programming error": lines.devices(sigma_us**2) + lines.shifted(shift_us)}
     if device.stuck_low_rate or device.stuck_high_rate:
-        low, high = lines.g_us - device.g_min_us, device.g_max_us - lines.g_us
-        share_low, share_high = device.stuck_low_rate, device.stuck_high_rate
-        off_us = share_high * high - share_low * low
-        square = share_low * low**2 + share_high * high**2
-        found["faults"] = lines.devices(square - off_us**2) + lines.shifted(lines.whole(off_us))
+        off_us, variance_us2 = _fault_errors(lines.g_us, device)
+        found["faults"] = lines.devices(variance_us2) + lines.shifted(lines.without_common(off_us))
     found["read noise"] = lines.devices(_read_variance(lines.g_us, target), by_read=True)
     if target.adc.bits is not None:
         found |= lines.conversions(mean_us)
@@ -61,16 +58,21 @@ def device_errors(matrix: NDArray[Any], span: NDArray[Any], target: Target) -> t
     c, g_us = encoded.coefficients, encoded.g_us
     unit = c.weight_step.reshape(matrix.shape[0], 1, matrix.shape[2]) / level_step_us(target)
     mean_us, sigma_us = device.programming.error_us(g_us)
-    low, high = g_us - device.g_min_us, device.g_max_us - g_us
-    share_low, share_high = device.stuck_low_rate, device.stuck_high_rate
-    off_us = share_high * high - share_low * low
-    variance = sigma_us**2 + share_low * low**2 + share_high * high**2 - off_us**2
+    off_us, variance_us2 = _fault_errors(g_us, device)
     alpha = c.alpha  # [groups, 1, planes, columns]
     mean = (alpha * (mean_us + off_us)).sum(axis=2)
     if c.unit is not None:
         mean += c.unit * device.programming.error_us(np.float64(device.g_min_us + level_step_us(target)))[0]
-    deviation = np.sqrt((alpha**2 * variance).sum(axis=2))
+    deviation = np.sqrt((alpha**2 * (sigma_us**2 + variance_us2)).sum(axis=2))
     return (mean * unit).astype(np.float32), (deviation * unit).astype(np.float32)
+
+
+def _fault_errors(g_us: F32, device: Device) -> tuple[F64, F64]:
+    """Mean (µS) and variance (µS²), over dice, of what stuck devices change, at each goal."""
+    low, high = g_us.astype(np.float64) - device.g_min_us, device.g_max_us - g_us.astype(np.float64)
+    share_low, share_high = device.stuck_low_rate, device.stuck_high_rate
+    mean = share_high * high - share_low * low
+    return mean, share_low * low**2 + share_high * high**2 - mean**2
 
 
 def _read_variance(g_us: F32, target: Target) -> F64:
@@ -114,7 +116,7 @@ class _Lines:
         unit = c.weight_step.reshape(g_us.shape[0], -1) * k / level_step_us(target)
         return cls(read, g_us, alpha, phases, (1.0, -1.0)[: len(phases)], unit)
 
-    def whole(self, shift_us: F64) -> F64 | None:
+    def without_common(self, shift_us: F64) -> F64 | None:
         """A shift of every device; None where it moves no sum: the same on both devices of a pair."""
         pair = self.read.target.weights.representation == "differential_pair" and not self.read.target.array.unit_column
         return None if pair and np.ptp(shift_us) == 0 else shift_us
@@ -139,7 +141,7 @@ class _Lines:
         for s, (begin, end) in enumerate(pairwise(self.read.row_cuts)):
             lines = x[:, :, begin:end] @ shift_us[:, begin:end].reshape(len(x), end - begin, -1)
             total += (self.alpha[:, s, None] * lines.reshape(*x.shape[:2], *shift_us.shape[2:])).sum(axis=2)
-        return _mean_square(total)
+        return mean_square(total)
 
     def conversions(self, mean_us: F64) -> dict[Cause, F64]:
         """Power of the converters' errors, by cause, ``[groups, columns]``, in squared units of current over read voltage."""
@@ -178,7 +180,7 @@ class _Lines:
                 lost += sign * (alpha[:, s, None] * (np.clip(code, lowest, top) - code)).sum(axis=2)
                 if adc.deviates:
                     mismatch += (alpha[:, s] ** 2 * _mismatch(code, adc, top).mean(axis=1)).sum(axis=1)
-        return {"ADC mismatch": mismatch * lsb_us**2, "ADC saturation": _mean_square(lost) * lsb_us**2}
+        return {"ADC mismatch": mismatch * lsb_us**2, "ADC saturation": mean_square(lost) * lsb_us**2}
 
 
 def _mismatch(code: F32, adc: Adc, top: int) -> F64:
@@ -193,13 +195,7 @@ def _mismatch(code: F32, adc: Adc, top: int) -> F64:
 def _drive_power(phase: F32, bits: int | None) -> F64:
     """Mean square drive of each word line, ``[groups, rows]``; with ``bits``, the sum of the squares of its pulses."""
     if bits is None:
-        return _mean_square(phase)
+        return mean_square(phase)
     code = np.rint(np.abs(phase) * 2.0**bits).astype(np.int64)
     power: F64 = np.sum([(code >> bit & 1).mean(axis=1) * 4.0 ** (bit - bits) for bit in range(bits)], axis=0)
-    return power
-
-
-def _mean_square(values: NDArray[Any]) -> F64:
-    """Over the vectors of ``[groups, vectors, n]``."""
-    power: F64 = np.einsum("gnc,gnc->gc", values, values, dtype=np.float64) / max(1, values.shape[1])
     return power

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,8 +33,15 @@ ON_LINES: tuple[Cause, ...] = (
     "programming error", "faults", "read noise", "ADC step", "ADC noise", "ADC mismatch", "ADC saturation",
 )  # fmt: skip
 
+
 #: Vectors that products are made with at most, and multiply-accumulates of one such product.
 _VECTORS, _WORK = 512, 2e9
+
+
+def mean_square(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Over the vectors of ``[groups, vectors, n]``, ``[groups, n]``."""
+    power: NDArray[np.float64] = np.einsum("gnc,gnc->gc", values, values, dtype=np.float64) / max(1, values.shape[1])
+    return power
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from cimc.calibration.error_power import error_power
 from cimc.calibration.reads import Cause, LayerRead
-from cimc.calibration.window import least_error_span, some_columns
+from cimc.calibration.window import MIN_COLUMNS, least_error_span
 from cimc.ir.ranging import input_coding
 from cimc.ir.records import InputCoding
-from cimc.ir.samples import rounded_up
+from cimc.ir.samples import rounded_up, some_columns
 
 F32 = NDArray[np.float32]
 
@@ -60,11 +60,11 @@ def least_error_scales(
 
 def _least_error_coding(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> InputCoding:
     """The coding whose full scale has the least expected error."""
-    some, span = some_columns(matrix, span, name)
+    some, span = some_columns(matrix, span, MIN_COLUMNS, "window", name)
     read = read.sampled(some.size * len(PARTS) * 4)
     best, least, worse, gain = read.coding, np.inf, 0, 0.0
     for part in PARTS:
-        candidate = replace(read, coding=part_of(read.coding, part, read))
+        candidate = replace(read, coding=_with_full_scale(read, part))
         converted = convert(candidate, span)
         if converted.coding.gain < 1.1 * gain:
             break  # the fixed range allows no larger gain
@@ -81,8 +81,9 @@ def _least_error_coding(matrix: NDArray[Any], span: F32, read: LayerRead, conver
     return best
 
 
-def part_of(coding: InputCoding, part: float, read: LayerRead) -> InputCoding:
-    """The coding with so large a part of its full scale."""
+def _with_full_scale(read: LayerRead, part: float) -> InputCoding:
+    """The coding of a read with this part of its full scale."""
+    coding = read.coding
     if part == 1.0 or coding.full_scale is None:
         return coding
     scale = rounded_up(coding.full_scale * part)

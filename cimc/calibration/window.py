@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.calibration.error_power import error_power, stored_weights
-from cimc.calibration.reads import ON_LINES, LayerRead
-from cimc.ir.samples import keyed
+from cimc.calibration.reads import ON_LINES, LayerRead, mean_square
+from cimc.ir.samples import some_columns
 
 F32 = NDArray[np.float32]
 F64 = NDArray[np.float64]
@@ -22,7 +22,7 @@ F64 = NDArray[np.float64]
 #: Candidates, in units of the RMS weight; the last stands for the largest weight.
 MULTIPLES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 1e9)
 #: Of a layer with more weights than this, columns drawn by key decide on one multiple for all.
-_WEIGHTS, _MIN_COLUMNS = 1 << 21, 128
+MIN_COLUMNS = 128
 
 
 def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, name: str) -> F32:
@@ -38,7 +38,7 @@ def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, 
         ``[groups * columns]``, or ``[1]``; 0 where all weights are 0.
     """
     largest, rms = _sizes(matrix, by_column=by_column)
-    some, _ = some_columns(matrix, np.zeros(1, np.float32), name)
+    some, _ = some_columns(matrix, np.zeros(1, np.float32), MIN_COLUMNS, "window", name)
     own_largest, own_rms = _sizes(some, by_column=by_column)
     noise = _noise(some, own_largest, read.sampled(some.size))
     few = read.sampled(some.size * len(MULTIPLES) * 4)
@@ -56,21 +56,12 @@ def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, 
 def _sizes(matrix: NDArray[Any], *, by_column: bool) -> tuple[F64, F64]:
     """Largest and RMS weight, ``[groups, columns]`` or ``[1, 1]``."""
     axes = 1 if by_column else None
-    largest = np.maximum(-matrix.min(axis=axes), matrix.max(axis=axes)).astype(np.float64)
-    # float32 sums of squares of a column are good enough to choose by, and are no copy of a large matrix
-    square = np.einsum("grc,grc->gc", matrix, matrix) / matrix.shape[1]
+    low, high = np.asarray(matrix.min(axis=axes), np.float64), np.asarray(matrix.max(axis=axes), np.float64)
+    largest = np.maximum(-low, high)
+    # Sums of squares in float32 are good enough to choose by, and are no copy of a large matrix.
+    square = np.einsum("grc,grc->gc", matrix, matrix, dtype=np.float32) / matrix.shape[1]
     rms = np.sqrt(square if by_column else square.mean()).astype(np.float64)
     return (largest, rms) if by_column else (largest.reshape(1, 1), rms.reshape(1, 1))
-
-
-def some_columns(matrix: NDArray[Any], span: F32, name: str) -> tuple[NDArray[Any], F32]:
-    """The matrix and its span; of a large one some columns, which the layer's name draws."""
-    groups, rows, columns = matrix.shape
-    wanted = max(_MIN_COLUMNS, _WEIGHTS // (groups * rows))
-    if wanted >= columns:
-        return matrix, span
-    chosen = np.sort(keyed("window", name).permutation(columns)[:wanted])
-    return matrix[:, :, chosen], span if span.size == 1 else span.reshape(groups, columns)[:, chosen].reshape(-1)
 
 
 def _noise(matrix: NDArray[Any], span: F64, read: LayerRead) -> F64:
@@ -88,5 +79,4 @@ def _power(matrix: NDArray[Any], span: F64, x: F32, noise: F64, read: LayerRead)
     """Expected error power of each column, ``[groups, columns]``."""
     off = stored_weights(matrix, span.astype(np.float32).reshape(-1), read.target) - matrix
     y = x @ off.astype(np.float32, copy=False)
-    power: F64 = np.einsum("gnc,gnc->gc", y, y, dtype=np.float64) / max(1, x.shape[1]) + noise * span**2
-    return power
+    return mean_square(y) + noise * span**2

@@ -13,6 +13,8 @@ from cimc.ir.geometry import Conv, ConvTranspose, Dense
 
 F32 = NDArray[np.float32]
 I64 = NDArray[np.int64]
+#: Weights of a layer that `some_columns` keeps, about.
+_WEIGHTS = 1 << 21
 
 
 def keyed(*parts: object) -> np.random.Generator:
@@ -86,6 +88,24 @@ def _windows(geometry: Conv, spatial: tuple[int, ...], pixel: I64) -> tuple[I64,
         inside = (inside[:, :, None] & own[:, None]).reshape(pixel.size, -1)
         index = (index[:, :, None] * size + np.clip(at, 0, size - 1)[:, None]).reshape(pixel.size, -1)
     return index, inside
+
+
+def some_columns(matrix: NDArray[Any], span: F32, fewest: int, *key: object) -> tuple[NDArray[Any], F32]:
+    """A matrix and its weight scales; of more than 2 million weights so many columns, drawn by key.
+
+    Args:
+        matrix: ``[groups, rows, columns]``.
+        span: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
+        fewest: Columns that are kept however many rows they have.
+        key: Names the random stream.
+    """
+    groups, rows, columns = matrix.shape
+    wanted = max(fewest, _WEIGHTS // (groups * rows))
+    if wanted >= columns:
+        return matrix, span
+    chosen = np.sort(keyed(*key).permutation(columns)[:wanted])
+    own = span if span.size == 1 else np.ascontiguousarray(span.reshape(groups, columns)[:, chosen]).reshape(-1)
+    return matrix[:, :, chosen], own
 
 
 class Extent:

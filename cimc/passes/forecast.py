@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,13 +19,14 @@ from numpy.typing import NDArray
 from cimc.calibration.error_power import ErrorPower, error_power, stored_weights
 from cimc.calibration.line_power import device_errors
 from cimc.calibration.reads import FIXED, LayerRead
-from cimc.calibration.window import some_columns
+from cimc.calibration.window import MIN_COLUMNS
+from cimc.errors import RunError
 from cimc.ir.expand import Disturbance, expand
 from cimc.ir.forecast import Forecast, LayerForecast, OutputForecast
 from cimc.ir.onnx_io import reason, session, split
 from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.ir.ranging import full_code
-from cimc.ir.samples import keyed
+from cimc.ir.samples import keyed, some_columns
 from cimc.ir.seeds import fix_seeds
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.quantise import vmms
@@ -53,8 +55,8 @@ class Forecasting(Pass):
         basis = ""
         try:
             outputs, basis = _outputs(state, program, powers)
-        except Exception as error:  # ONNX Runtime lacks an operator for noise of another dtype, or memory for a large network
-            left_out += (f"the outputs, as ONNX Runtime does not run the network with errors: {reason(error)}",)
+        except RunError as error:
+            left_out += (f"the outputs: {error.what}",)
         expected = Forecast(layers=layers, outputs=outputs, basis=basis, left_out=left_out)
         state.program = program.model_copy(update={"expected": expected})
         state.notes += expected.warnings()
@@ -63,7 +65,9 @@ class Forecasting(Pass):
 
 def _power(program: Program, layer: Layer, samples: NDArray[Any]) -> ErrorPower:
     vectors = samples.reshape(-1, layer.groups, layer.rows)
-    matrix, span = some_columns(weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], layer.name)
+    matrix, span = some_columns(
+        weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], MIN_COLUMNS, "window", layer.name
+    )
     read = LayerRead(vectors, layer.coding, layer.row_cuts, layer.adc_range_ua, program.target)
     return error_power(matrix, span, read.sampled(4 * matrix.size))
 
@@ -87,6 +91,7 @@ def _left_out(target: Target) -> tuple[str, ...]:
     left = {
         "IR drop of the wires": target.array.wires is not None,
         "drift after programming": target.device.drift is not None,
+        "the arrays of the update rule (errors are those of one array a weight)": bool(target.update.shares),
         "errors of write-verify (those of device.programming are taken)": target.update.programming == "write_verify",
         f"what the device model {target.device.kind} does otherwise than a memristor": target.device.kind != "memristor",
     }
@@ -97,7 +102,8 @@ def _outputs(state: Compilation, program: Program, powers: dict[str, ErrorPower]
     """Outputs of the network with errors against those without, and what they stand for."""
     if state.source is None:
         return (), ""
-    images, macs = state.source.images, sum(_macs(program, step.name) for step in program.vmm_steps)
+    images = state.source.images
+    macs = sum(float(s.positions or 1) * prod(program.layer(s.layer).weight.shape) for s in program.vmm_steps)
     step = state.source.step or 1
     wanted = int(np.clip(WORK / max(1.0, macs * (DICE + 1)), 4, INPUTS))
     wanted = max(1, min(wanted, images) // step) * step
@@ -115,16 +121,18 @@ def _outputs(state: Compilation, program: Program, powers: dict[str, ErrorPower]
     return rows, f"{wanted} inputs, {DICE} dice"
 
 
-def _macs(program: Program, step_name: str) -> float:
-    step = next(step for step in program.vmm_steps if step.name == step_name)
-    return float(step.positions or 1) * float(np.prod(program.layer(step.layer).weight.shape))
-
-
 def _run(model: ir.Model, parts: list[dict[str, Any]]) -> list[Any]:
-    """Outputs of the model, of all parts together; None where they are no plain arrays of one shape."""
+    """Outputs of the model, of all parts together; None where they are no plain arrays of one shape.
+
+    Raises:
+        RunError: ONNX Runtime does not run it.
+    """
     names = [str(value.name) for value in model.graph.outputs]
-    runner = session(*split(model), optimise=False, threads=1)
-    found = [runner.run(names, feeds) for feeds in parts]
+    try:
+        runner = session(*split(model), optimise=False, threads=1)
+        found = [runner.run(names, feeds) for feeds in parts]
+    except Exception as error:  # an operator that ONNX Runtime lacks for another dtype, or the memory of a large network
+        raise RunError(f"ONNX Runtime does not run the network with errors: {reason(error)}") from error
     return [_joined(values) for values in zip(*found, strict=True)]
 
 

@@ -24,11 +24,11 @@ from cimc.errors import VerifyError
 from cimc.ir.encoding import encode
 from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
-from cimc.ir.samples import keyed
+from cimc.ir.samples import some_columns
 from cimc.passes.base import Compilation, Pass
 from cimc.targets.description import Target
 
-_WEIGHTS, _MIN_COLUMNS = 1 << 21, 256
+_MIN_COLUMNS = 256
 
 
 class Ranges(Pass):
@@ -88,14 +88,7 @@ class TargetDevices:
     @classmethod
     def sampled(cls, matrix: NDArray[Any], span: NDArray[np.float32], target: Target, name: str) -> TargetDevices:
         """The devices of a matrix; of a large one those of columns that the layer's name draws."""
-        groups, rows, columns = matrix.shape
-        wanted = max(_MIN_COLUMNS, _WEIGHTS // (groups * rows))
-        if wanted < columns:
-            chosen = np.sort(keyed("columns", name).permutation(columns)[:wanted])
-            matrix = matrix[:, :, chosen]
-            if span.size > 1:
-                span = np.ascontiguousarray(span.reshape(groups, columns)[:, chosen]).reshape(-1)
-        return cls(matrix, span, target)
+        return cls(*some_columns(matrix, span, _MIN_COLUMNS, "columns", name), target)
 
     def __call__(self, begin: int, end: int) -> NDArray[np.float32]:
         if begin not in self.made:

@@ -51,7 +51,7 @@ class Scales(Pass):
             return ()
         chosen: dict[str, tuple[F32, InputCoding, float]] = {}
         for node in vmms(state.model):
-            name = layer_of(node).name
+            name = node.attributes.get_string("layer") or ""
             if name not in chosen:
                 tensor = cast(ir.TensorProtocol, cast(ir.Value, node.inputs[1]).const_value).numpy()
                 matrix = matrix_of(view_of(node), tensor)
