@@ -28,6 +28,7 @@ from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.ir.ranging import full_code
 from cimc.ir.samples import keyed, some_columns
 from cimc.ir.seeds import fix_seeds
+from cimc.ir.sqnr import power_ratio_db
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.quantise import vmms
 from cimc.targets.description import Target
@@ -83,7 +84,8 @@ def _layer(name: str, power: ErrorPower) -> LayerForecast:
 
 
 def _db(signal: float, error: float) -> float | None:
-    return round(10 * float(np.log10(signal / error)), 2) if signal > 0 and error > 1e-30 * signal else None
+    db = power_ratio_db(signal, error if error > 1e-30 * signal else 0.0)
+    return None if db is None else round(db, 2)
 
 
 def _left_out(target: Target) -> tuple[str, ...]:

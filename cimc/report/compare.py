@@ -14,6 +14,7 @@ from cimc.compiler import Model, compile_model
 from cimc.frontend.load import load
 from cimc.ir.bound import without_bound
 from cimc.ir.program import Program
+from cimc.ir.sqnr import power_ratio_db
 from cimc.report.reference import Reference, named, same_shape
 from cimc.runtime.chip import Chip
 
@@ -47,9 +48,7 @@ class LayerDifference:
 def sqnr_db(reference: NDArray[Any], value: NDArray[Any]) -> float | None:
     """Signal to quantisation noise ratio, ``10 log10(sum r^2 / sum (r - v)^2)``."""
     exact = reference.astype(np.float64)
-    noise = float(np.square(exact - value).sum())
-    signal = float(np.square(exact).sum())
-    return 10 * float(np.log10(signal / noise)) if noise > 0 and signal > 0 else None
+    return power_ratio_db(float(np.square(exact).sum()), float(np.square(exact - value).sum()))
 
 
 def reference_values(

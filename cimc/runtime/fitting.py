@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cimc.ir.program import Program, VmmStep, output_channels, weight_matrix
+from cimc.ir.sqnr import power_ratio_db
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
 from cimc.runtime.draws import Stream
@@ -100,7 +101,7 @@ def sqnr_of_steps(program: Program, chip: Executor, ideal: Executor, batches: Ba
             exact = np.asarray(other[step.output], np.float64)
             signal += float(np.square(exact).sum())
             noise += float(np.square(exact - mine[step.output]).sum())
-        found[step.name] = 10 * float(np.log10(signal / noise)) if signal > 0 and noise > 0 else None
+        found[step.name] = power_ratio_db(signal, noise)
     return found
 
 
