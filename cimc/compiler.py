@@ -14,7 +14,7 @@ from cimc.errors import CimcError
 from cimc.frontend.load import load
 from cimc.ir.dialect import register_schemas
 from cimc.ir.printer import print_program
-from cimc.ir.program import Preprocessing, Program, Provenance
+from cimc.ir.program import Preprocessing, Program, Provenance, Repeats
 from cimc.passes.base import Compilation
 from cimc.passes.manager import OnPass, PassManager
 from cimc.passes.untie import AUTO
@@ -35,6 +35,7 @@ def compile_model(
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
+    repeats: Mapping[str, Repeats | Mapping[str, int]] | None = None,
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
     bind: Mapping[str, Any] | None = None,
@@ -53,6 +54,8 @@ def compile_model(
         settings: Dotted paths of the target's fields to values.
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.
+        repeats: How often a layer's rows and columns lie on its crossbars, and how often an input is read, so that errors
+            average; by layer name or pattern, as ``{"rows": 2, "columns": 1, "reads": 4}``. See `cimc.passes.repeat`.
         preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
             that stay tied; see `cimc.passes.untie`.
@@ -75,6 +78,7 @@ def compile_model(
         calibration=calibration,
         chips=chips,
         copies=copies,
+        repeats=repeats,
         preprocessing=preprocessing,
         tie=tie,
         bind=bind,

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from cimc.data import bound_value, load_arrays, needed_inputs
 from cimc.errors import CimcError
 from cimc.ir.bound import without_bound
-from cimc.ir.program import Preprocessing, Provenance
+from cimc.ir.program import Preprocessing, Provenance, Repeats
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.calibrate import Calibrate
 from cimc.passes.fold import Fold
@@ -21,6 +21,7 @@ from cimc.passes.map import Map
 from cimc.passes.place import Place
 from cimc.passes.quantise import Quantise
 from cimc.passes.ranges import Ranges
+from cimc.passes.repeat import Repeat, checked_repeats
 from cimc.passes.scales import Scales
 from cimc.passes.schedule import Schedule
 from cimc.passes.select import Select
@@ -71,6 +72,7 @@ def pipeline(
     calibration: Calibration | None = None,
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
+    repeats: Mapping[str, Repeats | Mapping[str, int]] | None = None,
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
     bind: Mapping[str, Any] | None = None,
@@ -89,6 +91,7 @@ def pipeline(
         Untie(tie),
         Fold(),
         Select(),
+        Repeat(checked_repeats(repeats or {})),
         Calibrate(_assumed(preprocessing)),
         Quantise(),
         Scales(),

@@ -1,9 +1,10 @@
 """The error power of a layer's product in closed form: what devices and converters add to ``x @ W``, by cause.
 
 All powers are mean squares over inputs, dice and reads, in squared units of the product before the digital scale and offset,
-one for each output column. With ``d`` the drive of a word line (``code / 2**bits``; ``x * gain`` without a DAC's quantisation),
-``q`` the conductance of one level step, V the read voltage and ``k`` the input of a full drive, the digital side adds up
-``weight_step * coefficient * k * I / (V * q)`` over the converted lines, phases and row slices. A line with current I thus adds
+one for each column on the crossbars; where rows are repeated, of the sum over the repeats. With ``d`` the drive of a word line
+(``code / 2**bits``; ``x * gain`` without a DAC's quantisation), ``q`` the conductance of one level step, V the read voltage and
+``k`` the input of a full drive, the digital side adds up ``weight_step * coefficient * k * I / (V * q)`` over converted lines,
+phases and row slices. A line with current I thus adds
 
     ``(weight_step * coefficient * k / q)**2 * (sum of d**2 * sigma_us**2  +  (sigma_lsb**2 + 1/12) * (lsb_ua / V)**2)``
 

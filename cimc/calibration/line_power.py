@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cimc.calibration.reads import Cause, LayerRead, mean_square
 from cimc.ir.encoding import Encoded, encode, level_step_us
 from cimc.ir.ranging import drives
+from cimc.ir.records import Repeats
 from cimc.targets.converter_sections import Adc
 from cimc.targets.description import Device, Target
 
@@ -33,11 +34,12 @@ def line_powers(read: LayerRead, encoded: Encoded) -> dict[Cause, F64]:
     lines = _Lines.of(read, encoded)
     mean_us, sigma_us = device.programming.error_us(lines.g_us)
     shift_us = lines.without_common(mean_us)
-    found: dict[Cause, F64] = {"programming error": lines.devices(sigma_us**2) + lines.shifted(shift_us)}
+    drawn = 1 / read.repeats.columns  # what differs between the repeats of a column averages out
+    found: dict[Cause, F64] = {"programming error": drawn * lines.devices(sigma_us**2) + lines.shifted(shift_us)}
     if device.stuck_low_rate or device.stuck_high_rate:
         off_us, variance_us2 = _fault_errors(lines.g_us, device)
-        found["faults"] = lines.devices(variance_us2) + lines.shifted(lines.without_common(off_us))
-    found["read noise"] = lines.devices(_read_variance(lines.g_us, target), by_read=True)
+        found["faults"] = drawn * lines.devices(variance_us2) + lines.shifted(lines.without_common(off_us))
+    found["read noise"] = drawn / read.repeats.reads * lines.devices(_read_variance(lines.g_us, target), by_read=True)
     if target.adc.bits is not None:
         found |= lines.conversions(mean_us)
     return {cause: power * lines.unit**2 for cause, power in found.items()}
@@ -160,8 +162,8 @@ class _Lines:
             lsb_us = self.read.range_ua / volt / top
         exact = self.read.range_ua is None and target.device.is_exact and target.weights.rounded
         found: dict[Cause, F64] = {
-            "ADC step": lines * (0.0 if exact else lsb_us**2 / 12),
-            "ADC noise": lines * (adc.sigma_lsb * lsb_us) ** 2,
+            "ADC step": lines * (0.0 if exact else lsb_us**2 / 12) * _of_mean(self.read.repeats, adc.sigma_lsb),
+            "ADC noise": lines * (adc.sigma_lsb * lsb_us) ** 2 / (self.read.repeats.columns * self.read.repeats.reads),
         }
         if self.read.range_ua is not None:
             found |= self._ends(g_us, alpha, lsb_us, top)
@@ -180,7 +182,20 @@ class _Lines:
                 lost += sign * (alpha[:, s, None] * (np.clip(code, lowest, top) - code)).sum(axis=2)
                 if adc.deviates:
                     mismatch += (alpha[:, s] ** 2 * _mismatch(code, adc, top).mean(axis=1)).sum(axis=1)
-        return {"ADC mismatch": mismatch * lsb_us**2, "ADC saturation": mean_square(lost) * lsb_us**2}
+        return {"ADC mismatch": mismatch * lsb_us**2 / self.read.repeats.columns, "ADC saturation": mean_square(lost) * lsb_us**2}
+
+
+def _of_mean(repeats: Repeats, sigma_lsb: float) -> float:
+    """Error power of the mean of repeated conversions, in parts of that of one.
+
+    Repeats of a column carry other currents, so their rounding errors are independent. Reads of one current share a part of
+    theirs: under a noise of sigma LSB the correlation of two uniform rounding errors is
+    ``6 / pi**2 * sum of exp(-(2 pi k sigma)**2) / k**2`` (Fourier series of the rounding error; Widrow and Kollar, *Quantization
+    Noise*, 2008).
+    """
+    k = np.arange(1, 50)
+    shared = float((np.exp(-((2 * np.pi * k * sigma_lsb) ** 2)) / k**2).sum() / (1 / k**2).sum())
+    return (shared + (1 - shared) / repeats.reads) / repeats.columns
 
 
 def _mismatch(code: F32, adc: Adc, top: int) -> F64:

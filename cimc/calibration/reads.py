@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.records import InputCoding
+from cimc.ir.records import ONCE, InputCoding, Layer, Repeats
 from cimc.targets.description import Target
 
 Cause = Literal[
@@ -49,12 +49,27 @@ class LayerRead:
     """Inputs and converters of one layer."""
 
     vectors: NDArray[np.float32]
-    """Real-valued inputs, ``[vectors, groups, rows]``."""
+    """What the word lines get, real-valued, ``[vectors, groups, rows]``."""
     coding: InputCoding
     row_cuts: tuple[int, ...]
     range_ua: float | None
     """Full scale of the ADC; None: there is none, or an LSB is one level step."""
     target: Target
+    repeats: Repeats = ONCE
+
+    @classmethod
+    def of(cls, samples: NDArray[Any], layer: Layer, target: Target, row_cuts: tuple[int, ...] | None = None) -> LayerRead:
+        """The read of a layer.
+
+        Args:
+            samples: Inputs of the layer, one vector after the other, of any shape.
+            layer: Its coding, range and repeats hold.
+            target: The chip.
+            row_cuts: Instead of the layer's.
+        """
+        vectors = np.tile(samples.reshape(-1, layer.groups, layer.inputs), layer.repeats.rows)
+        cuts = layer.row_cuts if row_cuts is None else row_cuts
+        return cls(vectors, layer.coding, cuts, layer.adc_range_ua, target, layer.repeats)
 
     def sampled(self, weights: int) -> LayerRead:
         """The same with fewer vectors, at even distances, so that products with so many ``weights`` stay quick."""

@@ -276,6 +276,24 @@ def parse_copies(values: Sequence[str]) -> dict[str, int]:
     return copies
 
 
+def parse_repeats(values: Sequence[str]) -> dict[str, dict[str, int]]:
+    """``["conv1:rows=2", "conv1:reads=4"]`` as numbers by layer, or pattern of layers, and word.
+
+    Raises:
+        CimcError: Not of that form.
+    """
+    repeats: dict[str, dict[str, int]] = {}
+    for value in values:
+        head, _, number = value.rpartition("=")
+        name, _, word = head.rpartition(":")
+        if not name or word not in ("rows", "columns", "reads") or not number.isdecimal() or len(number) > 4:
+            raise CimcError(
+                f"--repeat {value} is not LAYER:WHAT=NUMBER", fix="for example --repeat conv1:rows=2; or columns, reads"
+            )
+        repeats.setdefault(name, {})[word] = int(number)
+    return repeats
+
+
 def print_run(
     output: Path,
     outputs: Mapping[str, Any],

@@ -18,6 +18,7 @@ from cimc.cli.common import (
     note,
     parse_bind,
     parse_copies,
+    parse_repeats,
     parse_shapes,
     print_json,
     print_table,
@@ -50,6 +51,13 @@ def compile(  # noqa: A001
     tie: Tie = None,
     chips: Annotated[int | None, typer.Option(min=1, help="Fail if more chips are needed.")] = None,
     copies: Annotated[list[str] | None, typer.Option(metavar="LAYER=N", help="Copies of a layer that work at once.")] = None,
+    repeat: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="LAYER:WHAT=N",
+            help="Repeat the rows, columns or reads of a layer N times: errors average.",
+        ),
+    ] = None,
     scale: Annotated[
         float | None,
         typer.Option(help="Stored preprocessing: (x * scale - mean) / std, of x as the data hold it; default: uint8 to 0...1."),
@@ -102,6 +110,7 @@ def compile(  # noqa: A001
             tie=tie_option(tie),
             chips=chips,
             copies=parse_copies(copies or []),
+            repeats=parse_repeats(repeat or []),
             preprocessing=_preprocessing(scale, mean, std),
             verify=verify,
             stop_after=stop_after,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cimc.ir.forecast import Forecast
-    from cimc.ir.program import Program
+    from cimc.ir.program import Program, Repeats
 
 
 def inspect(
@@ -46,8 +46,12 @@ def inspect(
     if cost["latency_ms"]["copies"] is not None or any(row["copies"] > 1 for row in cost["layers"]):
         columns += ["copies", "with copies ms"]
         keys += ["copies", "latency_copies_ms"]
-    cells = [(*(row[key] for key in keys), errors[row["name"]]) for row in cost["layers"]]
-    print_table(title, (*columns, "weight error"), cells)
+    cells = [[row[key] for key in keys] for row in cost["layers"]]
+    repeats = [_repeats(layer.repeats) for layer in program.layers]
+    if any(text != "1 x 1" for text in repeats):
+        columns.append("repeats")
+        cells = [[*row, text] for row, text in zip(cells, repeats, strict=True)]
+    print_table(title, (*columns, "weight error"), [(*row, errors[row[0]]) for row in cells])
     if program.expected is not None:
         _print_forecast(program.expected)
     print_table("cost of an image", ("", "value"), _cost_rows(report))
@@ -96,6 +100,12 @@ def _print_forecast(forecast: Forecast) -> None:
         typer.echo(f"note: the forecast leaves out {effect}")
 
 
+def _repeats(repeats: Repeats) -> str:
+    """As ``2 x 1, 4 reads``: rows, columns and reads."""
+    reads = f", {repeats.reads} reads" if repeats.reads > 1 else ""
+    return f"{repeats.rows} x {repeats.columns}{reads}"
+
+
 def _layer(program: Program, name: str) -> dict[str, Any]:
     layer = program.layer(name)
     return {
@@ -107,6 +117,7 @@ def _layer(program: Program, name: str) -> dict[str, Any]:
         "row_slices": max(0, len(layer.row_cuts) - 1),
         "column_tiles": max(0, len(layer.column_cuts) - 1),
         "crossbars": layer.crossbars,
+        "repeats": layer.repeats.model_dump(),
         "weight_error": layer.weight_error,
         "adc_range_ua": layer.adc_range_ua,
         "input": layer.coding.model_dump(mode="json"),

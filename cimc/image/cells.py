@@ -25,6 +25,7 @@ from cimc.image.layout import (
     NONE,
     PARK,
     REFERENCE,
+    REPEATS,
     SEGMENT,
     SPARE,
     TILE,
@@ -177,6 +178,7 @@ def _layer(program: Program, layer: Layer, number: int, first: int, segments: in
         "row_slices": len(layer.row_cuts) - 1, "column_tiles": len(layer.column_cuts) - 1, "copies": segments // layer.crossbars,
         "first_segment": first, "segments": segments, "input_signed": coding.signed, "input_gain": coding.gain,
         "input_full_scale": np.nan if coding.full_scale is None else coding.full_scale,
+        **dict(zip(REPEATS, (layer.repeats.rows, layer.repeats.columns, layer.repeats.reads), strict=True)),
         "adc_range_a": np.nan if layer.adc_range_ua is None else layer.adc_range_ua * 1e-6,
     }  # fmt: skip
     for name, value in values.items():

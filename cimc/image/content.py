@@ -134,7 +134,7 @@ class ImageContent:
             if layer.weight.tensor not in self.meta["weights"]:
                 continue
             held = self.goals(number).weights(layer.row_cuts, layer.column_cuts, program.target)
-            indices = weight_indices(layer, tensor.shape)
+            held, indices = layer.repeats.averaged(held), weight_indices(layer.once, tensor.shape)
             tensor.reshape(-1)[indices[indices >= 0]] = held[indices >= 0]
         tables = [self._table(number) for number in range(len(self.layers))]
         if all(table is not None for table in tables):

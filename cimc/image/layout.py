@@ -55,8 +55,11 @@ NAME = _record(("offset", "<u4"), ("bytes", "<u4"))
 LAYER = _record(
     ("name", "<u4"), ("groups", "<u4"), ("rows", "<u4"), ("columns", "<u4"), ("planes", "<u4"), ("row_slices", "<u4"),
     ("column_tiles", "<u4"), ("copies", "<u4"), ("first_segment", "<u4"), ("segments", "<u4"), ("input_signed", "<u4"),
-    ("reserved", "<u4"), ("input_gain", "<f8"), ("input_full_scale", "<f8"), ("adc_range_a", "<f8"), ("reserved2", "<u8"),
+    ("row_repeats", "<u4"), ("input_gain", "<f8"), ("input_full_scale", "<f8"), ("adc_range_a", "<f8"),
+    ("column_repeats", "<u4"), ("repeated_reads", "<u4"),
 )  # fmt: skip
+#: Fields of a layer that say how often its rows and columns lie on crossbars, and how often an input is read; 0 is 1.
+REPEATS = ("row_repeats", "column_repeats", "repeated_reads")
 SEGMENT = _record(
     ("layer", "<u4"), ("copy", "<u4"), ("group", "<u4"), ("row_slice", "<u4"), ("column_tile", "<u4"), ("tile_index", "<u4"),
     ("chip", "<u4"), ("tile", "<u4"), ("height", "<u4"), ("width", "<u4"), ("first_row", "<u4"), ("first_column", "<u4"),

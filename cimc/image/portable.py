@@ -84,8 +84,8 @@ def _weights(program: Program, held: Mapping[str, NDArray[Any]]) -> dict[str, ND
         name = layer.weight.tensor
         tensor = changed.setdefault(name, np.array(program.tensors[f"initializer/{name}"]))
         if layer.name in held:
-            indices = weight_indices(layer, tensor.shape)
-            tensor.reshape(-1)[indices[indices >= 0]] = held[layer.name][indices >= 0]
+            indices, own = weight_indices(layer.once, tensor.shape), layer.repeats.averaged(held[layer.name])
+            tensor.reshape(-1)[indices[indices >= 0]] = own[indices >= 0]
     return changed
 
 

@@ -19,6 +19,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.lower import Lower
 from cimc.passes.manager import PassManager
 from cimc.passes.place import Place
+from cimc.passes.repeat import Repeat
 from cimc.pipeline import pipeline
 from cimc.targets.description import Target
 
@@ -62,8 +63,10 @@ def compiled_again(
         target = target.model_copy(update={"input": source.target.input})
     state, provenance = open_model(portable(source, held), target)
     passes: list[Pass] = []
+    repeats = {layer.name: layer.repeats for layer in source.layers}
     for step in pipeline(calibration=calibration, preprocessing=source.preprocessing, provenance=provenance):
-        passes.append(Place(chips, copies, only_known=True) if isinstance(step, Place) else step)
+        known = {Place: Place(chips, copies, only_known=True), Repeat: Repeat(repeats, only_known=True)}
+        passes.append(known.get(type(step), step))
         if isinstance(step, Lower) and calibration is None:
             passes.append(KeepScales(source))
     program = PassManager(passes).run(state).need_program()

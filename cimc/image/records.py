@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.image.cells import code_grid
 from cimc.image.container import crc32, damaged
-from cimc.image.layout import CELL, NONE, OPCODES, SOURCES, USES
+from cimc.image.layout import CELL, NONE, OPCODES, REPEATS, SOURCES, USES
 from cimc.image.selftest import bit_lines
 from cimc.image.store import Forgetful
 from cimc.ir.program import DigitalStep, Layer, Program, VmmStep
@@ -121,6 +121,8 @@ def _check_layers(sections: dict[str, Array], program: Program, need: Need) -> N
     for number, (record, layer) in enumerate(zip(layers, program.layers, strict=True)):
         shape = {"groups": layer.groups, "rows": layer.rows, "columns": layer.columns, "planes": program.target.planes}
         need(all(record[name] == size for name, size in shape.items()), f"layer {layer.name} has another shape")
+        repeats = [max(1, int(record[name])) for name in REPEATS]  # older images have 0 there
+        need(repeats == [layer.repeats.rows, layer.repeats.columns, layer.repeats.reads], f"layer {layer.name} has other repeats")
         copies, count = int(record["copies"]), int(record["segments"])
         need(copies >= 1 and count == copies * layer.crossbars, f"layer {layer.name} has other segments")
         need(record["first_segment"] == first and first + count <= len(segments), "a layer lies outside the segments")

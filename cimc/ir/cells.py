@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cimc.arguments import checked
 from cimc.errors import CimcError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, HEIGHT, I64, ROW, SLICE, TILE, placed_table
-from cimc.ir.records import Layer, ProgramRecord
+from cimc.ir.records import Layer, ProgramRecord, to_matrix
 from cimc.targets.description import Target
 
 
@@ -58,16 +58,8 @@ def cells(program: ProgramRecord, layer_name: str, blocks: slice | None = None) 
 
 def weight_indices(layer: Layer, shape: tuple[int, ...]) -> I64:
     """``[groups, rows, columns]``: flat index into the initializer of that shape; -1 where packed groups leave zeros."""
-    view, pack = layer.weight, layer.group_packing
-    flat = np.arange(np.prod(shape, dtype=np.int64)).reshape(shape)
-    matrix: I64 = flat[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
-    if pack == 1:
-        return matrix
-    _, rows, columns = view.shape
-    packed = np.full((layer.groups, pack, rows, pack, columns), -1, np.int64)
-    for k in range(pack):
-        packed[:, k, :, k] = matrix[k::pack]
-    return packed.reshape(layer.groups, layer.rows, layer.columns)
+    flat = np.arange(1, np.prod(shape, dtype=np.int64) + 1).reshape(shape)
+    return np.asarray(to_matrix(layer, flat) - 1, np.int64)
 
 
 def _dtype(rank: int) -> np.dtype[np.void]:

@@ -10,7 +10,7 @@ import numpy as np
 from cimc.errors import CimcError, FitError
 from cimc.ir.blocks import block_shape, check_copies, copies_per_array
 from cimc.ir.occupancy import firings
-from cimc.ir.records import Layer, ProgramRecord, polarities
+from cimc.ir.records import Layer, ProgramRecord, position_firings
 from cimc.targets.description import Target
 
 #: Devices of all copies of a layer; a device takes two float32.
@@ -48,7 +48,7 @@ def crossbars_as_published(layers: Sequence[Layer], copies: Mapping[str, int], t
 
 def _faster(program: ProgramRecord, layer: Layer, slowest: int) -> tuple[int, int]:
     """The fewest copies of which each fires less often than ``slowest``, and how often that is."""
-    total, phases = firings(program, layer) or 0, polarities(layer, program.target)
+    total, phases = firings(program, layer) or 0, position_firings(layer, program.target)
     copies = -(-total // phases // max(1, (slowest - 1) // phases))
     while (share := firings(program, layer, copies) or 0) >= slowest:
         copies += 1
@@ -101,7 +101,7 @@ def auto_copies(program: ProgramRecord, crossbars: int | None = None) -> dict[st
     copies: dict[str, int] = {}
     queue = [(-(firings(program, layer) or 0), k) for k, layer in enumerate(layers)]
     heapq.heapify(queue)
-    while queue and -queue[0][0] > polarities(layers[queue[0][1]], target):
+    while queue and -queue[0][0] > position_firings(layers[queue[0][1]], target):
         slowest, k = -queue[0][0], queue[0][1]
         layer = layers[k]
         now = copies.get(layer.name, 1)

@@ -197,7 +197,7 @@ def _flops(program: ProgramRecord) -> int | None:
 
 def _layer_cost(program: ProgramRecord, layer: Layer, copies: int, target: Target) -> LayerCost:
     ops = firings(program, layer)
-    devices = prod(layer.weight.shape) * target.planes
+    devices = prod(layer.weight.shape) * layer.repeats.rows * layer.repeats.columns * target.planes
     tile_ops = None if ops is None else ops * layer.crossbars
     return LayerCost(
         name=layer.name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.ir.blocks import CHIP, I64, TILE, placed_table
-from cimc.ir.records import Layer, ProgramRecord, polarities
+from cimc.ir.records import Layer, ProgramRecord, position_firings
 
 
 def firings(program: ProgramRecord, layer: Layer, copies: int = 1) -> int | None:
@@ -22,7 +22,7 @@ def firings(program: ProgramRecord, layer: Layer, copies: int = 1) -> int | None
                 single += 1
             else:
                 shared += -(-step.positions // copies)
-    return (shared - (-single // copies)) * polarities(layer, program.target)
+    return (shared - (-single // copies)) * position_firings(layer, program.target)
 
 
 def placed_copies(program: ProgramRecord) -> dict[str, int]:

@@ -36,6 +36,7 @@ from cimc.ir.records import (
     ProgramRecord,
     Provenance,
     RandomStep,
+    Repeats,
     Scales,
     Step,
     UpdateStep,
@@ -44,14 +45,16 @@ from cimc.ir.records import (
     VmmStep,
     output_channels,
     polarities,
+    position_firings,
     to_matrix,
     weight_matrix,
 )
 
 __all__ = [
     "BLOCK_FIELDS", "FIT_PARTS", "SCHEMA_VERSION", "DigitalStep", "InputCoding", "Layer", "MaskStep", "OuterStep", "Parameter",
-    "Placement", "PoolBackwardStep", "Preprocessing", "Program", "Provenance", "RandomStep", "Scales", "Step", "UpdateStep",
-    "ValueSpec", "VmmBackwardStep", "VmmStep", "output_channels", "polarities", "to_matrix", "weight_matrix",
+    "Placement", "PoolBackwardStep", "Preprocessing", "Program", "Provenance", "RandomStep", "Repeats", "Scales", "Step",
+    "UpdateStep", "ValueSpec", "VmmBackwardStep", "VmmStep", "output_channels", "polarities", "position_firings", "to_matrix",
+    "weight_matrix",
 ]  # fmt: skip
 
 

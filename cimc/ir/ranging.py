@@ -38,7 +38,7 @@ _SIGMAS = 4.0
 
 @dataclass(frozen=True)
 class Samples:
-    """Inputs of a layer: row vectors ``[vectors, groups, rows]``, and the extent of all inputs where it is to count."""
+    """Inputs of a layer: what its word lines get, ``[vectors, groups, rows]``; and the extent of all inputs where it counts."""
 
     vectors: F32
     extent: Extent | None = None
@@ -60,11 +60,13 @@ class Samples:
         Raises:
             DataError: It holds NaN or Inf.
         """
-        groups, rows = layer.groups, layer.rows
+        groups, rows = layer.groups, layer.inputs
         extent = before.extent if before is not None and before.extent is not None else Extent(count=count)
         if not extent.add(x):
             raise DataError("the inputs hold NaN or Inf", where=f"layer {layer.name}", fix="look at the calibration data")
         vectors = row_vectors(x, geometry, groups, rows, wanted_vectors(groups, rows), layer.name)
+        if layer.repeats.rows > 1:
+            vectors = np.tile(vectors, layer.repeats.rows)
         return cls(vectors if before is None else np.concatenate([before.vectors, vectors]), extent)
 
 

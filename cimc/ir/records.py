@@ -64,6 +64,9 @@ from cimc.targets.told import Told
 
 SCHEMA_VERSION = 1
 
+#: Repeats of a layer's rows, columns or reads at most.
+MOST_REPEATS = 64
+
 #: Parts of ``state/STEP``: what outputs of the chip were fitted with.
 FIT_PARTS = ("fit_scale", "fit_offset")
 
@@ -102,6 +105,31 @@ class InputCoding(_Record):
     clip_share: float = Field(0.0, ge=0, le=1, description="Share of the calibration inputs beyond the full scale, by choice.")
 
 
+class Repeats(_Record):
+    """How often a layer's matrix is laid out on its crossbars, and how often they are read: errors average.
+
+    The matrix ``W`` lies on the crossbars ``rows * columns`` times, as a block matrix. Every repeat of a row gets the same input.
+    The digital side divides sums by ``rows``, and averages the repeats of a column and the ``reads`` of an input.
+    """
+
+    rows: int = Field(1, ge=1, le=MOST_REPEATS, description="Times that each row lies on word lines.")
+    columns: int = Field(1, ge=1, le=MOST_REPEATS, description="Times that each column lies on bit lines.")
+    reads: int = Field(1, ge=1, le=MOST_REPEATS, description="Reads of each input, averaged.")
+
+    def averaged(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """The mean over the repeats of each weight, of an array ``[groups, rows, columns]`` of the layer's crossbars."""
+        if self.rows == self.columns == 1:
+            return matrix
+        groups, rows, columns = matrix.shape
+        parts = matrix.reshape(groups, self.rows, rows // self.rows, self.columns, columns // self.columns)
+        mean: NDArray[Any] = parts.mean(axis=(1, 3), dtype=np.float64).astype(matrix.dtype)
+        return mean
+
+
+#: Each weight once, and one read.
+ONCE = Repeats()
+
+
 class Layer(_Record):
     """One weight matrix on crossbars; several steps may use it."""
 
@@ -109,6 +137,7 @@ class Layer(_Record):
     weight: WeightView
     channel_rows: Positive = Field(1, description="Rows of one input channel: a cut at whole channels falls on multiples.")
     group_packing: Positive = Field(1, description="ONNX groups in one group here, on the block diagonal of its matrix.")
+    repeats: Repeats = ONCE
     coding: InputCoding = InputCoding()
     adc_range_ua: float | None = Field(None, gt=0, description="Full scale of the ADC for this layer; null without an ADC.")
     row_cuts: tuple[Whole, ...] = Field((), description="Row slice s is rows row_cuts[s] to row_cuts[s + 1]; set by `tile`.")
@@ -121,13 +150,23 @@ class Layer(_Record):
 
     @property
     def rows(self) -> int:
-        """Rows of one group's matrix, packed ONNX groups included."""
-        return self.weight.shape[1] * self.group_packing
+        """Rows of one group's matrix on the crossbars, packed ONNX groups and repeats included."""
+        return self.inputs * self.repeats.rows
 
     @property
     def columns(self) -> int:
-        """Weight columns of one group's matrix, packed ONNX groups included."""
-        return self.weight.shape[2] * self.group_packing
+        """Weight columns of one group's matrix on the crossbars, packed ONNX groups and repeats included."""
+        return self.weight.shape[2] * self.group_packing * self.repeats.columns
+
+    @property
+    def inputs(self) -> int:
+        """Inputs of one group's matrix, packed ONNX groups included."""
+        return self.weight.shape[1] * self.group_packing
+
+    @property
+    def once(self) -> Layer:
+        """The layer as if each weight lay on its crossbars once."""
+        return self.model_copy(update={"repeats": ONCE})
 
     @property
     def crossbars(self) -> int:
@@ -369,13 +408,18 @@ class ProgramRecord(_Record):
 
 
 def polarities(layer: Layer, target: Target) -> int:
-    """Tile operations that one position of the layer takes: 2 where signed inputs go in two phases, else 1.
+    """Tile operations that one read of a position takes: 2 where signed inputs go in two phases, else 1.
 
     Without a DAC's quantisation too, if there is an ADC, which takes no negative current.
     """
     quantised = target.dac.bits is not None
     two_phase = target.dac.signed == "two_phase" if quantised else target.adc.bits is not None
     return 2 if layer.coding.signed and two_phase else 1
+
+
+def position_firings(layer: Layer, target: Target) -> int:
+    """Tile operations that one position of the layer takes: one for each polarity and each repeated read."""
+    return polarities(layer, target) * layer.repeats.reads
 
 
 def output_channels(step: VmmStep, layer: Layer) -> int:
@@ -386,7 +430,10 @@ def output_channels(step: VmmStep, layer: Layer) -> int:
 
 
 def weight_matrix(program: ProgramRecord, layer: Layer) -> NDArray[Any]:
-    """The layer's weights as ``[groups, rows, columns]`` in the initializer's dtype; packed groups on the block diagonal."""
+    """The layer's weights as ``[groups, rows, columns]`` in the initializer's dtype, as they lie on the crossbars.
+
+    Packed groups lie on the block diagonal, repeats of rows and columns side by side.
+    """
     return to_matrix(layer, program.tensors[f"initializer/{layer.weight.tensor}"])
 
 
@@ -394,7 +441,14 @@ def to_matrix(layer: Layer, tensor: NDArray[Any]) -> NDArray[Any]:
     """What a layer views of an array of its initializer's shape, as `weight_matrix` gives it."""
     view = layer.weight
     matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
-    return pack(matrix, layer.group_packing)
+    return on_crossbars(matrix, layer)
+
+
+def on_crossbars(matrix: NDArray[Any], layer: Layer) -> NDArray[Any]:
+    """The model's matrix ``[groups, rows, columns]`` as it lies on the layer's crossbars: groups packed, then repeated."""
+    packed = pack(matrix, layer.group_packing)
+    repeats = layer.repeats
+    return packed if repeats.rows == repeats.columns == 1 else np.tile(packed, (1, repeats.rows, repeats.columns))
 
 
 def pack(matrix: NDArray[Any], packing: int) -> NDArray[Any]:

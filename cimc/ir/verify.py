@@ -146,7 +146,7 @@ def _weights(program: ProgramRecord, layer: Layer) -> None:
         what = f"{view.shape[1]} rows are no multiple of {layer.channel_rows} rows a channel"
         _fail(where, what, "correct channel_rows")
     weight_max = program.tensors.get(f"weight_max/{layer.name}")
-    channels = view.shape[0] * view.shape[2]
+    channels = layer.groups * layer.columns
     if weight_max is not None and weight_max.shape not in ((1,), (channels,)):
         _fail(where, f"weight_max has shape {weight_max.shape}", f"give one for the layer, or one for each of {channels} columns")
 

@@ -113,8 +113,7 @@ def verify_tensors(program: ProgramRecord) -> None:
                 _need(name, tensor, ("uint8",), (tensor.size,))
             case "weight_max":
                 layer = layers[owner]
-                channels = layer.weight.shape[0] * layer.weight.shape[2]
-                _need(name, tensor, _DIGITAL, (1,) if tensor.shape == (1,) else (channels,))
+                _need(name, tensor, _DIGITAL, (1,) if tensor.shape == (1,) else (layer.groups * layer.columns,))
                 _need_finite(name, tensor, least=0)
             case "scale" | "offset":
                 _need(name, tensor, _DIGITAL, tensor.shape)  # `verify` knows the shape

@@ -7,7 +7,7 @@ from pydantic import TypeAdapter
 
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Geometry, WeightView
-from cimc.ir.records import InputCoding, Layer
+from cimc.ir.records import InputCoding, Layer, Repeats
 
 _GEOMETRY: TypeAdapter[Dense | Conv | ConvTranspose] = TypeAdapter(Geometry)
 
@@ -35,6 +35,12 @@ def view_of(node: ir.Node) -> WeightView:
     )
 
 
+def repeats_of(node: ir.Node) -> Repeats:
+    """How often the matrix of a ``Vmm`` lies on its crossbars, and is read."""
+    rows, columns, reads = node.attributes.get_ints("repeats") or (1, 1, 1)
+    return Repeats(rows=rows, columns=columns, reads=reads)
+
+
 def layer_of(node: ir.Node) -> Layer:
     """The layer of a ``Vmm``, as far as the passes before have described it."""
     attributes = node.attributes
@@ -43,6 +49,7 @@ def layer_of(node: ir.Node) -> Layer:
         weight=view_of(node),
         channel_rows=attributes.get_int("channel_rows", 1),
         group_packing=attributes.get_int("group_packing", 1),
+        repeats=repeats_of(node),
         weight_error=attributes.get_float("weight_error", None),
         coding=InputCoding(
             gain=attributes.get_float("input_gain", 1.0),

@@ -65,11 +65,10 @@ class Forecasting(Pass):
 
 
 def _power(program: Program, layer: Layer, samples: NDArray[Any]) -> ErrorPower:
-    vectors = samples.reshape(-1, layer.groups, layer.rows)
     matrix, span = some_columns(
         weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], MIN_COLUMNS, "window", layer.name
     )
-    read = LayerRead(vectors, layer.coding, layer.row_cuts, layer.adc_range_ua, program.target)
+    read = LayerRead.of(samples, layer, program.target)
     return error_power(matrix, span, read.sampled(4 * matrix.size))
 
 
@@ -182,12 +181,16 @@ def _disturbance(program: Program, layer: Layer, node: ir.Node, power: ErrorPowe
         stored += mean + deviation * rng.standard_normal(whole.shape, np.float32)
     drawn = [lost for cause, lost in power.causes.items() if (large or cause not in FIXED) and cause != "DAC clipping"]
     noise = np.sum(drawn, axis=0) if drawn else np.zeros(1)
-    noise = np.broadcast_to(noise.mean(), (groups, columns)) if noise.size != groups * columns else noise.reshape(groups, columns)
+    if noise.size == layer.groups * layer.columns:  # repeats of a column have the same expected error
+        noise = noise.reshape(layer.groups, layer.repeats.columns, -1).mean(axis=1).reshape(groups, columns)
+    else:
+        noise = np.broadcast_to(noise.mean(), (groups, columns))
+    noise = noise / layer.repeats.rows**2  # the sums over all repeats of a row are divided by them
     clip = None
     if program.target.dac.bits is not None:
         top = full_code(program.target, layer.coding.signed) / layer.coding.gain
         clip = (-top if layer.coding.signed else 0.0, top)
-    return Disturbance(_unpacked(stored, layer), np.sqrt(noise), clip, seed=die + 1)
+    return Disturbance(_unpacked(layer.repeats.averaged(stored), layer), np.sqrt(noise), clip, seed=die + 1)
 
 
 def _unpacked(matrix: NDArray[Any], layer: Layer) -> NDArray[Any]:

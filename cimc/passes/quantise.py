@@ -21,7 +21,7 @@ from cimc.errors import ModelError, VerifyError
 from cimc.ir import encoding
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.expand import matrix_of
-from cimc.ir.vmm import view_of
+from cimc.ir.vmm import layer_of, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.targets.description import Target
 
@@ -47,7 +47,10 @@ class Quantise(Pass):
                 span = weight_max(matrix, state.target)
                 if not np.isfinite(span).all():
                     raise ModelError(f"weight '{weight.name}' holds NaN or Inf; no conductance can", where=f"layer {layer}")
-                done[layer] = span, None if state.target.is_ideal else weight_error(matrix, span, state.target)
+                error = None if state.target.is_ideal else weight_error(matrix, span, state.target)
+                if span.size > 1:  # repeats of a column have its scale
+                    span = np.tile(span.reshape(layer_of(node).groups, -1), layer_of(node).repeats.columns).reshape(-1)
+                done[layer] = span, error
             span, error = done[layer]
             node.attributes.add(ir.AttrFloat32s("weight_max", [float(w) for w in span]))
             if error is not None:
@@ -62,9 +65,9 @@ class Quantise(Pass):
 def check_scales(state: Compilation) -> None:
     """Raise a VerifyError where a weight scale is missing, negative, or of a wrong length."""
     for node in vmms(state.model):
-        groups, _, columns = node.attributes.get_ints("view_shape") or (0, 0, 0)
+        layer = layer_of(node)
         span = node.attributes.get_floats("weight_max") or ()
-        wanted = groups * columns if _by_column(state.target) else 1
+        wanted = layer.groups * layer.columns if _by_column(state.target) else 1
         if len(span) != wanted or not all(w >= 0 for w in span):
             raise VerifyError(f"weight_max wants {wanted} numbers from 0", where=f"Vmm '{node.name}'")
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.calibration.reads import LayerRead
 from cimc.errors import VerifyError
 from cimc.ir.encoding import encode
 from cimc.ir.program import Layer, Program, weight_matrix
@@ -47,7 +48,7 @@ class Ranges(Pass):
             vectors = state.samples.get(layer.name)
             if vectors is None:
                 raise RuntimeError(f"no inputs of layer {layer.name} were kept: `ranges` belongs after `calibrate`")
-            samples = Samples(vectors.reshape(-1, layer.groups, layer.rows))
+            samples = Samples(LayerRead.of(vectors, layer, target).vectors)
             devices = TargetDevices.of(program, layer)
             layers.append(choose_ranges(layer, samples, devices, target, sigma_us=spread))
         state.program = program.model_copy(update={"layers": tuple(layers)})

@@ -26,7 +26,7 @@ from cimc.calibration.scales import least_error_scales
 from cimc.errors import FitError
 from cimc.ir.expand import matrix_of
 from cimc.ir.ranging import choose_range
-from cimc.ir.records import InputCoding, pack
+from cimc.ir.records import InputCoding, on_crossbars
 from cimc.ir.vmm import layer_of, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.quantise import check_scales, vmms, weight_error
@@ -56,7 +56,9 @@ class Scales(Pass):
                 tensor = cast(ir.TensorProtocol, cast(ir.Value, node.inputs[1]).const_value).numpy()
                 matrix = matrix_of(view_of(node), tensor)
                 span, coding = _choice(state, node, matrix, window=window, inputs=inputs)
-                chosen[name] = span, coding, weight_error(matrix, span, target)
+                layer = layer_of(node)
+                once = span if span.size == 1 else span.reshape(layer.groups, layer.repeats.columns, -1)[:, 0].reshape(-1)
+                chosen[name] = span, coding, weight_error(matrix, once, target)
             _describe(node, *chosen[name])
         return list(chosen)
 
@@ -71,10 +73,9 @@ def _choice(state: Compilation, node: ir.Node, matrix: NDArray[Any], *, window: 
     span = np.array(node.attributes.get_floats("weight_max"), np.float32)
     if not span.any():
         return span, layer.coding
-    packed = pack(matrix, layer.group_packing)
-    vectors = state.samples[layer.name].reshape(-1, layer.groups, layer.rows)
+    packed = on_crossbars(matrix, layer)
     try:
-        read = LayerRead(vectors, layer.coding, row_cuts(layer, target), None, target)
+        read = LayerRead.of(state.samples[layer.name], layer, target, row_cuts(layer, target))
         convert = partial(_converted, packed, layer.name)
         return least_error_scales(packed, span, read, convert, window=window, inputs=inputs, name=layer.name)
     except FitError:

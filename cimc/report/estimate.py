@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cimc.ir.program import Layer, Program, polarities
+from cimc.ir.program import Layer, Program, position_firings
 
 #: A run that the estimate puts above this is announced.
 LONG_RUN_S = 20.0
@@ -57,7 +57,7 @@ def _devices(program: Program, layer: Layer) -> int:
 def _reads_per_position(program: Program, layer: Layer) -> int:
     """Passes of the simulated array for one position: signed phases, and input bits where each is converted."""
     target = program.target
-    return polarities(layer, target) * (target.dac.bits or 1 if target.adc.conversion == "per_bit" else 1)
+    return position_firings(layer, target) * (target.dac.bits or 1 if target.adc.conversion == "per_bit" else 1)
 
 
 def _macs_per_s() -> float:

@@ -384,9 +384,9 @@ class Chip:
     def weights(self) -> dict[str, NDArray[np.float32]]:
         """What products without noise multiply by now, in weight units: layer name to ``[groups, rows, columns]``.
 
-        That is what the devices hold, and the IR drop where the target has wires.
+        That is what the devices hold, and the IR drop where the target has wires; of repeated weights the mean.
         """
-        return {name: crossbar.weights() for name, crossbar in self.crossbars.items()}
+        return {name: crossbar.layer.repeats.averaged(crossbar.weights()) for name, crossbar in self.crossbars.items()}
 
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""

@@ -31,6 +31,7 @@ from cimc.runtime.copies import SharedRead
 from cimc.runtime.layout import leak_steps
 from cimc.runtime.planes import Window
 from cimc.runtime.read_spec import ReadSpec
+from cimc.runtime.repeats import mean_of_columns, mean_of_reads, on_columns
 from cimc.runtime.slow_noise import SlowRead
 from cimc.runtime.unfold import Unfolding, unfolding
 from cimc.runtime.wires.grid import on_wires
@@ -222,7 +223,7 @@ class Crossbar(LayerArrays):
             geometry: How its inputs form row vectors.
             seed_key: Key of the noise: chip seed, layer (or step) and direction, from `rng.key`.
             first_image: Number of the first image, so that a split along the batch draws the same noise.
-            scale: ``[groups * columns]``: digital factor; None: 1.
+            scale: One digital factor for each output column; None: 1.
             offset: The same shape: digital offset after the factor. Of a transposed convolution one a channel will do;
                 a column's is taken from its channel's first.
 
@@ -235,18 +236,23 @@ class Crossbar(LayerArrays):
         """
         dtype: Any = np.float64 if x.dtype == np.float64 else np.float32
         try:
-            where = unfolding(geometry, x.shape, self.groups, self.rows)
+            where = unfolding(geometry, x.shape, self.groups, self.layer.inputs, self.layer.repeats.rows)
         except DataError as error:
             fix = "give data of the shape that the model takes"
             raise DataError(error.what, where=f"layer {self.layer.name}", fix=fix) from None
-        positions, total = where.positions, self.groups * self.columns
+        positions, total, repeats = where.positions, self.groups * self.columns, self.layer.repeats
         read = self._ready(positions)
         codes = self._codes(x, where, dtype)
         images = codes.shape[1]
         factor, constant = self._digital(read, scale, None if isinstance(geometry, ConvTranspose) else offset)
         y = np.empty(images * positions * total, dtype)
         strides = (positions * total, *((total, 1) if isinstance(geometry, Dense) else (1, positions)))
-        self._count(images * positions, read.read(codes, where, seed_key, first_image, factor, constant, y, strides))
+        saturated = mean_of_reads(
+            read, repeats.reads, codes, where, seed_key, first_image, factor, constant, y, strides
+        )  # fmt: skip
+        self._count(images * positions, saturated)
+        y = mean_of_columns(y, repeats.columns, self.groups, self.columns, None if isinstance(geometry, Dense) else positions)
+        total //= repeats.columns
         out: Array
         if isinstance(geometry, ConvTranspose):
             added = im2col.fold(y.reshape(images, total, positions), Window.of(geometry, x.shape))
@@ -271,9 +277,9 @@ class Crossbar(LayerArrays):
 
     def _digital(self, read: Handle, scale: Array | None, offset: Array | None) -> tuple[Array, Array]:
         """Factor and constant of each column after the digital sum, float64."""
-        total = self.groups * self.columns
-        self._need_one_a_column("scale", scale, total)
-        self._need_one_a_column("offset", offset, total)
+        scale, offset = (self._on_columns(word, values) for word, values in (("scale", scale), ("offset", offset)))
+        if (rows := self.layer.repeats.rows) > 1:  # the sum over the repeats of all rows
+            scale = np.full(self.groups * self.columns, 1 / rows) if scale is None else scale / rows
         own = read.factor if self._factor is None else self._factor
         factor = own if scale is None else own * scale
         constant = np.zeros(factor.size) if offset is None else offset.astype(np.float64).reshape(-1)
@@ -282,6 +288,14 @@ class Crossbar(LayerArrays):
         if self._shift is not None:
             constant = constant - (self._shift if scale is None else self._shift * scale)
         return factor, constant
+
+    def _on_columns(self, word: str, values: Array | None) -> Array | None:
+        """One number for each column on the crossbars, from one for each output column."""
+        if values is None:
+            return None
+        repeats = self.layer.repeats.columns
+        self._need_one_a_column(word, values, self.groups * self.columns // repeats)
+        return on_columns(values, repeats, self.groups)
 
     def _need_one_a_column(self, word: str, array: Array | None, count: int) -> None:
         """Kernels index it without a further look.
@@ -296,7 +310,8 @@ class Crossbar(LayerArrays):
     def _count(self, positions: int, saturations: int) -> None:
         stats, coding = self.stats, self._coding
         stats.positions += positions
-        stats.tile_reads += positions * coding.polarities * self.tiles
+        reads = self.layer.repeats.reads
+        stats.tile_reads += positions * reads * coding.polarities * self.tiles
         stats.adc_saturations += saturations
         if self.target.adc.bits is not None:
-            stats.adc_conversions += positions * coding.weights.size * self.slices * self.lines
+            stats.adc_conversions += positions * reads * coding.weights.size * self.slices * self.lines

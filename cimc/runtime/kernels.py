@@ -116,6 +116,15 @@ def _add(weight: Scalar, alpha: Array, values: Array, acc: Array) -> None:
 
 
 @kernel(**INNER)
+def _is_run(offsets: Array) -> Scalar:
+    """Whether the offsets lie one behind the other; repeated rows come back to the first."""
+    run = offsets.size > 0 and offsets[offsets.size - 1] - offsets[0] == offsets.size - 1
+    for r in range(1, offsets.size if run else 0):
+        run = run and offsets[r] == offsets[r - 1] + 1
+    return run
+
+
+@kernel(**INNER)
 def _gather(source: Array, at: Scalar, row_offset: Array, contiguous: Scalar, out: Array) -> None:
     """One row vector of one slice."""
     if contiguous:
@@ -287,7 +296,7 @@ def read(
         for s in range(slices):
             offsets = row_offset[row_cuts[s] : row_cuts[s + 1]]
             tall = offsets.size
-            contiguous = tall > 0 and offsets[tall - 1] - offsets[0] == tall - 1
+            contiguous = _is_run(offsets)
             steps = (tall + per_step - 1) // per_step
             padded_tall = steps * per_step
             a = a_buffer[: height * padded_tall].reshape(height, padded_tall)

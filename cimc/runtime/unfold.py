@@ -7,7 +7,7 @@ same form serves dense products and the pixels of a transposed convolution.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from math import prod
 from typing import Any
@@ -79,8 +79,17 @@ class Unfolding:
 
 
 @lru_cache(maxsize=256)
-def unfolding(geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups: int, rows: int) -> Unfolding:
+def unfolding(
+    geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups: int, rows: int, repeats: int = 1
+) -> Unfolding:  # fmt: skip
     """The unfolding of one input; ``input_shape`` with its image axis, whose size does not matter.
+
+    Args:
+        geometry: How the input forms row vectors.
+        input_shape: Shape of the input.
+        groups: Of the layer.
+        rows: Inputs of one group's matrix.
+        repeats: Times that each of them drives a word line.
 
     Raises:
         DataError: The input does not hold ``groups * rows`` values a position, has no position, or is too large.
@@ -90,7 +99,7 @@ def unfolding(geometry: Dense | Conv | ConvTranspose, input_shape: Shape, groups
     reach = [int(index.max(initial=0)) for index in (where.base, where.row_offset)]
     if where.positions and sum(reach) + (groups - 1) * where.group_stride >= max(1, where.padded_size):
         raise DataError(f"windows of an input of shape {list(input_shape)} leave it")
-    return where
+    return where if repeats == 1 else replace(where, row_offset=np.tile(where.row_offset, repeats))
 
 
 def _windows(geometry: Conv | ConvTranspose, input_shape: Shape, groups: int, rows: int) -> Unfolding:

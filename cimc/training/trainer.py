@@ -19,6 +19,7 @@ from cimc.arguments import checked, within
 from cimc.errors import CimcError
 from cimc.ir.classes import Classes
 from cimc.ir.program import Program, Scales, ValueSpec
+from cimc.ir.records import ONCE
 from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
@@ -133,6 +134,10 @@ class Trainer:
         within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
+        for layer in chip.program.layers:
+            if layer.repeats != ONCE:
+                what = f"layer {layer.name} lies on its crossbars, or is read, several times; training takes each weight once"
+                raise CimcError(what, where="Trainer", fix="compile the model without repeats")
         program, switched = in_inference_form(chip.program)
         if switched:
             chip.adopt(program)
