@@ -13,6 +13,7 @@ from cimc.version import __version__
 
 if TYPE_CHECKING:
     from cimc import backend, datasets
+    from cimc.budget.explain import explain
     from cimc.compiler import compile  # noqa: A004
     from cimc.image.export import export_image
     from cimc.image.mapped import fault_map
@@ -31,6 +32,7 @@ _LAZY = {
     "Target": "cimc.targets.description",
     "Trainer": "cimc.training.trainer",
     "compile": "cimc.compiler",
+    "explain": "cimc.budget.explain",
     "export_image": "cimc.image.export",
     "fault_map": "cimc.image.mapped",
     "load": "cimc.ir.artifact",
@@ -57,6 +59,7 @@ __all__ = [
     "backend",
     "compile",
     "datasets",
+    "explain",
     "export_image",
     "fault_map",
     "load",

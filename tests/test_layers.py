@@ -32,6 +32,7 @@ ALLOWED = {
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"},
     "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data"},
+    "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "devices": {"targets", "runtime"},
     "rules": {"targets", "runtime", "training"},

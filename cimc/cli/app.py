@@ -11,6 +11,7 @@ from cimc.cli.commands import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
 from cimc.cli.evaluate import evaluate
+from cimc.cli.explain import explain
 from cimc.cli.export import export
 from cimc.cli.image import app as image_app
 from cimc.cli.inspect import inspect
@@ -36,6 +37,7 @@ app.command("train")(train)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("calibrate")(calibrate)
+app.command("explain")(explain)
 app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("warmup")(warmup)

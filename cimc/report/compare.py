@@ -70,12 +70,12 @@ def reference_values(
     loaded = load(model).model
     if program is not None:
         inputs = without_bound(inputs, program.bound_values(), "inputs")
-        loaded = _specialised(loaded, program)
+        loaded = specialised(loaded, program)
     outputs = [spec.name for spec in program.outputs] if program is not None else []
     return Reference(loaded, named(model), inputs, outputs, also).run(inputs)
 
 
-def _specialised(model: ir.Model, program: Program) -> ir.Model:
+def specialised(model: ir.Model, program: Program) -> ir.Model:
     """The model with the bound inputs and the fixed sizes of the program; as it is where that changes nothing."""
     inputs = {str(value.name) for value in model.graph.inputs}
     bound = {name: value for name, value in program.bound_values().items() if name in inputs}

@@ -103,13 +103,13 @@ def evaluate(
             images = preprocess(x[first : first + batch], program.preprocessing)
             here, labels = slice(first, first + batch), y[first : first + batch]
             scores = next(iter(chip.run({name: images}, first).values()))
-            said = _said(scores, labels, how)
+            found = said(scores, labels, how)
             if not aged:
                 beside = runner.run({name: images})[output]
                 same_shape(output, beside, scores)
-                expected[here] = _said(beside, labels, how)
-            right += int(((said == labels) & judged[here]).sum())
-            agree += int(((expected[here] == said) & judged[here]).sum())
+                expected[here] = said(beside, labels, how)
+            right += int(((found == labels) & judged[here]).sum())
+            agree += int(((expected[here] == found) & judged[here]).sum())
             if advance is not None:
                 advance(len(labels))
         aged.append(Aged(time, right / labelled, agree / labelled))
@@ -127,8 +127,17 @@ def evaluate(
     )
 
 
-def _said(scores: Any, labels: NDArray[Any], how: Classes) -> NDArray[Any]:
-    """The class of the highest score, of the labels' shape."""
+def said(scores: Any, labels: NDArray[Any], how: Classes) -> NDArray[Any]:
+    """The class of the highest score, of the labels' shape.
+
+    Args:
+        scores: A model's first output, images along the first axis.
+        labels: Class numbers, ``[images]`` or one a place.
+        how: Axis of the classes, and the class number of places that do not count.
+
+    Raises:
+        DataError: The scores have no class axis that suits the labels, or a label is no class.
+    """
     if not isinstance(scores, np.ndarray) or scores.ndim < 2 or len(scores) != len(labels):
         raise DataError("the model's first output holds no score for each class of each image", where="y", fix="use `cimc run`")
     if how.axis is not None and not (-scores.ndim < how.axis < scores.ndim and how.axis):

@@ -65,6 +65,12 @@ class Grid:
         window = self.g_max_us - self.g_min_us
         return Grid(-window, window, 2 * self.steps, self.slack)
 
+    def rounded(self, g_us: Array) -> NDArray[np.float64]:
+        """Conductances on the grid, µS; as they are where the grid would round more than `slack` allows, so is not used."""
+        exact = np.asarray(g_us, np.float64)
+        on_grid: NDArray[np.float64] = self.middle_us + np.rint((exact - self.middle_us) / self.step_us) * self.step_us
+        return on_grid if np.abs(on_grid - exact).max(initial=0) <= self.slack * self.step_us else exact
+
     @classmethod
     def levels(cls, device: Device) -> Grid:
         """About `GRID_STEPS` steps; all levels of the device and both ends of its window lie on it."""

@@ -91,10 +91,7 @@ class ReferenceRead:
 
         g_us = cells(spec.g_us, spec.unit_g_us)
         if spec.coding.bits is not None:
-            grid = spec.grid
-            on_grid = grid.middle_us + np.rint((g_us - grid.middle_us) / grid.step_us) * grid.step_us
-            # A grid that would round what no noise hides is not used.
-            g_us = on_grid if np.abs(on_grid - g_us).max(initial=0) <= grid.slack * grid.step_us else g_us
+            g_us = spec.grid.rounded(g_us)
         current = vectors @ g_us * spec.volt
         power = _pulse_power(vectors) if spec.fresh_noise else vectors**2
         if spec.variance_us2 is None:
@@ -107,12 +104,16 @@ class ReferenceRead:
             gain = e.gain[g, s].astype(np.float64)
             current = current * gain + e.offset_lsb[g, s] + e.bow_lsb[g, s] * 4 * share * (1 - share)
         deviation = np.sqrt(gain**2 * variance + spec.sigma_lsb**2)
-        current = current + deviation * normals(keys, first, current.shape[-1])
-        if not spec.top_code:
-            return current, 0
+        if deviation.any():
+            current = current + deviation * normals(keys, first, current.shape[-1])
+        return self._code(current) if spec.top_code else (current, 0)
+
+    def _code(self, current: F64) -> tuple[F64, int]:
+        """Codes of currents in LSB, and how many are saturated."""
+        low, top = self.spec.low_code, self.spec.top_code
         code = np.rint(current)
-        beyond = (code > spec.top_code) | ((code < spec.low_code) & (spec.low_code < 0))
-        return np.clip(code, spec.low_code, spec.top_code), int(beyond.sum())
+        beyond = (code > top) | ((code < low) & (low < 0))
+        return np.clip(code, low, top), int(beyond.sum())
 
 
 @dataclass

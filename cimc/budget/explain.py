@@ -1,0 +1,206 @@
+"""Where a chip loses, why, and what would help."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_ir import from_proto
+
+from cimc.arguments import array, checked, within
+from cimc.arguments import named as named_input
+from cimc.budget.bench import Bench, Outcome, Samples
+from cimc.budget.causes import CAUSES
+from cimc.budget.levers import levers_of_chip, levers_of_layers, ranked
+from cimc.budget.parts import Parts, error_of_lost, mean_lost
+from cimc.budget.remedies import levers_of_fits, levers_of_settings
+from cimc.budget.result import Budget, Total
+from cimc.budget.scale import StepCheck, check_steps
+from cimc.compiler import Model
+from cimc.data import needed_inputs, prepared
+from cimc.errors import CimcError, DataError
+from cimc.frontend.load import load
+from cimc.ir.classes import Classes
+from cimc.ir.program import Program, RandomStep
+from cimc.report.calibrate import batches, fixed_batch, split
+from cimc.report.compare import reference_values, specialised
+from cimc.report.reference import Reference, named
+from cimc.runtime.chip import Chip
+from cimc.runtime.executor import image_count
+from cimc.runtime.fitting import ideal_executor
+
+#: Samples that are run where the caller asks for no other number, and those that outputs are fitted on.
+SAMPLES, FITTED = 256, 256
+
+
+def most_runs(program: Program) -> int:
+    """Executions of the samples that `explain` makes at most."""
+    causes, layers = len(CAUSES), len(program.layers)
+    return 2 + 3 * causes + 2 * causes * layers + layers + 4
+
+
+@checked("program_or_chip", "x", "y", "model")
+def explain(
+    program_or_chip: Program | Chip,
+    x: NDArray[Any] | Mapping[str, Any],
+    y: NDArray[Any] | None = None,
+    model: Model | None = None,
+    *,
+    seed: int = 0,
+    samples: int = SAMPLES,
+    classes: Classes | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> Budget:
+    """What each cause of error costs, by layer, and what would help.
+
+    Each cause is tried alone in an execution that is exact otherwise, and is taken out of the chip as it is. Everything that a
+    chip draws (faults, errors of writes, noise of reads) is the same in all of these executions.
+
+    Args:
+        program_or_chip: A program, which is written into the die of ``seed``; or a chip at its present time: a trained one, one
+            that has aged or was fitted, or an image's die. Its devices do not change; the reads count in its statistics.
+        x: Inputs of the model's one input; or arrays by input name. The program's preprocessing is applied to the former.
+        y: Class numbers, ``[inputs]`` or one a place; None: there is no accuracy, and levers are ranked by SQNR.
+        model: Stands for the right outputs, in ONNX Runtime; None: the graph that the program was compiled from, with the weights
+            that were trained since.
+        seed: Of the die, where a program is given.
+        samples: Inputs that are run, spread evenly over ``x``. Others of ``x`` serve to try a fit of the outputs.
+        classes: Axis of the classes, where the labels' shape does not tell it, and the class number of places that do not count.
+        advance: Told 1 after each execution of the samples; there are `most_runs` or fewer.
+
+    Raises:
+        CimcError: The first argument is neither a program nor a chip.
+        DataError: Inputs or labels do not suit the model, or the model is another network's.
+    """
+    chip = _chip(program_or_chip, seed)
+    within("samples", samples, 1, 1 << 40, whole=True)
+    program = chip.program
+    inputs = _inputs(program, x)
+    total = image_count(program.inputs, inputs)
+    chosen, others = split(total, samples, fixed_batch(inputs, program.inputs))
+    if not len(chosen):
+        raise DataError("there are no samples", where="x", fix="give at least one batch of the model")
+    labels = None if y is None else _labels(y, total)[chosen]
+    runs = batches(inputs, program.inputs, chosen)
+    reference, notes = _reference(chip, model, runs)
+    shown = Samples(runs, reference, labels, classes or Classes())
+    checks = [] if _draws(program) else _checks(chip, model, runs[0])
+    bench = Bench(chip, shown, checks, advance)
+    whole, exact = bench.whole(), bench.alone({})
+    parts = Parts(bench, whole, exact)
+    causes = parts.by_cause()
+    rows = parts.by_layer(causes)
+    levers = [*levers_of_chip(bench, whole, causes), *levers_of_layers(bench, whole, rows)]
+    levers += levers_of_fits(bench, whole, batches(inputs, program.inputs, others[:: max(1, len(others) // FITTED)][:FITTED]))
+    if isinstance(program_or_chip, Program):
+        levers += levers_of_settings(bench, whole)
+    notes += _notes(checks, bench, exact)
+    return Budget(
+        total=_total(program, len(chosen), shown, whole, exact),
+        rows=rows,
+        causes=causes,
+        interaction=parts.interaction(causes),
+        interaction_of_rows=parts.interaction(rows),
+        levers=ranked(levers),
+        notes=notes,
+    )
+
+
+def _chip(given: Any, seed: int) -> Chip:
+    if isinstance(given, Chip):
+        return given
+    if not isinstance(given, Program):
+        what = f"the first argument is of type {type(given).__name__}, it must be a program or a chip"
+        raise CimcError(what, where="explain", fix="give cimc.load('model.cim'), or of an image: image.program(seed)")
+    return Chip(given, seed)
+
+
+def _inputs(program: Program, x: Any) -> dict[str, Any]:
+    if isinstance(x, Mapping):
+        known = [spec.name for spec in program.inputs]
+        return {named_input(name, known, "input"): value for name, value in x.items()}
+    needed = needed_inputs(program.inputs)
+    if len(needed) != 1:
+        names = ", ".join(spec.name for spec in needed)
+        raise DataError(f"the model has {len(needed)} inputs", where="x", fix=f"give a dict of arrays by input name: {names}")
+    return {needed[0].name: prepared(x, needed[0], "x", program.preprocessing)}
+
+
+def _labels(y: Any, total: int) -> NDArray[Any]:
+    labels = array(y, "y")
+    if labels.dtype.kind not in "iu" or not labels.ndim or len(labels) != total:
+        what = f"labels are {labels.dtype} {list(labels.shape)} for {total} samples"
+        raise DataError(what, where="y", fix="give a whole number a sample, or a place of it")
+    return labels
+
+
+def _draws(program: Program) -> bool:
+    return any(isinstance(step, RandomStep) for step in program.steps)
+
+
+def _reference(chip: Chip, model: Model | None, runs: Sequence[Mapping[str, Any]]) -> tuple[list[NDArray[Any]], list[str]]:
+    """The right outputs, batch by batch, and what the user should know of them."""
+    program = chip.program
+    output = program.outputs[0].name
+    if _draws(program):
+        first = np.cumsum([0, *(image_count(program.inputs, batch) for batch in runs)])
+        exact = ideal_executor(program, chip.noise_seed)
+        found = [exact.run(batch, int(n))[output] for batch, n in zip(runs, first, strict=False)]
+        note = "the model draws random numbers, so an exact execution of the program with the chip's draws is the reference"
+        return _real(found, output), [note]
+    graph = from_proto(program.to_onnx()) if model is None else specialised(load(model).model, program)
+    names = [spec.name for spec in needed_inputs(program.inputs)]
+    runner = Reference(graph, named(model), names, [output], bound=program.bound_values())
+    return _real([runner.run(batch)[output] for batch in runs], output), []
+
+
+def _real(values: Sequence[Any], output: str) -> list[NDArray[Any]]:
+    if not all(isinstance(value, np.ndarray) and value.dtype.kind in "fiu" for value in values):
+        raise DataError("is no array of numbers, so there is no error to explain", where=f"output {output}")
+    return list(values)
+
+
+def _checks(chip: Chip, model: Model | None, batch: Mapping[str, Any]) -> list[StepCheck]:
+    program = chip.program
+    names = tuple(name for step in program.vmm_steps for name in (step.input, step.output))
+    given = from_proto(program.to_onnx()) if model is None else model
+    values = reference_values(given, batch, names, program if model is not None else None) | dict(batch)
+    return check_steps(program, ideal_executor(program, chip.noise_seed), values, image_count(program.inputs, batch))
+
+
+def _notes(checks: Sequence[StepCheck], bench: Bench, exact: Outcome) -> list[str]:
+    notes = []
+    for check in checks:
+        if check.correction is None:
+            what = "computes another product than the model does: its weights or its geometry are others"
+        else:
+            what = f"has a digital scale or offset that is not the model's: its outputs are {check.factor:.3g} times the model's"
+        notes.append(f"layer {check.layer} {what}")
+    for layer, scale in bench.scales.items():
+        if scale != 1:
+            notes.append(
+                f"layer {layer} has a digital scale that does not fit its devices: they count {scale:.3g} times what was written"
+            )
+    if exact.sqnr_db is not None and exact.sqnr_db < 50:
+        notes.append(
+            f"without any error of the chip the outputs are {exact.sqnr_db:.1f} dB from the model's, so the program is not that "
+            "model (of a trained program, give the ONNX file of the trained weights, or no model)"
+        )
+    return notes
+
+
+def _total(program: Program, images: int, shown: Samples, whole: Outcome, exact: Outcome) -> Total:
+    right = shown.outcome(shown.reference)
+    return Total(
+        images=images,
+        output=program.outputs[0].name,
+        sqnr_db=whole.sqnr_db,
+        accuracy=whole.accuracy,
+        reference_accuracy=right.accuracy,
+        accuracy_lost=mean_lost(right, whole),
+        standard_error=error_of_lost(right, whole),
+        exact_sqnr_db=exact.sqnr_db,
+        exact_accuracy=exact.accuracy,
+    )

@@ -1,0 +1,161 @@
+"""A layer of a chip with only a part of each cause of its errors; the draws are those of the chip.
+
+Conductances are those of `cimc.budget.deviations`. Read noise and the noise of a conversion are one draw, whose deviation
+follows what is kept. Inputs are coded as on the chip, and what the code has lost is multiplied exactly and added. The code of a
+current is the exact current and the kept part of what rounding and the ends of the range make of it. Reads are computed in NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.budget.causes import Kept
+from cimc.budget.deviations import Deviations
+from cimc.ir.geometry import Conv, ConvTranspose, Dense
+from cimc.runtime.arrays.devices import Devices
+from cimc.runtime.backends.interface import Handle
+from cimc.runtime.backends.reference import ReferenceRead
+from cimc.runtime.converters import ColumnErrors
+from cimc.runtime.crossbar import Crossbar
+from cimc.runtime.read_spec import ReadSpec
+from cimc.runtime.slow_noise import SlowRead
+from cimc.runtime.unfold import Unfolding
+from cimc.targets.load import load_target
+
+Array = NDArray[Any]
+F64 = NDArray[np.float64]
+
+#: Entries of the row vectors and currents that one read holds at a time, about.
+_ROOM = 1 << 22
+
+
+@dataclass
+class SwitchedRead(ReferenceRead):
+    """A read whose conversions keep a part of their rounding and of their saturation."""
+
+    step: float
+    saturation: float
+
+    def read(
+        self, codes: Array, where: Unfolding, seed: int, first_image: int, factor: F64, constant: F64, y: Array,
+        strides: tuple[int, int, int],
+    ) -> int:  # fmt: skip
+        """As `Handle.read`, some images at a time."""
+        rows, lines = max(np.diff(self.spec.row_cuts)), self.spec.g_us.shape[2] * self.spec.g_us.shape[3]
+        some = max(1, _ROOM // max(1, where.positions * int(rows + 2 * lines)))
+        return sum(
+            super(SwitchedRead, self).read(
+                codes[:, n : n + some], where, seed, first_image + n, factor, constant, y[n * strides[0] :], strides
+            )
+            for n in range(0, codes.shape[1], some)
+        )
+
+    def _code(self, current: F64) -> tuple[F64, int]:
+        code, beyond = super()._code(current)
+        inside = np.clip(current, self.spec.low_code, self.spec.top_code)
+        return current + self.saturation * (inside - current) + self.step * (code - inside), beyond
+
+
+class SwitchedLayer(Crossbar):
+    """One layer of a chip.
+
+    Args:
+        own: The layer on the chip, which stays as it is.
+        deviations: Of each of its copies.
+        kept: Part of each cause that is kept.
+    """
+
+    def __init__(self, own: Crossbar, deviations: Sequence[Deviations], kept: Kept) -> None:
+        super().__init__(
+            own.layer, own.matrix, own.weight_max, own.target, own.chip_seed, own.copies, own.cells, own.time_s,
+            adc_range_ua=own.adc_range_ua, backend=own.backend,
+        )  # fmt: skip
+        self._own, self._deviations, self._kept = own, deviations, kept
+        self._seen = tuple(copy.devices(kept) for copy in deviations)
+        ideal = load_target("ideal")
+        self._exact = Crossbar(own.layer, self.weights(), own.weight_max, ideal)
+
+    @property
+    def held(self) -> tuple[Devices, ...]:
+        return self._own.held
+
+    @property
+    def effective(self) -> tuple[Devices, ...]:
+        return self._seen
+
+    def read_spec(self, copy: int = 0) -> ReadSpec:
+        """See `Crossbar.read_spec`."""
+        spec, kept = super().read_spec(copy), self._kept
+        read = kept.get("read noise", 1.0)
+        g_us, unit_g_us = spec.g_us, spec.unit_g_us
+        if read == 1 and kept.get("programming error", 1.0) == 1 and spec.coding.bits is not None:
+            # The chip's kernels round conductances to a grid, by far less than this noise.
+            own = self._own.read_spec(copy)
+            g_us = g_us + (own.grid.rounded(own.g_us) - own.g_us).astype(np.float32)
+            unit_g_us = unit_g_us + (own.grid.rounded(own.unit_g_us) - own.unit_g_us).astype(np.float32)
+        if self.target.adc.conversion == "per_bit" and self.target.adc.pair_read == "separate":
+            # Rounding takes off what g_min leaks into a line; exact currents must lack it.
+            leak = np.float32((1 - kept.get("ADC step", 1.0)) * self.target.device.g_min_us)
+            g_us, unit_g_us = g_us - leak, unit_g_us - leak
+        variances = (
+            None if variance is None else np.float32(read**2) * variance
+            for variance in (spec.variance_us2, spec.unit_variance_us2)
+        )
+        variance_us2, unit_variance_us2 = variances
+        return replace(
+            spec, g_us=g_us, unit_g_us=unit_g_us, variance_us2=variance_us2, unit_variance_us2=unit_variance_us2,
+            read_sigma_us=spec.read_sigma_us * read, sigma_lsb=spec.sigma_lsb * kept.get("ADC noise", 1.0),
+            errors=_part(spec.errors, kept.get("ADC mismatch", 1.0)), grid=spec.grid.finest,
+        )  # fmt: skip
+
+    def handle(self, spec: ReadSpec, positions: int) -> Handle:
+        """See `Crossbar.handle`."""
+        step, saturation = (self._kept.get(cause, 1.0) for cause in ("ADC step", "ADC saturation"))
+        slow, read = self.target.device.slow_noise, self._kept.get("read noise", 1.0)
+        if slow is None or not read:
+            return SwitchedRead(spec, step, saturation)
+        part = slow.model_copy(update={"sigma_us": slow.sigma_us * read, "relative": slow.relative * read})
+        return SlowRead(spec, part, lambda now: SwitchedRead(now, step, saturation))
+
+    def multiply(
+        self,
+        x: Array,
+        geometry: Dense | Conv | ConvTranspose,
+        seed_key: int,
+        first_image: int = 0,
+        scale: Array | None = None,
+        offset: Array | None = None,
+    ) -> Array:
+        """See `Crossbar.multiply`."""
+        y = super().multiply(x, geometry, seed_key, first_image, scale, offset)
+        lost = self._lost(x)
+        return y if lost is None else y + self._exact.multiply(lost, geometry, seed_key, first_image, scale)
+
+    def _lost(self, x: Array) -> Array | None:
+        """What codes do not show of the inputs, and this layer does; None: nothing."""
+        c, step, clip = self._coding, *(1 - self._kept.get(cause, 1.0) for cause in ("DAC step", "DAC clipping"))
+        if c.bits is None or not (step or clip):
+            return None
+        drive = x.astype(np.float64) * c.gain
+        inside = np.clip(drive, c.low, c.high)
+        lost: Array = (step * (inside - np.rint(inside)) + clip * (drive - inside)) / c.gain
+        return lost.astype(x.dtype)
+
+    def _set_shift(self) -> None:
+        if self._coding.shift:
+            self._shift = self._deviations[0].goal_sums(self._kept) * self._coding.shift / self._coding.gain
+
+
+def _part(errors: ColumnErrors | None, kept: float) -> ColumnErrors | None:
+    """A part of what converters deviate."""
+    if errors is None or kept == 0:
+        return None
+    e, kept32 = errors, np.float32(kept)
+    return ColumnErrors(
+        1 + (e.gain - 1) * kept32, e.offset_lsb * kept32, e.bow_lsb * kept32, 1 + (e.slope - 1) * kept, e.intercept * kept
+    )
