@@ -27,6 +27,8 @@ Cause = Literal[
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 #: Causes that change what the devices of a layer stand for, in the order in which they act.
 OF_DEVICES: tuple[Cause, ...] = CAUSES[1:7]
+#: Causes that a product has beside what its weights and inputs have.
+OF_CONVERSIONS: tuple[Cause, ...] = ("read noise", "ADC mismatch", "ADC noise", "ADC step", "ADC saturation")
 
 #: Share of each cause's deviation that a layer keeps: 1 as on the chip, 0 none; a cause that is not named is kept.
 Kept = Mapping[Cause, float]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx_ir import from_proto
 
 from cimc.arguments import array, checked, within
 from cimc.arguments import named as named_input
@@ -15,24 +15,23 @@ from cimc.budget.bench import Bench, Outcome, Samples
 from cimc.budget.causes import CAUSES
 from cimc.budget.levers import levers_of_chip, levers_of_layers, ranked
 from cimc.budget.parts import Parts, error_of_lost, mean_lost
+from cimc.budget.references import checks_of, draws_numbers, reference_outputs
 from cimc.budget.remedies import levers_of_fits, levers_of_settings
 from cimc.budget.result import Budget, Total
-from cimc.budget.scale import StepCheck, check_steps
+from cimc.budget.scale import StepCheck
 from cimc.compiler import Model
 from cimc.data import needed_inputs, prepared
 from cimc.errors import CimcError, DataError
-from cimc.frontend.load import load
 from cimc.ir.classes import Classes
-from cimc.ir.program import Program, RandomStep
+from cimc.ir.program import Program
 from cimc.report.calibrate import batches, fixed_batch, split
-from cimc.report.compare import reference_values, specialised
-from cimc.report.reference import Reference, named
 from cimc.runtime.chip import Chip
 from cimc.runtime.executor import image_count
-from cimc.runtime.fitting import ideal_executor
 
-#: Samples that are run where the caller asks for no other number, and those that outputs are fitted on.
-SAMPLES, FITTED = 256, 256
+#: Samples that are run where the caller asks for no other number: most, fewest, and multiply-accumulates of all layers' trials.
+_MOST, _FEWEST, _WORK = 256, 64, 4e9
+#: Inputs that outputs are fitted on.
+_FITTED = 256
 
 
 def most_runs(program: Program) -> int:
@@ -49,7 +48,7 @@ def explain(
     model: Model | None = None,
     *,
     seed: int = 0,
-    samples: int = SAMPLES,
+    samples: int | None = None,
     classes: Classes | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> Budget:
@@ -66,7 +65,8 @@ def explain(
         model: Stands for the right outputs, in ONNX Runtime; None: the graph that the program was compiled from, with the weights
             that were trained since.
         seed: Of the die, where a program is given.
-        samples: Inputs that are run, spread evenly over ``x``. Others of ``x`` serve to try a fit of the outputs.
+        samples: Inputs that are run, spread evenly over ``x``; None: 256, of large networks fewer, but 64. Others of ``x`` serve
+            to try a fit of the outputs.
         classes: Axis of the classes, where the labels' shape does not tell it, and the class number of places that do not count.
         advance: Told 1 after each execution of the samples; there are `most_runs` or fewer.
 
@@ -75,8 +75,9 @@ def explain(
         DataError: Inputs or labels do not suit the model, or the model is another network's.
     """
     chip = _chip(program_or_chip, seed)
-    within("samples", samples, 1, 1 << 40, whole=True)
     program = chip.program
+    samples = _samples(program) if samples is None else samples
+    within("samples", samples, 1, 1 << 40, whole=True)
     inputs = _inputs(program, x)
     total = image_count(program.inputs, inputs)
     chosen, others = split(total, samples, fixed_batch(inputs, program.inputs))
@@ -84,16 +85,16 @@ def explain(
         raise DataError("there are no samples", where="x", fix="give at least one batch of the model")
     labels = None if y is None else _labels(y, total)[chosen]
     runs = batches(inputs, program.inputs, chosen)
-    reference, notes = _reference(chip, model, runs)
+    reference, notes = reference_outputs(chip, model, runs)
     shown = Samples(runs, reference, labels, classes or Classes())
-    checks = [] if _draws(program) else _checks(chip, model, runs[0])
+    checks = [] if draws_numbers(program) else checks_of(chip, model, runs[0])
     bench = Bench(chip, shown, checks, advance)
     whole, exact = bench.whole(), bench.alone({})
     parts = Parts(bench, whole, exact)
     causes = parts.by_cause()
     rows = parts.by_layer(causes)
     levers = [*levers_of_chip(bench, whole, causes), *levers_of_layers(bench, whole, rows)]
-    levers += levers_of_fits(bench, whole, batches(inputs, program.inputs, others[:: max(1, len(others) // FITTED)][:FITTED]))
+    levers += levers_of_fits(bench, whole, batches(inputs, program.inputs, others[:: max(1, len(others) // _FITTED)][:_FITTED]))
     if isinstance(program_or_chip, Program):
         levers += levers_of_settings(bench, whole)
     notes += _notes(checks, bench, exact)
@@ -106,6 +107,12 @@ def explain(
         levers=ranked(levers),
         notes=notes,
     )
+
+
+def _samples(program: Program) -> int:
+    """How many samples take seconds for a small network, and about a minute for a larger one."""
+    work = sum(float(step.positions or 1) * prod(program.layer(step.layer).weight.shape) for step in program.vmm_steps)
+    return int(np.clip(_WORK / max(1.0, work * len(program.layers)), _FEWEST, _MOST))
 
 
 def _chip(given: Any, seed: int) -> Chip:
@@ -134,40 +141,6 @@ def _labels(y: Any, total: int) -> NDArray[Any]:
         what = f"labels are {labels.dtype} {list(labels.shape)} for {total} samples"
         raise DataError(what, where="y", fix="give a whole number a sample, or a place of it")
     return labels
-
-
-def _draws(program: Program) -> bool:
-    return any(isinstance(step, RandomStep) for step in program.steps)
-
-
-def _reference(chip: Chip, model: Model | None, runs: Sequence[Mapping[str, Any]]) -> tuple[list[NDArray[Any]], list[str]]:
-    """The right outputs, batch by batch, and what the user should know of them."""
-    program = chip.program
-    output = program.outputs[0].name
-    if _draws(program):
-        first = np.cumsum([0, *(image_count(program.inputs, batch) for batch in runs)])
-        exact = ideal_executor(program, chip.noise_seed)
-        found = [exact.run(batch, int(n))[output] for batch, n in zip(runs, first, strict=False)]
-        note = "the model draws random numbers, so an exact execution of the program with the chip's draws is the reference"
-        return _real(found, output), [note]
-    graph = from_proto(program.to_onnx()) if model is None else specialised(load(model).model, program)
-    names = [spec.name for spec in needed_inputs(program.inputs)]
-    runner = Reference(graph, named(model), names, [output], bound=program.bound_values())
-    return _real([runner.run(batch)[output] for batch in runs], output), []
-
-
-def _real(values: Sequence[Any], output: str) -> list[NDArray[Any]]:
-    if not all(isinstance(value, np.ndarray) and value.dtype.kind in "fiu" for value in values):
-        raise DataError("is no array of numbers, so there is no error to explain", where=f"output {output}")
-    return list(values)
-
-
-def _checks(chip: Chip, model: Model | None, batch: Mapping[str, Any]) -> list[StepCheck]:
-    program = chip.program
-    names = tuple(name for step in program.vmm_steps for name in (step.input, step.output))
-    given = from_proto(program.to_onnx()) if model is None else model
-    values = reference_values(given, batch, names, program if model is not None else None) | dict(batch)
-    return check_steps(program, ideal_executor(program, chip.noise_seed), values, image_count(program.inputs, batch))
 
 
 def _notes(checks: Sequence[StepCheck], bench: Bench, exact: Outcome) -> list[str]:

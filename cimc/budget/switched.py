@@ -2,7 +2,9 @@
 
 Conductances are those of `cimc.budget.deviations`. Read noise and the noise of a conversion are one draw, whose deviation
 follows what is kept. Inputs are coded as on the chip, and what the code has lost is multiplied exactly and added. The code of a
-current is the exact current and the kept part of what rounding and the ends of the range make of it. Reads are computed in NumPy.
+current is the exact current and the kept part of what rounding and the ends of the range make of it. Reads are computed in NumPy,
+but where nothing but the devices and the inputs has errors the product of the weights that the devices stand for, and where
+conversions are those of the chip its own backend.
 """
 
 from __future__ import annotations
@@ -14,15 +16,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.budget.causes import Kept
+from cimc.budget.causes import OF_CONVERSIONS, Kept
 from cimc.budget.deviations import Deviations
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
+from cimc.runtime import rng
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.backends.interface import Handle
 from cimc.runtime.backends.reference import ReferenceRead
 from cimc.runtime.converters import ColumnErrors
 from cimc.runtime.crossbar import Crossbar
+from cimc.runtime.jit import kernel
 from cimc.runtime.read_spec import ReadSpec
+from cimc.runtime.rng import Scalar
 from cimc.runtime.slow_noise import SlowRead
 from cimc.runtime.unfold import Unfolding
 from cimc.targets.load import load_target
@@ -34,9 +39,19 @@ F64 = NDArray[np.float64]
 _ROOM = 1 << 22
 
 
+@kernel(fastmath={"contract"})
+def _normals_of_lines(low: Array, high: Array, first: Scalar, out: Array) -> None:
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = rng.normal_of(rng.hash32(low[i], high[i], np.uint32(first + np.uint32(j))))
+
+
 @dataclass
 class SwitchedRead(ReferenceRead):
-    """A read whose conversions keep a part of their rounding and of their saturation."""
+    """A read whose conversions keep a part of their rounding and of their saturation.
+
+    Noise may not take an unsigned code below 0. That belongs to the noise, as no current without noise is negative.
+    """
 
     step: float
     saturation: float
@@ -55,9 +70,20 @@ class SwitchedRead(ReferenceRead):
             for n in range(0, codes.shape[1], some)
         )
 
+    def _normals(self, keys: Any, first: int, count: int) -> Array:
+        low, high = keys
+        out = np.empty((low.size, count), np.float32)
+        _normals_of_lines(low.reshape(-1), high.reshape(-1), np.uint32(first & 0xFFFFFFFF), out)
+        return out.reshape(*low.shape[:2], count)
+
     def _code(self, current: F64) -> tuple[F64, int]:
+        spec = self.spec
+        if not spec.low_code and (spec.sigma_lsb or spec.read_sigma_us or spec.variance_us2 is not None or spec.errors):
+            current = np.maximum(current, 0)
         code, beyond = super()._code(current)
-        inside = np.clip(current, self.spec.low_code, self.spec.top_code)
+        if self.step == self.saturation == 1:
+            return code, beyond
+        inside = np.clip(current, spec.low_code, spec.top_code)
         return current + self.saturation * (inside - current) + self.step * (code - inside), beyond
 
 
@@ -92,12 +118,13 @@ class SwitchedLayer(Crossbar):
         """See `Crossbar.read_spec`."""
         spec, kept = super().read_spec(copy), self._kept
         read = kept.get("read noise", 1.0)
-        g_us, unit_g_us = spec.g_us, spec.unit_g_us
-        if read == 1 and kept.get("programming error", 1.0) == 1 and spec.coding.bits is not None:
-            # The chip's kernels round conductances to a grid, by far less than this noise.
-            own = self._own.read_spec(copy)
-            g_us = g_us + (own.grid.rounded(own.g_us) - own.g_us).astype(np.float32)
-            unit_g_us = unit_g_us + (own.grid.rounded(own.unit_g_us) - own.unit_g_us).astype(np.float32)
+        g_us, unit_g_us, grid = spec.g_us, spec.unit_g_us, spec.grid.finest
+        if read == 1 and kept.get("programming error", 1.0) == 1:
+            # The kernels round conductances to a grid, by far less than this noise.
+            own, grid = self._own.read_spec(copy), spec.grid
+            if spec.coding.bits is not None:
+                g_us = g_us + (grid.rounded(own.g_us) - own.g_us).astype(np.float32)
+                unit_g_us = unit_g_us + (grid.rounded(own.unit_g_us) - own.unit_g_us).astype(np.float32)
         if self.target.adc.conversion == "per_bit" and self.target.adc.pair_read == "separate":
             # Rounding takes off what g_min leaks into a line; exact currents must lack it.
             leak = np.float32((1 - kept.get("ADC step", 1.0)) * self.target.device.g_min_us)
@@ -110,17 +137,23 @@ class SwitchedLayer(Crossbar):
         return replace(
             spec, g_us=g_us, unit_g_us=unit_g_us, variance_us2=variance_us2, unit_variance_us2=unit_variance_us2,
             read_sigma_us=spec.read_sigma_us * read, sigma_lsb=spec.sigma_lsb * kept.get("ADC noise", 1.0),
-            errors=_part(spec.errors, kept.get("ADC mismatch", 1.0)), grid=spec.grid.finest,
+            errors=_part(spec.errors, kept.get("ADC mismatch", 1.0)), grid=grid,
         )  # fmt: skip
 
     def handle(self, spec: ReadSpec, positions: int) -> Handle:
         """See `Crossbar.handle`."""
         step, saturation = (self._kept.get(cause, 1.0) for cause in ("ADC step", "ADC saturation"))
         slow, read = self.target.device.slow_noise, self._kept.get("read noise", 1.0)
+
+        def prepare(now: ReadSpec) -> Handle:
+            if step == saturation == 1 and now.grid != now.grid.finest:
+                return self.backend.prepare(now, positions)
+            return SwitchedRead(now, step, saturation)
+
         if slow is None or not read:
-            return SwitchedRead(spec, step, saturation)
+            return prepare(spec)
         part = slow.model_copy(update={"sigma_us": slow.sigma_us * read, "relative": slow.relative * read})
-        return SlowRead(spec, part, lambda now: SwitchedRead(now, step, saturation))
+        return SlowRead(spec, part, prepare)
 
     def multiply(
         self,
@@ -132,15 +165,18 @@ class SwitchedLayer(Crossbar):
         offset: Array | None = None,
     ) -> Array:
         """See `Crossbar.multiply`."""
+        step, clip = (self._kept.get(cause, 1.0) for cause in ("DAC step", "DAC clipping"))
+        if all(self._kept.get(cause, 1.0) == 0 for cause in OF_CONVERSIONS):
+            seen = x if self._coding.bits is None else x - self._lost(x, step, clip)
+            return self._exact.multiply(seen, geometry, seed_key, first_image, scale, offset)
         y = super().multiply(x, geometry, seed_key, first_image, scale, offset)
-        lost = self._lost(x)
-        return y if lost is None else y + self._exact.multiply(lost, geometry, seed_key, first_image, scale)
+        if self._coding.bits is None or step == clip == 1:
+            return y
+        return y + self._exact.multiply(self._lost(x, 1 - step, 1 - clip), geometry, seed_key, first_image, scale)
 
-    def _lost(self, x: Array) -> Array | None:
-        """What codes do not show of the inputs, and this layer does; None: nothing."""
-        c, step, clip = self._coding, *(1 - self._kept.get(cause, 1.0) for cause in ("DAC step", "DAC clipping"))
-        if c.bits is None or not (step or clip):
-            return None
+    def _lost(self, x: Array, step: float, clip: float) -> Array:
+        """Parts of what codes do not show of the inputs: of their rounding, and of what is clipped."""
+        c = self._coding
         drive = x.astype(np.float64) * c.gain
         inside = np.clip(drive, c.low, c.high)
         lost: Array = (step * (inside - np.rint(inside)) + clip * (drive - inside)) / c.gain

@@ -29,7 +29,10 @@ def explain(
         typer.Option(metavar="MODEL.onnx", help="States the right outputs; default: the graph that M.cim was compiled from."),
     ] = None,
     seed: Seed = 0,
-    samples: Annotated[int, typer.Option(min=1, help="Inputs that are run, spread evenly over the data.")] = 256,
+    samples: Annotated[
+        int | None,
+        typer.Option(min=1, help="Inputs that are run, spread evenly over the data; default: 256, of large networks down to 64."),
+    ] = None,
     time: Time = None,
     class_axis: Annotated[
         int | None, typer.Option(help="Axis of the output along which classes lie; default: the labels' shape decides.")

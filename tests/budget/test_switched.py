@@ -58,6 +58,9 @@ def test_all_causes_are_the_chip_and_none_is_exact(name: str, shift: float) -> N
     exact = switched(own, EXACT).multiply(x, step.geometry, 5, 7)
     wanted = x.astype(np.float64) @ weights()["w1"]
     np.testing.assert_allclose(exact, wanted, atol=1e-5 * np.abs(wanted).max())
+    # Read in NumPy: currents that leave the range are few.
+    read = switched(own, only("ADC saturation")).multiply(x, step.geometry, 5, 7)
+    assert (np.abs(read - wanted) < 1e-5 * np.abs(wanted).max()).mean() > 0.99
     if name == "slow noise":  # the chip's kernels round the moved conductances, by a few hundredths of the noise
         assert np.square(same - beside).mean() < 0.05 * np.square(beside - wanted).mean()
     else:  # a code whose current lies at an edge within rounding may be the other one

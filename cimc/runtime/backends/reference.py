@@ -105,8 +105,12 @@ class ReferenceRead:
             current = current * gain + e.offset_lsb[g, s] + e.bow_lsb[g, s] * 4 * share * (1 - share)
         deviation = np.sqrt(gain**2 * variance + spec.sigma_lsb**2)
         if deviation.any():
-            current = current + deviation * normals(keys, first, current.shape[-1])
+            current = current + deviation * self._normals(keys, first, current.shape[-1])
         return self._code(current) if spec.top_code else (current, 0)
+
+    def _normals(self, keys: Any, first: int, count: int) -> Array:
+        """Draws of so many lines from ``first`` on, ``[images, positions, count]``."""
+        return normals(keys, first, count)
 
     def _code(self, current: F64) -> tuple[F64, int]:
         """Codes of currents in LSB, and how many are saturated."""
