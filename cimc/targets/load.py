@@ -13,7 +13,7 @@ from typing import Any
 from cimc.arguments import checked
 from cimc.errors import TargetError
 from cimc.targets.build import build
-from cimc.targets.description import Target
+from cimc.targets.description import Target, figures_of
 from cimc.targets.figures import Figure, Figures, flatten, laid_over, of_kind
 from cimc.targets.settings import parse_settings
 from cimc.targets.stated import remembered
@@ -79,7 +79,11 @@ def files_of(path: Path) -> list[Path]:
 def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
     """Figures of a reference, those of what it extends below its own."""
     if isinstance(ref, Target):
-        own = flatten(ref.model_dump(), f"target {ref.name}")
+        origin, all_figures = f"target {ref.name}", figures_of(ref)
+        own = flatten(ref.model_dump(), origin)
+        # A younger field is not dumped at its default; where a source says that it was stated, it still is.
+        stated = {path: source for path, source in ref.sources.items() if path in all_figures and path not in own}
+        own |= {path: Figure(all_figures[path], source, origin) for path, source in stated.items()}
         return remembered(own, own)
     if isinstance(ref, Path) or (isinstance(ref, str) and _is_path(ref)):
         path = folder / Path(ref).expanduser()

@@ -201,3 +201,11 @@ def test_an_inherited_figure_is_blamed_on_its_own_file(write):
 def test_yaml_words_are_words_and_exponents_numbers(write):
     target = load_target(write("mine.yaml", "name: no\nadc: {saturation_share: 1e-3}\ndescription: 2020-01-01\n"))
     assert (target.name, target.adc.saturation_share, target.description) == ("no", 1e-3, "2020-01-01")
+
+
+def test_a_default_that_was_stated_stays_stated_in_a_description():
+    """Also of a field that files leave out at its default, so that they stay what they were before it was added."""
+    once = load_target("bulk-rram", {"weights.window": "largest"})
+    again = load_target(once, {"array.rows": 32})
+    assert again.sources["weights.window"] == "set by the user"
+    assert load_target(once) == once
