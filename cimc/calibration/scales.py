@@ -36,26 +36,37 @@ Convert = Callable[[LayerRead, NDArray[Any]], LayerRead]
 def least_error_scales(
     matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, *, window: bool, inputs: bool, name: str
 ) -> tuple[F32, InputCoding]:
-    """Choose the scales of a layer.
+    """Choose the scales of a layer. Its expected error is never above that of the scales that the choice starts from.
 
     Args:
         matrix: ``[groups, rows, columns]``, finite, not all 0.
-        span: Where the choice starts, ``[1]`` or ``[groups * columns]``: one of the same size comes back.
+        span: The largest weights, ``[1]`` or ``[groups * columns]``: one of the same size comes back. Of one for each column,
+            the largest of all is tried as well, as one weight scale for the layer has it.
         read: Its coding has the largest input as full scale.
         convert: See `Convert`.
         window: Whether the span may change.
         inputs: Whether the full scale of the inputs may.
         name: Of the layer; names the random stream.
     """
-    largest = read.coding
+    chosen, coding = span, read.coding
     for _ in range(_ROUNDS):
         if window:
-            span = least_error_span(matrix, convert(read, span), by_column=span.size > 1, name=name)
+            own = replace(read, coding=coding)
+            chosen = least_error_span(matrix, convert(own, chosen), by_column=span.size > 1, name=name)
         if inputs:
-            read = replace(read, coding=_least_error_coding(matrix, span, replace(read, coding=largest), convert, name))
+            coding = _least_error_coding(matrix, chosen, read, convert, name)
         if not (window and inputs):
             break
-    return span, read.coding
+    one = np.where(span > 0, span.max(), np.float32(0))
+    tried = [(chosen, coding), (span, read.coding), (one, read.coding)][: 2 if span.size == 1 or not window else 3]
+    powers = [_expected(matrix, spans, replace(read, coding=its), convert, name) for spans, its in tried]
+    return tried[int(np.argmin(powers))]
+
+
+def _expected(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> float:
+    """Expected error power of the layer's product, over its columns (of a large layer, of some of them)."""
+    some, spans = some_columns(matrix, span, MIN_COLUMNS, "window", name)
+    return float(error_power(some, spans, convert(read.sampled(some.size * 4), span)).total.sum())
 
 
 def _least_error_coding(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> InputCoding:

@@ -76,7 +76,13 @@ def _noise(matrix: NDArray[Any], span: F64, read: LayerRead) -> F64:
 
 
 def _power(matrix: NDArray[Any], span: F64, x: F32, noise: F64, read: LayerRead) -> F64:
-    """Expected error power of each column, ``[groups, columns]``."""
-    off = stored_weights(matrix, span.astype(np.float32).reshape(-1), read.target) - matrix
-    y = x @ off.astype(np.float32, copy=False)
-    return mean_square(y) + noise * span**2
+    """Expected error power of each column, ``[groups, columns]``.
+
+    A further input counts beside the sample, whose rows are independent and have the mean power of all rows: what the sample
+    never drives may be driven later, so its large weights are not clipped for nothing.
+    """
+    off = (stored_weights(matrix, span.astype(np.float32).reshape(-1), read.target) - matrix).astype(np.float32, copy=False)
+    vectors = x.shape[1]
+    further = np.square(x, dtype=np.float64).mean(axis=(1, 2))[:, None] * np.square(off, dtype=np.float64).sum(axis=1)
+    power: F64 = (vectors * mean_square(x @ off) + further) / (vectors + 1) + noise * span**2
+    return power

@@ -60,7 +60,7 @@ class Weights(Section):
         "largest",
         description="Weight that spans the window, where clip_sigma is null. least_error: the one with the least expected error "
         "of the layer's product, from the figures of devices and converters and from the calibration inputs; larger weights are "
-        "clipped. largest: the largest there is.",
+        "clipped. largest: the largest there is. The built-in chips with errors state least_error.",
     )
     scale: Literal["layer", "column"] = Field("layer", description="One weight scale for a layer, or one for each column.")
 

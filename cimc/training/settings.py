@@ -71,7 +71,10 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
     scale = "w_max" if window.w_max is not None else "window" if window.he is not None else "update.window_he"
     spanned = scale in given or update.window_he is not None
     if target.weights.clip_sigma is not None and spanned and not kept:
-        notes.append(f"weights.clip_sigma {target.weights.clip_sigma:g} is not used: {scale} says which weight spans the window")
+        where = "" if scale == "w_max" else " where that is wider"
+        notes.append(
+            f"weights.clip_sigma {target.weights.clip_sigma:g} is not used{where}: {scale} says which weight spans the window"
+        )
     if name != "residual" and update.limit_share is not None:
         notes.append(f"update.limit_share {update.limit_share:g} is not used: {name} updates have no limit of pulses")
     if pulsed and update.threshold_share is not None:
