@@ -130,17 +130,21 @@ def _column_widths(
 ) -> list[int] | None:
     """Widths of a table's columns on a screen of ``width`` characters; None: it does not fit.
 
-    Columns of text and heads of figures give way, the one with most to give first.
+    Columns of text and heads of figures give way, the one with most to give first; words of heads only where nothing else can.
     """
     longest = [max((len(row[n]) for row in texts), default=0) for n in range(len(columns))]
-    widths = [max(longest[n], len(name)) for n, name in enumerate(columns)]
     least = [longest[n] if figures[n] else min(longest[n], _WHOLE_TEXT if n else _WHOLE_NAME) for n in range(len(columns))]
-    for _ in range(sum(widths) + 3 * len(widths) + 1 - width):
-        n = max(range(len(columns)), key=lambda n: widths[n] - least[n])
-        if widths[n] == least[n]:
-            return None
-        widths[n] -= 1
-    return widths
+    words = [max(map(len, name.split()), default=0) for name in columns]
+    for narrowest in ([max(*pair) for pair in zip(least, words, strict=True)], least):
+        widths = [max(longest[n], len(name)) for n, name in enumerate(columns)]
+        for _ in range(sum(widths) + 3 * len(widths) + 1 - width):
+            n = max(range(len(columns)), key=lambda n: widths[n] - narrowest[n])
+            if widths[n] <= narrowest[n]:
+                break
+            widths[n] -= 1
+        else:
+            return widths
+    return None
 
 
 def figure(value: object) -> str:
