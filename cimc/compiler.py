@@ -36,6 +36,7 @@ def compile_model(
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
     repeats: Mapping[str, Repeats | Mapping[str, int]] | None = None,
+    digital: str | Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
     bind: Mapping[str, Any] | None = None,
@@ -56,6 +57,7 @@ def compile_model(
         copies: Copies of a layer's crossbars that work at once.
         repeats: How often a layer's rows and columns lie on its crossbars, and how often an input is read, so that errors
             average; by layer name or pattern, as ``{"rows": 2, "columns": 1, "reads": 4}``. See `cimc.passes.repeat`.
+        digital: Names, or patterns of names, of nodes, layers or weights whose products stay digital.
         preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
             that stay tied; see `cimc.passes.untie`.
@@ -79,6 +81,7 @@ def compile_model(
         chips=chips,
         copies=copies,
         repeats=repeats,
+        digital=digital,
         preprocessing=preprocessing,
         tie=tie,
         bind=bind,

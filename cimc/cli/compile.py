@@ -58,6 +58,10 @@ def compile(  # noqa: A001
             help="Repeat the rows, columns or reads of a layer N times: errors average.",
         ),
     ] = None,
+    digital: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Keep products digital: of a node, layer or weight, or a pattern."),
+    ] = None,
     scale: Annotated[
         float | None,
         typer.Option(help="Stored preprocessing: (x * scale - mean) / std, of x as the data hold it; default: uint8 to 0...1."),
@@ -111,7 +115,8 @@ def compile(  # noqa: A001
             chips=chips,
             copies=parse_copies(copies or []),
             repeats=parse_repeats(repeat or []),
-            preprocessing=_preprocessing(scale, mean, std),
+            digital=digital or (),
+            preprocessing=preprocessing_of(scale, mean, std),
             verify=verify,
             stop_after=stop_after,
             on_pass=on_pass,
@@ -183,7 +188,7 @@ def _write(path: Path, content: str | bytes) -> None:
     write_file(path, content.encode() if isinstance(content, str) else content)
 
 
-def _preprocessing(scale: float | None, mean: str | None, std: str | None) -> Preprocessing | None:
+def preprocessing_of(scale: float | None, mean: str | None, std: str | None) -> Preprocessing | None:
     if scale is None and mean is None and std is None:
         return None
     from cimc.ir.program import Preprocessing

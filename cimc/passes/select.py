@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import onnx_ir as ir
 
-from cimc.errors import ModelError, VerifyError
+from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.bodies import bodies
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
@@ -32,8 +34,15 @@ from cimc.passes.selection.shapes import infer_shapes
 from cimc.passes.selection.site import Product, Site, SizeUnknown, StaysDigital
 
 
+@dataclass(frozen=True)
 class Select(Pass):
-    """Product nodes with a constant weight become ``Vmm``; every other node keeps its place, with the reason."""
+    """Product nodes with a constant weight become ``Vmm``; every other node keeps its place, with the reason.
+
+    Args:
+        digital: Names, or patterns of names, of nodes, layers or weights whose products stay digital.
+    """
+
+    digital: Sequence[str] = ()
 
     name: ClassVar[str] = "select"
 
@@ -54,7 +63,9 @@ class Select(Pass):
         graph = state.model.graph
         infer_shapes(state.model, (v for n in graph if weight_slots(n) for v in n.inputs))
         site = Site(state.model, state.target)
-        products, unsure = _select_all([node for node in graph if node.domain != DOMAIN], site, state)
+        nodes = [node for node in graph if node.domain != DOMAIN]
+        kept = self._kept(nodes, state)
+        products, unsure = _select_all([node for node in nodes if node not in kept], site, state)
         if unsure and observe(state, list(dict.fromkeys(v for node in unsure for v in node.inputs if v is not None))):
             products += _select_all(unsure, site, state)[0]
         _name_layers(products)
@@ -72,6 +83,23 @@ class Select(Pass):
                 "products with them stay digital; --bind '*' makes all inputs that have a default constants"
             )
         return [str(product.node.name) for product in products]
+
+    def _kept(self, nodes: list[ir.Node], state: Compilation) -> set[ir.Node]:
+        """The nodes that are to stay digital; their place is recorded.
+
+        Raises:
+            CimcError: A name or pattern belongs to no product.
+        """
+        able = {node: _names(node) for node in nodes if node.domain in ("", "ai.onnx") and node.op_type in rules()}
+        kept: set[ir.Node] = set()
+        for pattern in self.digital:
+            found = [node for node, names in able.items() if any(fnmatchcase(name, pattern) for name in names)]
+            if not found:
+                raise CimcError(f"no product is called {pattern}", where="digital", fix="`cimc inspect` lists the layers")
+            kept |= set(found)
+        for node in kept:
+            record(state, node, "digital", "kept digital, as asked")
+        return kept
 
     def ensures(self, state: Compilation) -> None:
         """Every ``Vmm`` is well-formed.
@@ -140,6 +168,17 @@ def _check(product: Product) -> None:
         raise ModelError(error.what, where=where, fix="correct the node, or export the model again") from None
 
 
+def _names(node: ir.Node) -> set[str]:
+    """What users may call a product: its node, its weight, or the layer that either would be."""
+    given = [node.name or "", *(value.name or "" for value in node.inputs if value is not None and value.is_initializer())]
+    return {name for name in given if name} | {_layer_name(name) for name in given if name}
+
+
+def _layer_name(wish: str) -> str:
+    """The name as part of tensor and file names."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", wish).strip("._-") or "layer"
+
+
 def _name_layers(products: list[Product]) -> None:
     """Products of one weight and view are one layer: named as its node, or as the initializer where nodes share it."""
     layers: dict[object, list[Product]] = {}
@@ -149,8 +188,7 @@ def _name_layers(products: list[Product]) -> None:
     for members in layers.values():
         wishes = {p.layer for p in members}
         wish = members[0].layer if len(wishes) == 1 else members[0].weight.name or "layer"
-        # A layer's name is part of tensor and file names.
-        base = re.sub(r"[^A-Za-z0-9._-]+", "_", wish).strip("._-") or "layer"
+        base = _layer_name(wish)
         name, count = base, 1
         while name.lower() in taken:
             count += 1

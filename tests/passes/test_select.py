@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import cimc
 from cimc.errors import ModelError, VerifyError
 from cimc.ir.vmm import view_of
 from cimc.passes.legalise import Legalise
@@ -193,3 +194,20 @@ def test_initializers_that_are_inputs_are_told_of() -> None:
     model.graph.initializer.append(onnx.numpy_helper.from_array(real(3, 5), "w"))
     (note,) = select(model).notes
     assert "'w'" in note
+
+
+def test_products_stay_digital_as_asked() -> None:
+    """By node, by weight, by pattern; the others go to crossbars."""
+    head = '<ir_version: 8, opset_import: ["": 17]> g (float[n, 3] x) => (float[n, 2] y)'
+    model = onnx.parser.parse_model(f"{head} {{ a = MatMul (x, w1)  y = MatMul (a, w2) }}")
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(real(3, c), n) for n, c in (("w1", 3), ("w2", 2)))
+    for node, name in zip(model.graph.node, ("layers/one", "layers/two"), strict=True):
+        node.name = name
+    for pattern in ("layers/one", "layers_one", "w1", "*one"):
+        program = cimc.compile(model, "ideal", digital=pattern)
+        assert [layer.name for layer in program.layers] == ["layers_two"]
+        rows = {row["name"]: row for row in program.placement()}
+        assert rows["layers/one"]["where"] == "digital"
+        assert rows["layers/one"]["why"].startswith("kept digital, as asked")
+    with pytest.raises(cimc.CimcError, match="no product is called three"):
+        cimc.compile(model, "ideal", digital=["w1", "three"])
