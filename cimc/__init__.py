@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cimc.targets.description import Target
     from cimc.targets.kinds import register, register_device
     from cimc.training.trainer import Trainer
+    from cimc.tuning.tune import tune
 
 #: Name -> module that holds it; a name that is a module itself has its own.
 _LAZY = {
@@ -39,6 +40,7 @@ _LAZY = {
     "load_image": "cimc.image.reader",
     "register": "cimc.targets.kinds",
     "register_device": "cimc.targets.kinds",
+    "tune": "cimc.tuning.tune",
 }
 _MODULES = ("backend", "datasets")
 
@@ -66,6 +68,7 @@ __all__ = [
     "load_image",
     "register",
     "register_device",
+    "tune",
 ]
 
 

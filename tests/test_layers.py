@@ -33,6 +33,8 @@ ALLOWED = {
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"},
     "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data"},
     "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
+    "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
+    | {"training"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "devices": {"targets", "runtime"},
     "rules": {"targets", "runtime", "training"},

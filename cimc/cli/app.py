@@ -19,6 +19,7 @@ from cimc.cli.process import run as run_process
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
 from cimc.cli.train import train
+from cimc.cli.tune import tune
 from cimc.cli.warmup import warmup
 from cimc.version import __version__
 
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("compile")(compile_command)
 app.command("run")(run)
 app.command("train")(train)
+app.command("tune")(tune)
 app.command("evaluate")(evaluate)
 app.command("compare")(compare)
 app.command("calibrate")(calibrate)

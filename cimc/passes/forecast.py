@@ -49,7 +49,7 @@ class Forecasting(Pass):
         program = state.need_program()
         if state.target.is_ideal or not program.layers or program.loss is not None:
             return ()
-        powers = {layer.name: _power(program, layer, state.samples[layer.name]) for layer in program.layers}
+        powers = {layer.name: layer_power(program, layer, state.samples[layer.name]) for layer in program.layers}
         layers = tuple(_layer(name, power) for name, power in powers.items())
         left_out = _left_out(state.target)
         outputs: tuple[OutputForecast, ...] = ()
@@ -64,7 +64,31 @@ class Forecasting(Pass):
         return list(powers)
 
 
-def _power(program: Program, layer: Layer, samples: NDArray[Any]) -> ErrorPower:
+def output_errors(state: Compilation) -> dict[str, float]:
+    """What each layer alone adds to the error of the outputs: error power over signal power, the mean of all outputs.
+
+    Args:
+        state: Compiled up to `forecast`.
+
+    Raises:
+        RunError: ONNX Runtime does not run the network with errors.
+    """
+    program, found = state.need_program(), {}
+    for layer in program.layers:
+        rows, _ = _outputs(state, program, {layer.name: layer_power(program, layer, state.samples[layer.name])})
+        shares = [0.0 if row.sqnr_db is None else 10 ** (-row.sqnr_db / 10) for row in rows]
+        found[layer.name] = sum(shares) / max(1, len(shares))
+    return found
+
+
+def layer_power(program: Program, layer: Layer, samples: NDArray[Any]) -> ErrorPower:
+    """Error power of one layer of a program; a large one is judged by a part of its columns and inputs.
+
+    Args:
+        program: Has the layer's weights.
+        layer: With its cuts and its ADC range.
+        samples: What `calibrate` kept of its inputs.
+    """
     matrix, span = some_columns(
         weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], MIN_COLUMNS, "window", layer.name
     )
@@ -160,11 +184,11 @@ def _output(name: str, reference: NDArray[Any], runs: list[Any]) -> OutputForeca
 
 
 def _disturbances(model: ir.Model, program: Program, powers: dict[str, ErrorPower], die: int) -> dict[str, Disturbance]:
-    """What one die makes of each layer."""
+    """What one die makes of each layer that has errors."""
     made: dict[str, Disturbance] = {}
     for node in vmms(model):
         name = node.attributes.get_string("layer") or ""
-        if name not in made:
+        if name in powers and name not in made:
             made[name] = _disturbance(program, program.layer(name), node, powers[name], die)
     return made
 

@@ -34,7 +34,7 @@ class Tile(Pass):
 
     def call(self, state: Compilation) -> Sequence[str]:
         program = state.need_program()
-        layers = tuple(_cut(layer, state.target) for layer in program.layers)
+        layers = tuple(cut(layer, state.target) for layer in program.layers)
         if layers:
             program = with_tables(program, {layer.name: _table(layer) for layer in layers})
             state.program = program.model_copy(update={"layers": layers})
@@ -45,7 +45,12 @@ class Tile(Pass):
         verify_blocks(state.need_program())
 
 
-def _cut(layer: Layer, target: Target) -> Layer:
+def cut(layer: Layer, target: Target) -> Layer:
+    """The layer with its cuts.
+
+    Raises:
+        FitError: One input channel of a kernel is taller than the array.
+    """
     columns = target.array.columns
     step = layer.columns if columns is None else columns // target.planes
     return layer.model_copy(update={"row_cuts": row_cuts(layer, target), "column_cuts": _cuts(layer.columns, step)})

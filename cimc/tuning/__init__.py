@@ -1,0 +1,1 @@
+"""Search for the settings with which a network keeps its accuracy on a chip."""

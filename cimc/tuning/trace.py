@@ -1,0 +1,128 @@
+"""What a search tried, in order; a file of it lets a later search go on from there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from cimc.errors import ArtifactError, RunError
+from cimc.files import check_outputs
+from cimc.tuning.bench import Measured
+from cimc.tuning.candidate import Candidate
+from cimc.tuning.costs import Cost
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate that was simulated."""
+
+    what: str
+    """What was tried, in words."""
+    candidate: Candidate
+    measured: Measured
+    cost: Cost
+    expected_db: float | None
+    """SQNR that the forecast expects of the first output."""
+    within: bool
+    """Whether the budget allows it."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON form."""
+        return {
+            "what": self.what,
+            "candidate": self.candidate.to_dict(),
+            **self.measured.to_dict(),
+            "cost": self.cost.to_dict(),
+            "expected_db": self.expected_db,
+            "within_budget": self.within,
+        }
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """From the JSON form; KeyError, TypeError or ValueError where it is none."""
+        accuracies, images = tuple(map(float, record["accuracies"])), int(record["images"])
+        measured = Measured(accuracies, float(record["agreement"]), float(record["reference"]), images)
+        expected = record["expected_db"]
+        return cls(
+            str(record["what"]), Candidate.of(record["candidate"]), measured, Cost(**record["cost"]),
+            None if expected is None else float(expected), bool(record["within_budget"]),
+        )  # fmt: skip
+
+
+class TraceFile:
+    """A file of trials, a line each, after a line that says what they are of.
+
+    Args:
+        path: None: nothing is kept.
+        about: Model, target, data and options, in JSON; trials of anything else are not taken up.
+        resume: Take up what the file holds; otherwise it is begun anew.
+
+    Raises:
+        ArtifactError: The file is not of this search, or damaged.
+        RunError: It cannot be written.
+    """
+
+    def __init__(self, path: Path | None, about: Mapping[str, Any], *, resume: bool) -> None:
+        self._path, self.known = path, {}
+        if path is None:
+            return
+        if resume and path.exists():
+            self.known = _read(path, about)
+            return
+        check_outputs([path])
+        self._write(json.dumps({"search": about}, sort_keys=True), "w")
+
+    def add(self, trial: Trial) -> None:
+        """Keep a trial: a search that is killed loses none that ended."""
+        self.known[trial.candidate.key] = trial
+        if self._path is not None:
+            self._write(json.dumps(trial.to_dict(), sort_keys=True), "a")
+
+    def _write(self, line: str, mode: str) -> None:
+        assert self._path is not None
+        try:
+            with self._path.open(mode, encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            raise RunError(f"cannot be written: {error.strerror}", where=str(self._path), fix="another --trace") from error
+
+
+def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Trial]:
+    where = str(path)
+    try:
+        head, *lines = path.read_text(encoding="utf-8").splitlines()
+        own = json.loads(head)["search"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ArtifactError("it is no trace of a search", where=where, fix="leave --resume out") from error
+    differing = [name for name in about if own.get(name) != json.loads(json.dumps(about[name]))]
+    if differing:
+        raise ArtifactError(f"it is of another search: {', '.join(differing)} differ", where=where, fix="leave --resume out")
+    known: dict[str, Trial] = {}
+    for number, line in enumerate(lines, 2):
+        try:
+            trial = Trial.of(json.loads(line))
+        except (ValueError, KeyError, TypeError) as error:
+            if number == len(lines) + 1:
+                break  # the last line of a search that was killed
+            raise ArtifactError(f"line {number} is no trial", where=where, fix="leave --resume out") from error
+        known[trial.candidate.key] = trial
+    return known
+
+
+def front(trials: Sequence[Trial]) -> list[Trial]:
+    """The trials that no other one beats in accuracy and in every cost, the least lossy first."""
+
+    def figures(trial: Trial) -> tuple[float, ...]:
+        cost = trial.cost
+        return trial.measured.lost_points, cost.arrays, cost.latency, cost.energy, cost.digital_share
+
+    def beaten(one: Trial, other: Trial) -> bool:
+        a, b = figures(one), figures(other)
+        return all(y <= x for x, y in zip(a, b, strict=True)) and a != b
+
+    kept = [one for one in trials if not any(beaten(one, other) for other in trials)]
+    distinct = {figures(one): one for one in reversed(kept)}
+    return sorted(distinct.values(), key=figures)
