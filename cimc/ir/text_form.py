@@ -30,6 +30,7 @@ from cimc.ir.records import (
     VmmBackwardStep,
     VmmStep,
 )
+from cimc.targets.section import default_of
 
 #: A name that stands without quotes.
 BARE = re.compile(r"[A-Za-z0-9_./$-]+")
@@ -77,7 +78,7 @@ def brief(record: BaseModel) -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for name, info in sorted(type(record).model_fields.items(), key=lambda item: item[0] != "kind"):
         value = getattr(record, name)
-        if not info.exclude and (name == "kind" or value != info.get_default(call_default_factory=True)):
+        if not info.exclude and (name == "kind" or value != default_of(info)):
             fields[name] = _plain(value)
     return fields
 

@@ -22,6 +22,7 @@ from cimc.targets.description import (
     unit_of,
 )
 from cimc.targets.kinds import known_sections
+from cimc.targets.section import default_of
 
 _SIGNS = {"gt": ">", "ge": "≥", "lt": "<", "le": "≤"}
 _HEAD = """# Target fields
@@ -128,5 +129,5 @@ def _words(annotation: Any) -> list[str]:
 def _default(info: FieldInfo) -> str:
     if info.is_required():
         return "required"
-    default = info.get_default(call_default_factory=True, validated_data={})
+    default = default_of(info)
     return default if isinstance(default, str) else dumps(default)

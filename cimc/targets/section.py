@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic.fields import FieldInfo
 
 from cimc.errors import CimcError, TargetError
 from cimc.targets.told import Told
+
+
+def default_of(field: FieldInfo) -> Any:
+    """The default of a field, made by its factory if it has one. Pydantic 2.10 wants ``validated_data`` for every field."""
+    return field.get_default(call_default_factory=True, validated_data={})
 
 
 class Section(BaseModel, metaclass=Told):
@@ -23,8 +29,7 @@ class Section(BaseModel, metaclass=Told):
 
     def is_written(self, name: str) -> bool:
         """Whether files hold this field."""
-        field = type(self).model_fields[name]
-        return name not in self.younger or getattr(self, name) != field.get_default(call_default_factory=True, validated_data={})
+        return name not in self.younger or getattr(self, name) != default_of(type(self).model_fields[name])
 
     # The type is said here too: pydantic 2.10 looks for the names of annotations in the module of each subclass.
     @model_serializer(mode="wrap", return_type=dict[str, Any])
