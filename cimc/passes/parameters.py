@@ -18,6 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.ir.vmm import is_vmm
+from cimc.passes.fold import CONSTANT
 from cimc.passes.recipes import RECIPE
 
 #: A node that reads a value, and the number of the input.
@@ -62,6 +63,10 @@ _VIEWS = frozenset(
 _TRAINABLE = frozenset({"weight", "bias", "scale", "table", "other"})
 #: Names that exporters give to values that have none in the model's source.
 _ANONYMOUS = re.compile(r"val_\d+|onnx::.*|/.*|.*_output_\d+|_?c?_?lifted_tensor.*|cimc/.*|")
+#: Names that PyTorch's exporter gives to what it makes itself, never to a parameter.
+_MADE = re.compile(r"val_\d+")
+_NEUTRAL = "written by the exporter, as the network has no"
+_RECURRENT = ("LSTM", "GRU", "RNN")
 #: An added value below it is a mask of an attention.
 _MASKED = -1e4
 
@@ -127,6 +132,8 @@ def _role(node: ir.Node, slot: int, value: ir.Value, initializer: ir.Value) -> t
         kind, what = _SLOTS[node.op_type][slot]
         if kind == "weight" and _turns_into_angles(node.outputs[0]):
             return "constant", "frequencies of an embedding by sines and cosines", False
+        if _is_neutral(initializer, kind) and node.op_type not in _RECURRENT:
+            return "constant", f"{_NEUTRAL} {kind}", False
         return kind, what, True
     shape = tuple(d for d in (value.shape or ()) if d != 1)
     array = _array(initializer)
@@ -138,7 +145,7 @@ def _role(node: ir.Node, slot: int, value: ir.Value, initializer: ir.Value) -> t
             integer = node.inputs[1] is not None and node.inputs[1].const_value is None
             return ("table", "the embedding table", True) if integer else ("other", "gathered from", False)
         case "Add" if (product := _product_before(node)) is not None and _along_columns(value, product):
-            return "bias", "the bias", False
+            return ("constant", f"{_NEUTRAL} bias", False) if _is_neutral(initializer, "bias") else ("bias", "the bias", False)
         case "Sub" | "Div" if slot == 1 and node.inputs[0] is not None and node.inputs[0].is_graph_input():
             return "constant", "normalises the model's input", False
         case "Greater" | "Less" | "GreaterOrEqual" | "LessOrEqual" | "Equal":
@@ -159,6 +166,13 @@ def _role(node: ir.Node, slot: int, value: ir.Value, initializer: ir.Value) -> t
 
 def _array(value: ir.Value) -> NDArray[Any] | None:
     return None if value.const_value is None else value.const_value.numpy()
+
+
+def _is_neutral(initializer: ir.Value, kind: Kind) -> bool:
+    """Whether an exporter wrote a scale of ones or a bias of zeros for an operator of the network that has none."""
+    array = _array(initializer) if kind in ("scale", "bias") else None
+    written = initializer.metadata_props.get(CONSTANT) == "Constant" or _MADE.fullmatch(str(initializer.name)) is not None
+    return array is not None and written and bool((array == (1 if kind == "scale" else 0)).all())
 
 
 def _product_before(node: ir.Node) -> ir.Node | None:

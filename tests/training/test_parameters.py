@@ -227,6 +227,36 @@ def test_constants_of_exporters_do_not_train_and_the_list_says_why() -> None:
     assert {row["name"] for row in named.plan() if row["trains"]} == {"wq", "wk", "wo", "cos"}
 
 
+@pytest.mark.parametrize("written", ["Constant", "initializer"])
+def test_scales_and_biases_that_an_exporter_wrote_for_a_network_without_them_do_not_train(written: str) -> None:
+    """PyTorch's exporters give a Conv without bias one of zeros, and GroupNorm an InstanceNormalization with ones and zeros."""
+    text = """c = Conv <pads = [1, 1, 1, 1]> (x, w, val_5)  r = Reshape (c, val_6)  i = InstanceNormalization (r, val_9, val_12)
+        h = Reshape (i, val_7)  p = Mul (h, gamma)  s = Relu (p)  d = Conv <pads = [1, 1, 1, 1]> (s, u, val_5)
+        m = ReduceMean <keepdims = 0> (d, ax)  y = Gemm (m, wo, bo)"""
+    arrays = {"w": real(4, 1, 3, 3, seed=1), "u": real(4, 4, 3, 3, seed=2), "wo": real(4, 4, seed=3),
+              "bo": np.zeros(4, np.float32), "gamma": np.ones((4, 1, 1), np.float32)}  # fmt: skip
+    shapes = {"val_6": np.array([0, 2, -1]), "val_7": np.array([-1, 4, 4, 4]), "ax": np.array([2, 3])}
+    if written == "Constant":
+        text = f"""zero = Constant <value = float {{0.0}}> ()  one = Constant <value_float = 1.0> ()
+            four = Constant <value_ints = [4]> ()  val_5 = Expand (zero, four)
+            two = Constant <value_ints = [2]> ()  val_9 = Expand (one, two)  val_12 = Expand (zero, two)  {text}"""
+    else:
+        shapes |= {"val_5": np.zeros(4, np.float32), "val_9": np.ones(2, np.float32), "val_12": np.zeros(2, np.float32)}
+    model = network(text, inputs="float[N, 1, 4, 4] x", **arrays, **shapes)
+    t = trainer(model)
+    assert {row["name"] for row in t.plan() if row["trains"]} == set(arrays)
+    x = np.random.default_rng(0).random((16, 1, 4, 4)).astype(np.float32)
+    assert set(t.gradients(x, Y)) == set(arrays)
+    t.fit(x, Y, epochs=2)
+    same_as_file(t, {"x": x})
+
+
+def test_a_bias_that_is_a_constant_of_other_values_trains() -> None:
+    numbers = ", ".join(str(value) for value in real(8, seed=4))
+    t = trainer(network(f"b = Constant <value_floats = [{numbers}]> ()  {TAIL}", **WEIGHTS))
+    assert {row["name"] for row in t.plan() if row["trains"]} == {*WEIGHTS, "b"}
+
+
 def test_a_computed_crossbar_weight_is_refused_by_name_and_both_ways_out_work(tmp_path: Path) -> None:
     text = """s = ReduceL2 <keepdims = 1> (v, ax)  n = Div (v, s)  w = Mul (n, g)
         [fc] h = MatMul (x, w)  r = Relu (h)  y = Gemm (r, w2, b2)"""
