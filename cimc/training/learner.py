@@ -139,9 +139,9 @@ class Learner:
                 value = self.step.parameters[own]
                 if own in self.masters:
                     self.masters[own] += change
-                    self.step.parameters[own] = self.masters[own].astype(value.dtype)
+                    self.step.parameters[own] = np.asarray(self.masters[own], value.dtype)
                 else:
-                    self.step.parameters[own] = (value + change).astype(value.dtype, copy=False)
+                    self.step.parameters[own] = np.asarray(value + change, value.dtype)  # a sum of scalars is no array
         if rule.takes == "vectors":
             for name, parts in vectors.items():
                 reader = self._readers.setdefault(name, RowReader(self.chip.crossbars[name]))

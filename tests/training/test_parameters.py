@@ -251,6 +251,17 @@ def test_scales_and_biases_that_an_exporter_wrote_for_a_network_without_them_do_
     same_as_file(t, {"x": x})
 
 
+def test_a_scalar_trains_where_it_is_asked_for() -> None:
+    """As the learnt temperature of a softmax."""
+    model = network("h = Gemm (x, w1)  r = Sigmoid (h)  s = Gemm (r, w2, b2)  y = Mul (s, t)", **WEIGHTS, t=np.float32(2))
+    t = trainer(model, trainable="t")
+    np.testing.assert_allclose(t.gradients(X, Y)["t"], numeric(model, "t", {"x": X}, Y), rtol=0, atol=2e-4)
+    t.fit(X, Y, epochs=3)
+    assert t.weights()["t"].shape == ()
+    assert t.weights()["t"] != 2
+    same_as_file(t, {"x": X})
+
+
 def test_a_bias_that_is_a_constant_of_other_values_trains() -> None:
     numbers = ", ".join(str(value) for value in real(8, seed=4))
     t = trainer(network(f"b = Constant <value_floats = [{numbers}]> ()  {TAIL}", **WEIGHTS))
