@@ -41,7 +41,7 @@ def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, 
         DataError: No such file, not an npz, damaged, or it holds pickled objects.
     """
     where = str(path)
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise DataError("no such file", where=where)
     expect(path, "data", DataError)
     if not zipfile.is_zipfile(path):
@@ -138,7 +138,7 @@ def bound_value(value: Any, name: str) -> Any:
         if name not in arrays and len(arrays) != 1:
             raise DataError(f"holds {', '.join(arrays) or 'nothing'}", where=where, fix=f"save one array, or one called {name}")
         return arrays[name] if name in arrays else next(iter(arrays.values()))
-    if not Path(value).is_file():
+    if not os.path.isfile(value):
         raise DataError("no such file", where=where)
     with _readable(where), Path(value).open("rb") as file:
         return _read_array(file, os.path.getsize(value), where)

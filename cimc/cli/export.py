@@ -52,8 +52,8 @@ def export(
 
     for form in flash or []:
         check_form(form)
-    output = output or program_file.with_suffix(".cimg")
-    forms = {form: output.with_suffix(FORMS[form]) for form in flash or []}
+    output = output or program_file.parent / f"{program_file.stem}.cimg"
+    forms = {form: output.parent / f"{output.stem}{FORMS[form]}" for form in flash or []}
     guard([output, *forms.values()], [program_file, chip, calibration, fault_map, sign])
     program = load(program_file)
     trained = any(name.startswith("state/") for name in program.tensors)

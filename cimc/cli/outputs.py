@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def guard(outputs: Iterable[Path | None], inputs: Iterable[str | Path | None]) -
     """Refuse an output that cannot be written, that is an input, or that is another output; see `cimc.files.check_outputs`."""
     written = [path for path in outputs if path is not None]
     read = [Path(path) for path in inputs if path is not None]
-    if any(path.exists() for path in written):  # only what exists can be an input
-        read += [more for path in read if path.is_file() for more in _parts(path)]
+    if any(os.path.exists(path) for path in written):  # only what exists can be an input
+        read += [more for path in read if os.path.isfile(path) for more in _parts(path)]
     check_outputs(written, read)
 
 

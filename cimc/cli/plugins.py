@@ -5,6 +5,7 @@ A file that cimc reads never names code to run; only this option, an import in P
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -22,7 +23,7 @@ def load_plugins(paths: list[Path] | None) -> list[Path] | None:
         CimcError: A file is missing, or fails.
     """
     for path in paths or []:
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise CimcError("there is no such file", where=f"--plugin {path}")
         name = f"cimc_plugin_{path.stem}"
         spec = spec_from_file_location(name, path.resolve())

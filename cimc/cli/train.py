@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -129,7 +130,7 @@ def train(
     if output is None and not plan:
         raise CimcError("there is no file for the trained chip", where="--output", fix="give -o TRAINED.cim, or --plan")
     showing = plan or emit is not None
-    metrics = None if showing or output is None or checkpoint is not None else output.with_name(f"{output.stem}.metrics.jsonl")
+    metrics = None if showing or output is None or checkpoint is not None else output.parent / f"{output.stem}.metrics.jsonl"
     bound = parse_bind(bind or [])
     files = (value for value in bound.values() if isinstance(value, Path))
     guard([output, onnx, metrics, *_kept_in(checkpoint)], [model, data, target, *files])
@@ -241,7 +242,7 @@ def _with_rule(settings: list[str], update: str) -> list[str]:
 
 def _kept_in(checkpoint: Path | None) -> list[Path]:
     """The files that a run replaces in its folder."""
-    if checkpoint is None or not checkpoint.is_dir():
+    if checkpoint is None or not os.path.isdir(checkpoint):
         return []
     return [checkpoint / "checkpoint.safetensors", checkpoint / "metrics.jsonl"]
 

@@ -87,7 +87,7 @@ def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
         return remembered(own, own)
     if isinstance(ref, Path) or (isinstance(ref, str) and _is_path(ref)):
         path = folder / Path(ref).expanduser()
-        if chain and not path.is_file():
+        if chain and not os.path.isfile(path):
             raise TargetError(f"there is no file {str(ref)!r} beside it", where=f"{chain[-1]}, extends")
         document, lines = read_yaml(path)
         return _extended(document, str(path), lines, path.stem, path.parent, (*chain, str(path.resolve())))
@@ -141,6 +141,6 @@ def _entry_point(name: str, chain: tuple[str, ...]) -> Any:
         raise TargetError(f"the entry point {point.value} gives neither a path, a mapping nor a Target", where=where)
     known = available_targets()
     near = difflib.get_close_matches(name, known, n=3)
-    file = next((f for f in (f"{name}.yaml", f"{name}.yml", name) if Path(f).is_file()), None)
+    file = next((f for f in (f"{name}.yaml", f"{name}.yml", name) if os.path.isfile(f)), None)
     fix = f"./{file} for the file" if file else f"{' or '.join(near)}?" if near else f"one of {', '.join(known)}"
     raise TargetError(f"there is no target {name!r}", where=where, fix=fix)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Folder:
         self.path = Path(path)
         self.file = self.path / _NAME
         self.metrics = self.path / "metrics.jsonl"
-        self._made = [place for place in (self.path, *self.path.parents) if not place.exists()]
+        self._made = [place for place in (self.path, *self.path.parents) if not os.path.exists(place)]
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self.lock = RunLock(self.path)
@@ -145,7 +146,7 @@ class Folder:
 
 def has_run(folder: Path) -> bool:
     """Whether a folder holds the checkpoint of a run."""
-    return (folder / _NAME).exists()
+    return os.path.exists(folder / _NAME)
 
 
 def check_no_run(folder: Path) -> None:

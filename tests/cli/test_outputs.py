@@ -77,6 +77,33 @@ def test_what_is_no_plain_file_is_refused_and_stays(place: Path, command: str) -
 
 
 @commands
+@pytest.mark.parametrize("output", ["", "n" * 300, "small.onnx/below"], ids=["empty", "long", "below a file"])
+def test_a_name_that_no_file_can_have_is_told(place: Path, command: str, output: str) -> None:
+    before = sorted(path.name for path in place.iterdir())
+    done = cimc(*command.split(), output)
+    assert done.code in (1, 2)
+    assert "cannot write" in done.err
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+@pytest.mark.parametrize("name", [".", "/", "n" * 300], ids=["folder", "root", "long"])
+def test_an_input_that_is_no_file_is_told(place: Path, name: str) -> None:
+    data, epochs = "--data data.npz", "--data data.npz --epochs 1 -o out"
+    for command in (
+        "compile NAME", "compile NAME -o out", "compile small.onnx --calibration NAME", "compile small.onnx --target ./NAME",
+        "run NAME --input data.npz --output out", "run small.cim --input NAME --output out", "export NAME", "inspect NAME",
+        "run small.cim --input data.npz --output out --check NAME", f"evaluate NAME {data}", "evaluate small.cim --data NAME",
+        "image run NAME --input data.npz -o out", "image info NAME", "image verify NAME", "targets validate ./NAME",
+        "compare small.cim NAME --input data.npz", "export small.cim --fault-map NAME -o out", f"calibrate NAME {data} -o out",
+        f"train NAME {epochs}", "train small.onnx --data NAME --epochs 1 -o out", f"train small.onnx {epochs} --plugin NAME",
+    ):  # fmt: skip
+        done = cimc(*(word.replace("NAME", name) for word in command.split()))
+        assert done.code in (1, 2), command
+        assert done.out == "", command
+        assert "error: " in done.err, command
+
+
+@commands
 def test_a_missing_folder_is_told_before_the_work(place: Path, command: str) -> None:
     for path in place.glob("*.onnx"):  # were they read, the error would be another
         path.write_bytes(b"")
