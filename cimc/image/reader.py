@@ -16,6 +16,7 @@ from cimc.image.records import check_cells, check_program, check_records
 from cimc.image.store import Forgetful, forget, mapped
 from cimc.ir.kinds import expect
 from cimc.ir.program import Program
+from cimc.targets.told import parsed
 
 
 @checked()
@@ -49,7 +50,7 @@ def read_image(data: Bytes, where: str = "image") -> Image:
     sections = unpack(content, where)
     try:
         meta = json.loads(sections["META"].tobytes())
-        program = Program.model_validate(meta["program"])
+        program = parsed(Program, meta["program"])
         check_program(program, meta["weights"])
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError, ValidationError) as error:
         raise damaged(where, "its description cannot be read") from error

@@ -23,6 +23,7 @@ from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
 from cimc.ir.runnable import verify_runnable
 from cimc.ir.store import DTYPES, FORMAT, first_fault, save, tensor_sha256, write_safetensors
+from cimc.targets.told import parsed_json
 
 __all__ = ["DTYPES", "FORMAT", "load", "read_safetensors", "save", "tensor_sha256", "write_safetensors"]
 
@@ -62,7 +63,7 @@ def load(path: str | Path) -> Program:
         if tensor_sha256(array) != hashes[name]:
             raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
     try:
-        program = Program.model_validate_json(text).model_copy(update={"tensors": tensors})
+        program = parsed_json(Program, text).model_copy(update={"tensors": tensors})
         verify_runnable(program)
     except ValidationError as error:
         raise _inconsistent(where, first_fault(error)) from error

@@ -38,11 +38,7 @@ def cells(program: ProgramRecord, layer_name: str, blocks: slice | None = None) 
     Raises:
         CimcError: No such layer, or it has no place yet.
     """
-    try:
-        layer = program.layer(layer_name)
-    except KeyError:
-        known = ", ".join(other.name for other in program.layers[:8]) or "there is none"
-        raise CimcError(f"no crossbar layer {layer_name}", where="cells", fix=f"name one of: {known}") from None
+    layer = program.layer(layer_name)
     table = placed_table(program, layer)
     if table is None:
         raise CimcError("the layer has no place yet", where=f"layer {layer_name}", fix="compile up to pass `place`")

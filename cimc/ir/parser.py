@@ -31,6 +31,7 @@ from cimc.ir.tensor_ref import TensorRef
 from cimc.ir.text_form import FORMS
 from cimc.ir.verify import verify
 from cimc.targets.description import Target
+from cimc.targets.told import parsed
 
 R = TypeVar("R", bound=BaseModel)
 _SHA256 = re.compile("[0-9a-f]{64}")
@@ -128,7 +129,7 @@ class _Parser:
     def _made(self, record: type[R], fields: Mapping[str, Any], at: int) -> R:
         """A record of these fields; its errors are told at the place where the item begins."""
         try:
-            return record.model_validate(fields)
+            return parsed(record, fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             self.scan.fail(f"{'.'.join(map(str, first['loc'])) or record.__name__.lower()}: {first['msg']}", at)

@@ -54,13 +54,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
+from cimc.arguments import checked, named
 from cimc.errors import CimcError
 from cimc.ir.forecast import Forecast
 from cimc.ir.geometry import Conv, Geometry, Positive, WeightView, Whole
 from cimc.targets.description import Target
-from cimc.targets.told import Told
+from cimc.targets.told import Record
 
 SCHEMA_VERSION = 1
 
@@ -76,7 +77,7 @@ FIT_PARTS = ("fit_scale", "fit_offset")
 BLOCK_FIELDS = ("group", "slice", "column_tile", "chip", "tile", "row", "column", "height", "width")
 
 
-class _Record(BaseModel, metaclass=Told):
+class _Record(Record):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
@@ -372,12 +373,15 @@ class ProgramRecord(_Record):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, arbitrary_types_allowed=True)
 
+    @checked()
     def layer(self, name: str) -> Layer:
-        """The layer of that name; KeyError if there is none."""
-        for layer in self.layers:
-            if layer.name == name:
-                return layer
-        raise KeyError(name)
+        """The layer of that name.
+
+        Raises:
+            CimcError: There is none.
+        """
+        layers = {layer.name: layer for layer in self.layers}
+        return layers[named(name, layers, "layer")]
 
     def forecast(self) -> Forecast:
         """What the program is expected to lose, by layer and cause and at the outputs.

@@ -18,6 +18,7 @@ from cimc.arguments import checked
 from cimc.errors import VerifyError
 from cimc.files import replacing
 from cimc.ir.records import SCHEMA_VERSION, ProgramRecord
+from cimc.targets.told import parsed
 
 FORMAT = "cimc-program"
 
@@ -55,7 +56,7 @@ def save(program: ProgramRecord, path: str | Path) -> None:
     tensors = {name: np.require(array, requirements="C") for name, array in sorted(program.tensors.items())}
     text = program.model_dump_json()
     try:
-        type(program).model_validate(program.model_dump())  # not from the JSON: an infinite number is null there
+        parsed(type(program), program.model_dump())  # not from the JSON: an infinite number is null there
     except ValidationError as error:
         raise VerifyError(f"this program could not be read again: {first_fault(error)}", where=str(path)) from error
     manifest = {

@@ -278,6 +278,7 @@ class Chip:
 
     # State --------------------------------------------------------------------------------------------------------
 
+    @checked()
     def adopt(self, program: Program) -> None:
         """Run another version of the program on the same devices: same layers, other digital parameters, codings or ranges."""
         self.program = program
@@ -287,6 +288,7 @@ class Chip:
                 crossbar.recode(layer)
         self._executor = self._execution(self.fits)
 
+    @checked()
     def remap(self, layer: str, matrix: NDArray[Any], weight_max: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
         """Use a layer's devices with another scale between weight and conductance; its copies stay, and its counts go on.
 
@@ -297,7 +299,7 @@ class Chip:
             g_us: What the devices of the first copy hold, µS, ``[groups, rows, planes, columns]``; those of others, and unit
                 columns, keep what they hold. None: the weights are written to every copy.
         """
-        old = self.crossbars[layer]
+        old = self.crossbars[named(layer, self.crossbars, "layer")]
         own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
         crossbar = Crossbar(
             own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies, cells=old.cells,

@@ -11,7 +11,7 @@ from cimc.errors import TargetError
 from cimc.targets.description import Target, field_table
 from cimc.targets.figures import SET_BY_USER, Figures
 from cimc.targets.stated import changed_since
-from cimc.targets.told import place, sentence
+from cimc.targets.told import parsed_json, place, sentence
 
 
 def build(figures: Figures, origin: str) -> Target:
@@ -32,7 +32,7 @@ def build(figures: Figures, origin: str) -> Target:
         node[leaf] = figure.value
     try:
         # JSON in strict mode: a list is a tuple, but "64" or true is never a number.
-        target = Target.model_validate_json(json.dumps(nested, default=_plain), strict=True)
+        target = parsed_json(Target, json.dumps(nested, default=_plain), strict=True)
     except ValidationError as error:
         raise _translated(error, figures, origin) from None
     _check_cells(target, origin)

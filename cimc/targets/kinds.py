@@ -20,6 +20,7 @@ from pydantic_core import CoreSchema, core_schema
 from cimc.arguments import checked
 from cimc.errors import CimcError, TargetError
 from cimc.targets.section import Section
+from cimc.targets.told import parsed, parsed_json
 
 #: Parts, and the entry point group of each.
 GROUPS = {
@@ -183,8 +184,8 @@ class ByKind:
             return handler(data)  # a section, null, or nothing that could be one
         section = section_class(self.part, kind)
         if info.mode == "json":
-            return section.model_validate_json(json.dumps(data), strict=True)
-        return section.model_validate(data)
+            return parsed_json(section, json.dumps(data), strict=True)
+        return parsed(section, data)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
         sections = dict.fromkeys(known_sections(self.part).values())

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.fields import FieldInfo
 
 from cimc.errors import CimcError, TargetError
-from cimc.targets.told import Told
+from cimc.targets.told import Record
 
 
 def default_of(field: FieldInfo) -> Any:
@@ -16,7 +16,7 @@ def default_of(field: FieldInfo) -> Any:
     return field.get_default(call_default_factory=True, validated_data={})
 
 
-class Section(BaseModel, metaclass=Told):
+class Section(Record):
     """One part of a description; unknown fields are refused, values never change."""
 
     refused: ClassVar[type[CimcError]] = TargetError

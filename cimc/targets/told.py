@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
 else:
     ModelMetaclass = type(BaseModel)
+
+R = TypeVar("R", bound=BaseModel)
 
 _MESSAGES = {
     "missing": "is missing",
@@ -56,10 +59,7 @@ def sentence(entry: Mapping[str, Any]) -> str:
 
 
 class Told(ModelMetaclass):
-    """The class of records that users may construct: what the constructor refuses is an error of ours.
-
-    Only the constructor: what reads files calls ``model_validate`` and tells errors itself.
-    """
+    """The class of `Record`: what a constructor refuses is an error of ours."""
 
     refused: ClassVar[type[CimcError]] = CimcError
     __pydantic_fields__: Mapping[str, Any]
@@ -70,11 +70,49 @@ class Told(ModelMetaclass):
         Raises:
             CimcError: Or the subclass that the record names: a field is missing, unknown, or of another type or range.
         """
-        known = ", ".join(self.__pydantic_fields__)
         if args:
-            raise self.refused("fields are given by name", where=self.__name__, fix=f"its fields: {known}")
-        try:
+            raise self.refused(
+                "fields are given by name", where=self.__name__, fix=f"its fields: {', '.join(self.__pydantic_fields__)}"
+            )
+        with self.told():
             return super().__call__(**fields)
+
+    @contextmanager
+    def told(self) -> Iterator[None]:
+        """Within: what pydantic refuses of a record of this class is told in words."""
+        try:
+            yield
         except ValidationError as error:
-            what = "; ".join(sentence(entry) for entry in error.errors())
-            raise self.refused(what, where=self.__name__, fix=f"its fields: {known}") from None
+            raise self._refused("; ".join(sentence(entry).strip() for entry in error.errors())) from None
+
+    def _refused(self, what: str) -> CimcError:
+        return self.refused(what, where=self.__name__, fix=f"its fields: {', '.join(self.__pydantic_fields__)}")
+
+
+class Record(BaseModel, metaclass=Told):
+    """The base of records that users may construct.
+
+    What reads files wants the places of all errors: it calls `parsed` and `parsed_json`.
+    """
+
+    @classmethod
+    def model_validate(cls, obj: Any, **options: Any) -> Self:
+        """A record from a dict; raises as the constructor does. ``options`` are pydantic's."""
+        with cls.told():
+            return super().model_validate(obj, **options)
+
+    @classmethod
+    def model_validate_json(cls, json_data: str | bytes | bytearray, **options: Any) -> Self:
+        """A record from JSON; raises as the constructor does. ``options`` are pydantic's."""
+        with cls.told():
+            return super().model_validate_json(json_data, **options)
+
+
+def parsed(record: type[R], data: Any) -> R:
+    """A record from a dict; raises pydantic's ValidationError."""
+    return cast(R, record.__pydantic_validator__.validate_python(data))
+
+
+def parsed_json(record: type[R], text: str, *, strict: bool | None = None) -> R:
+    """A record from JSON, likewise."""
+    return cast(R, record.__pydantic_validator__.validate_json(text, strict=strict))
