@@ -4,8 +4,7 @@ from cimc.runtime.pulse_trains import TrainWriter
 from cimc.runtime.pulses import PulseWriter
 from cimc.runtime.rank_one import Vectors
 from cimc.runtime.row_read import RowReader
-from cimc.runtime.write import Writes
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writes, writer
 from cimc.targets.update_sections import PulsedUpdate, TransferUpdate, Update
 from cimc.training.accumulator import LayerState, WeightCode
 from cimc.training.rules.pulsed import Pulsed

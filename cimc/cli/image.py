@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,8 +24,12 @@ Chip = Annotated[
 FaultFile = Annotated[Path | None, typer.Option("--fault-map", metavar="F.npz", help="The die's fault map.")]
 Calibration = Annotated[Path | None, typer.Option(help="An npz of images to calibrate the die with.")]
 Method = Annotated[
-    Literal["auto", "write_verify", "gaussian"],
-    typer.Option("--programming", help="Pulse by pulse, or errors by distribution; auto: as the target's update.programming."),
+    str,
+    typer.Option(
+        "--programming",
+        metavar="KIND",
+        help="Programmer: write_verify (pulse by pulse), gaussian (errors by distribution), another kind; auto: the target's.",
+    ),
 ]
 Signed = Annotated[
     bool, typer.Option("--require-signature", help="Refuse an image whose signature is missing or cannot be checked.")
@@ -258,7 +262,7 @@ def _die(
     chip: str | None,
     fault_map: Path | None,
     calibration: Path | None,
-    programming: Literal["auto", "write_verify", "gaussian"],
+    programming: str,
     error_free: bool,
     quiet: bool,
 ) -> Die:

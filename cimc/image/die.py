@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import checked
-from cimc.errors import ArtifactError, RunError
+from cimc.errors import ArtifactError, CimcError, RunError
 from cimc.image.content import ImageContent
 from cimc.image.control import registers
 from cimc.image.faults import FaultMap, as_fault_map
@@ -29,15 +29,16 @@ from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Cells, Keys, born_on, cells_of
 from cimc.runtime.chip import Chip
 from cimc.runtime.devices.model import Arrays
+from cimc.runtime.programmers.report import Report, Writes
 from cimc.runtime.wires.layer import LayerWires
-from cimc.runtime.write import Writer, Writes, device_seed
-from cimc.runtime.write_verify import VerifyWriter
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writer, device_seed
 from cimc.targets.description import Target
+from cimc.targets.kinds import kinds_of
 from cimc.targets.load import load_target
 
 Array = NDArray[Any]
-Programming = Literal["auto", "write_verify", "gaussian"]
+#: Another name of the programmer ``direct``.
+_DIRECT = "gaussian"
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class LayerReport:
     readback_us: NDArray[np.float32]
     """Conductance read afterwards, read noise included, µS."""
     pulses: NDArray[np.int32] | None
-    """None where errors are drawn without pulses."""
+    """None where the programmer gives no pulses."""
     writes: Writes
     """Totals, unit columns included."""
     copies: tuple[LayerReport, ...] = ()
@@ -66,7 +67,7 @@ class ProgrammingReport:
     """What programming a die came to."""
 
     method: str
-    """write_verify, gaussian, or none of an error-free die."""
+    """Kind of the programmer, with gaussian for direct; none of an error-free die."""
     layers: Mapping[str, LayerReport]
     calibration: str
     """Where input gains and ADC ranges come from: the image, or data given with it."""
@@ -124,7 +125,7 @@ def program_die(
     target: str | Path | Target | None = None,
     fault_map: str | Path | FaultMap | None = None,
     calibration: Mapping[str, Array] | None = None,
-    programming: Programming = "auto",
+    programming: str = "auto",
     error_free: bool = False,
     advance: Callable[[int], None] | None = None,
 ) -> Die:
@@ -136,8 +137,8 @@ def program_die(
         target: Description of the die, where it is not the image's: it may differ in noise, errors and faults only.
         fault_map: Of the die; must be the one that the image was made for.
         calibration: Input images by name, to choose input gains and ADC ranges anew on this die; None: those of the image.
-        programming: write_verify: pulse by pulse; gaussian: errors drawn as ``device.programming`` says; auto: as
-            ``update.programming`` of the target says, which is how `Chip` writes too.
+        programming: Kind of a programmer: write_verify: pulse by pulse; gaussian or direct: errors drawn as
+            ``device.programming`` says; or another, see docs/devices.md. auto: that of the target, by which `Chip` writes too.
         error_free: Every device takes its goal exactly, and none is faulty.
         advance: Told how many devices were written, a copy of a layer at a time; of all copies they are `Image.devices`.
 
@@ -147,7 +148,7 @@ def program_die(
     Raises:
         ArtifactError: Platform, fault map or registers are not those of the image.
         CimcError: An unknown way of programming, or a seed out of range.
-        TargetError: write_verify without a description of the pulses.
+        TargetError: The target lacks figures that the programmer needs.
         RunError: The self-test fails.
     """
     described = image.target if target is None else load_target(target)
@@ -216,12 +217,13 @@ def check_registers(image: ImageContent) -> None:
         raise ArtifactError("its registers are not those of its program", where=image.name, fix="export it again")
 
 
-def _method(target: Target, wanted: Programming, error_free: bool) -> str:
+def _method(target: Target, wanted: str, error_free: bool) -> str:
     if error_free:
         return "none"
-    if wanted != "auto":
-        return wanted
-    return target.update.programming
+    if wanted not in (known := ("auto", _DIRECT, *kinds_of("programmer"))):
+        raise CimcError(f"programming is {wanted!r}, not one of: {', '.join(known)}", where="image.program")
+    chosen = target.chosen_programmer.kind if wanted == "auto" else wanted
+    return _DIRECT if chosen == "direct" else chosen
 
 
 def _write(image: ImageContent, number: int, cells: Cells, target: Target, seed: int, method: str) -> tuple[Devices, LayerReport]:
@@ -231,22 +233,24 @@ def _write(image: ImageContent, number: int, cells: Cells, target: Target, seed:
     if method == "none":
         success = np.ones(goals.g_us.shape, np.bool_)
         return goals, LayerReport(success, goals.g_us.copy(), None, _free(goals.g_us.size))
-    # What is written pulse by pulse is that of the update settings; here it is chosen for the transfer.
-    setting: Any = method
-    target = target.model_copy(update={"update": target.update.model_copy(update={"programming": setting})})
+    kind = "direct" if method == _DIRECT else method
     key, own = device_seed(seed, name), (copy,) if copy else ()
     key = rng.key(key, "copy", copy) if copy else key
-    made, pulses, verified, writes = _program(target, goals.g_us, key, cells.keys)
-    units, _, _, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys)
-    (g_us, arrays), (unit_g_us, unit_arrays) = _held(made, goals.g_us.shape), _held(units, goals.unit_g_us.shape)
+    made, done = _program(target, goals.g_us, key, cells.keys, kind)
+    units, more = _program(target, goals.unit_g_us, rng.key(key, "unit"), cells.unit_keys, kind)
+    shape = goals.g_us.shape
+    (g_us, arrays), (unit_g_us, unit_arrays) = _held(made, shape), _held(units, goals.unit_g_us.shape)
     held = Devices(g_us, unit_g_us, goals.coefficients, arrays, unit_arrays)
     noise = keyed("read-back", seed, name, *own).standard_normal(g_us.size, np.float32) * made.read_sigma_us(made.g_us)
-    readback = np.maximum(g_us + noise.reshape(g_us.shape), np.float32(0))
-    if verified is None:
+    readback = np.maximum(g_us + noise.reshape(shape), np.float32(0))
+    writes = done.totals() + more.totals()
+    if done.success is not None:
+        success = done.success.reshape(shape)
+    else:
         low, high = image.windows(number, copy)
-        verified = (readback >= low) & (readback <= high)
-        writes = replace(writes, failed=int((~verified).sum()))
-    return held, LayerReport(verified, readback, pulses, writes + more)
+        success = (readback >= low) & (readback <= high)
+        writes = replace(writes, failed=int((~success).sum()))
+    return held, LayerReport(success, readback, None if done.pulses is None else done.pulses.reshape(shape), writes)
 
 
 def _held(made: Writer, shape: tuple[int, ...]) -> tuple[Array, Arrays]:
@@ -258,17 +262,12 @@ def _free(devices: int) -> Writes:
     return Writes(devices=devices, pulses=None, trials=None, reads=None, time_ns=None, energy_nj=None)
 
 
-def _program(target: Target, goal_us: Array, key: int, keys: Keys) -> tuple[Writer, Array | None, Array | None, Writes]:
-    """Devices as they were made, brought to their goals: their writer, pulses, success, totals."""
+def _program(target: Target, goal_us: Array, key: int, keys: Keys, kind: str) -> tuple[Writer, Report]:
+    """Devices as they were made, brought to their goals by a programmer of that kind."""
     cells, counters = keys(), np.zeros(goal_us.size, np.uint32)
     g_us = np.ascontiguousarray(born_on(target.device, cells))
-    made = writer(target, g_us, counters, key, training=False, keys=lambda: cells)
-    which, goals = np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1))
-    if not isinstance(made, VerifyWriter):
-        return made, None, None, made.write(which, goals)
-    done = made.verify(which, goals)
-    pulses, success = done.pulses.reshape(goal_us.shape), done.success.reshape(goal_us.shape)
-    return made, pulses, success, done.writes(target.device.write_verify)
+    made = Writer(target, g_us, counters, key, keys=lambda: cells, training=False, kind=kind)
+    return made, made.program(np.arange(goal_us.size), np.ascontiguousarray(goal_us.reshape(-1)))
 
 
 def _self_test(image: ImageContent, die: Die, quiet: bool) -> tuple[int, int]:

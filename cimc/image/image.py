@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -26,7 +26,7 @@ class Image(ImageContent):
         target: str | Path | Target | None = None,
         fault_map: str | Path | FaultMap | None = None,
         calibration: Mapping[str, Array] | None = None,
-        programming: Literal["auto", "write_verify", "gaussian"] = "auto",
+        programming: str = "auto",
         error_free: bool = False,
         advance: Callable[[int], None] | None = None,
     ) -> Die:

@@ -167,6 +167,8 @@ def bands_ua(target: Target, layer: Layer, drive: Array) -> Array:
     window = device.g_max_us - device.g_min_us
     faults = window * np.sqrt(device.stuck_low_rate + device.stuck_high_rate)
     written = max(device.programming.sigma_us, device.write_verify.tolerance_us or 0.0)
+    if target.programmer is not None and target.programmer.spread_us is not None:
+        written = target.programmer.spread_us
     spread = np.sqrt(device.read_spread_us**2 + written**2 + faults**2)
     sums = np.stack([drive[:, :, r0:r1].astype(np.float64).sum(axis=2) for r0, r1 in pairwise(layer.row_cuts)], axis=2)[..., None]
     shift = max(abs(device.programming.mean_us), (device.write_verify.tolerance_us or 0.0) / 2)

@@ -218,10 +218,11 @@ class TrainWriter(PulseWriter):
         team = crew()
         counts = np.zeros((team.helpers + 1, 3), np.int64)
         pulses = np.zeros(0, np.uint32) if self.pulses is None else self.pulses
+        b = self.blind
         _share_coincide(
             team, trains.x, trains.x_words, trains.d, trains.d_words, array, pack, self.g_us, self.writes, pulses,
-            self.endurance, self.stuck, self.response, self.seed, self.up_us, self.down_us, self.middle_us, self.half_us,
-            self.cycle, counts,
+            self.endurance, self.stuck, self.responses(b.spread), self.seed, b.up_us, b.down_us, b.middle_us, b.half_us,
+            b.cycle, counts,
         )  # fmt: skip
         updates, given, worn = counts.sum(axis=0).tolist()
         energy_nj = self.device.pulse.pulse_energy_nj

@@ -20,7 +20,9 @@ from cimc.errors import TargetError
 from cimc.runtime.cells import Keys
 from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import F32, I64, U32, DeviceState, Writes, device_key, draw
+from cimc.runtime.programmers.access import F32, I64, U32, DeviceState
+from cimc.runtime.programmers.draws import device_key, draw
+from cimc.runtime.programmers.report import Writes
 from cimc.targets.description import Target
 
 _F1 = np.float32(1)
@@ -60,8 +62,58 @@ def _pulse(
     return worn
 
 
+class BlindPulse:
+    """Blind pulses on a chip, given to any of its devices.
+
+    Raises:
+        TargetError: The target does not describe blind pulses.
+    """
+
+    def __init__(self, target: Target) -> None:
+        up, down = pulse_steps(target)
+        device, pulse = target.device, target.device.pulse
+        self.up_us, self.down_us = np.float32(up), np.float32(down)
+        self.middle_us = np.float32((device.g_max_us + device.g_min_us) / 2)
+        self.half_us = np.float32((device.g_max_us - device.g_min_us) / 2)
+        self.cycle, self.spread = np.float32(pulse.cycle_spread or 0), pulse.device_spread
+
+    def give(self, cells: DeviceState, devices: I64, pulses: NDArray[np.int32]) -> int:
+        """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``).
+
+        Each pulse counts as a write of its device.
+
+        Returns:
+            Pulses to worn devices.
+        """
+        if cells.compiled:
+            worn: int = _pulse(
+                cells.g_us, cells.writes, cells.stuck, devices, pulses, cells.seed, cells.responses(self.spread),
+                cells.left(devices), self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
+            )  # fmt: skip
+        else:
+            worn = _pulse_by_model(cells, devices, pulses)
+        if cells.pulses is not None:
+            cells.pulses[devices] += np.abs(pulses).astype(np.uint32)
+        return worn
+
+
+def _pulse_by_model(cells: DeviceState, devices: I64, pulses: NDArray[np.int32]) -> int:
+    """One pulse after the other, each to all devices that get so many; returns pulses to worn devices."""
+    worn = 0
+    for number in range(int(np.abs(pulses).max(initial=0))):
+        some = np.abs(pulses) > number
+        given, up = devices[some], pulses[some] > 0
+        alive = cells.left(given) > (number if cells.pulses is not None else 0)  # those are counted at the end
+        worn += int((~alive).sum())
+        able = alive & ~cells.stuck[given] if cells.stuck.size else alive
+        where = given[able]
+        cells.model.pulse(cells.state, where, up[able], cells.state.time_s, cells.keys_of(where))
+        cells.writes[given] += np.uint32(1)
+    return worn
+
+
 class PulseWriter(DeviceState):
-    """Gives blind pulses; arguments as of `DeviceState`. Each pulse counts as a write of its device.
+    """Gives blind pulses; arguments as of `DeviceState`.
 
     Raises:
         TargetError: The target does not describe blind pulses.
@@ -72,25 +124,14 @@ class PulseWriter(DeviceState):
         pulses: U32 | None = None,
     ) -> None:  # fmt: skip
         super().__init__(target, g_us, writes, seed, keys, state, pulses)
-        up, down = pulse_steps(target)
-        device, pulse = target.device, target.device.pulse
-        self.up_us, self.down_us = np.float32(up), np.float32(down)
-        self.middle_us = np.float32((device.g_max_us + device.g_min_us) / 2)
-        self.half_us = np.float32((device.g_max_us - device.g_min_us) / 2)
-        self.cycle, self.response = np.float32(pulse.cycle_spread or 0), self.responses(pulse.device_spread)
+        self.blind = BlindPulse(target)
+        self.up_us, self.down_us = self.blind.up_us, self.blind.down_us
+        self.middle_us, self.half_us = self.blind.middle_us, self.blind.half_us
 
     def pulse(self, devices: I64, pulses: NDArray[np.int32]) -> Writes:
-        """Pulses to devices (flat numbers, each at most once, ``[n]``), up where positive, down where negative (``[n]``)."""
+        """Pulses to devices; see `BlindPulse.give`."""
         self.touched = devices
-        if self.compiled:
-            worn = _pulse(
-                self.g_us, self.writes, self.stuck, devices, pulses, self.seed, self.response, self.left(devices),
-                self.up_us, self.down_us, self.middle_us, self.half_us, self.cycle,
-            )  # fmt: skip
-        else:
-            worn = self._pulse_by_model(devices, pulses)
-        if self.pulses is not None:
-            self.pulses[devices] += np.abs(pulses).astype(np.uint32)
+        worn = self.blind.give(self, devices, pulses)
         total, p = int(np.abs(pulses).sum(dtype=np.int64)), self.device.pulse
         return Writes(
             devices=total,
@@ -99,20 +140,6 @@ class PulseWriter(DeviceState):
             time_ns=None if p.pulse_ns is None else total * p.pulse_ns,
             energy_nj=None if p.pulse_energy_nj is None else total * p.pulse_energy_nj,
         )
-
-    def _pulse_by_model(self, devices: I64, pulses: NDArray[np.int32]) -> int:
-        """One pulse after the other, each to all devices that get so many; returns pulses to worn devices."""
-        worn = 0
-        for number in range(int(np.abs(pulses).max(initial=0))):
-            some = np.abs(pulses) > number
-            given, up = devices[some], pulses[some] > 0
-            alive = self.left(given) > (number if self.pulses is not None else 0)  # those are counted at the end
-            worn += int((~alive).sum())
-            able = alive & ~self.stuck[given] if self.stuck.size else alive
-            where = given[able]
-            self.model.pulse(self.state, where, up[able], self.state.time_s, self.keys_of(where))
-            self.writes[given] += np.uint32(1)
-        return worn
 
 
 def pulse_steps(target: Target) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from cimc.targets.array_sections import Array, Transposed, Wires
 from cimc.targets.converter_sections import Adc, Dac
 from cimc.targets.device import Device
 from cimc.targets.kinds import ByKind, known_sections, on_change
+from cimc.targets.programmer_sections import DirectWrites, ProgrammerSection, VerifiedWrites
 from cimc.targets.programming_sections import Programming
 from cimc.targets.section import Section
 from cimc.targets.update_sections import Update
@@ -123,7 +124,7 @@ class Input(Section):
 class Target(Section):
     """A whole chip. ``sources`` says where each figure comes from, by dotted path."""
 
-    younger = ("stated_for",)
+    younger = ("stated_for", "programmer")
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100, description="Short name, for messages.")
     description: str = Field("", description="The chip in one line.")
@@ -132,6 +133,9 @@ class Target(Section):
     weights: Weights = Weights()
     dac: Dac = Dac()
     adc: Adc = Adc()
+    programmer: Annotated[ProgrammerSection | None, ByKind("programmer"), SerializeAsAny()] = Field(
+        None, description="How a controller brings cells to their goals; null: as update.programming says."
+    )
     update: Annotated[Update, ByKind("update_rule"), SerializeAsAny()] = Update()
     timing: Timing = Timing()
     mapping: Mapping = Mapping()
@@ -181,6 +185,10 @@ class Target(Section):
             )
         if self.update.shares and (self.adc.conversion == "per_bit" or self.adc.flipped):
             raise ValueError(f"update.rule={self.update.rule} needs adc.conversion=integrated and adc.flipped=false")
+        if self.programmer is not None and self.update.programming == "write_verify" and self.programmer.kind != "write_verify":
+            raise ValueError(
+                f"update.programming=write_verify is not programmer.kind={self.programmer.kind}; set update.programming=gaussian"
+            )
         planes = self.planes
         if self.array.columns is not None and self.array.columns < planes:
             raise ValueError(f"array.columns {self.array.columns} cannot hold the {planes} device columns of one weight column")
@@ -216,6 +224,11 @@ class Target(Section):
         return self.model_copy(update={"update": Update(**plain)})
 
     @property
+    def chosen_programmer(self) -> ProgrammerSection:
+        """The section of the programmer: ``programmer``, or what ``update.programming`` stands for."""
+        return self.programmer or (DirectWrites() if self.update.programming == "gaussian" else VerifiedWrites())
+
+    @property
     def signed_conversion(self) -> bool:
         """Whether currents of either sign are converted."""
         return self.adc.pair_read == "subtracted" or self.dac.signed == "bipolar"
@@ -238,6 +251,7 @@ class Target(Section):
             and self.weights.bits is None
             and self.weights.clip_sigma is None
             and d.is_exact
+            and self.chosen_programmer.kind == "direct"
             and not self.adc.sigma_lsb
             and self.array.wires is None
             and not self.update.shares

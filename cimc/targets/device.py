@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, SerializeAsAny, model_validator
 
 from cimc.targets.kinds import BASES, BUILT_IN, ByKind
+from cimc.targets.programmer_sections import BlindWrites, DirectWrites, ProgrammerSection, VerifiedWrites
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
 from cimc.targets.section import Section
 from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift, SlowNoise
@@ -105,4 +106,6 @@ BUILT_IN["programming"] |= {
 }  # fmt: skip
 BUILT_IN["drift"] |= {"power_law": PowerLawDrift, "relaxation": RelaxationDrift}
 BUILT_IN["read_noise"] |= {"flicker": FlickerNoise}
+BUILT_IN["programmer"] |= {"direct": DirectWrites, "write_verify": VerifiedWrites, "blind_pulses": BlindWrites}
+BASES["programmer"] = ProgrammerSection
 BASES |= {"device": Device, "programming": ProgrammingSection, "drift": DriftSection, "read_noise": ReadNoiseSection}

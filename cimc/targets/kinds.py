@@ -1,8 +1,8 @@
 """Kinds of the parts of a chip: which there are, and the parameter section of each.
 
-Parts are the device, the parts of a device, and the update rule. Each part has a section in the target, and one of its fields
-(``kind``, of an update rule ``rule``) chooses the class of that section: built in, registered with `register`, or offered by an
-installed package through an entry point. A description names a kind; it never makes code run by itself.
+Parts are the device, the parts of a device, how it is written, and the update rule. Each part has a section in the target, and
+one of its fields (``kind``, of an update rule ``rule``) chooses the class of that section: built in, registered with `register`,
+or offered by an installed package through an entry point. A description names a kind; it never makes code run by itself.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from cimc.targets.told import parsed, parsed_json
 #: Parts, and the entry point group of each.
 GROUPS = {
     "device": "cimc.devices", "programming": "cimc.programming", "drift": "cimc.drift", "read_noise": "cimc.read_noise",
-    "update_rule": "cimc.update_rules",
+    "programmer": "cimc.programmers", "update_rule": "cimc.update_rules",
 }  # fmt: skip
 #: Section of each built-in kind; `cimc.targets.device` fills it. The first kind of a part is its default, and its section the
 #: one that a model without a ``Section`` takes.
@@ -53,10 +53,10 @@ def register(part: str, kind: str, model: type[Any]) -> None:
     """Add a kind of part, by which targets may then choose it.
 
     Args:
-        part: ``device``, ``programming``, ``drift``, ``read_noise`` or ``update_rule``.
+        part: ``device``, ``programming``, ``drift``, ``read_noise``, ``programmer`` or ``update_rule``.
         kind: Its name in a target. A name that was registered before is replaced; built-in names cannot be.
         model: The model. Its class attribute ``Section`` is its parameter section; without one it takes the section of the
-            default kind (not drift and read_noise, which have none). docs/devices.md says what a model of each part of a device
+            default kind (not drift, read_noise and programmer, which have none). docs/devices.md says what a model of each part
             does, docs/training.md what an update rule does.
 
     Raises:
@@ -165,7 +165,8 @@ def _section_of_model(part: str, kind: str, model: Any) -> type[Section]:
 
 
 def _where(part: str) -> str:
-    return {"device": "device.kind", "update_rule": "update.rule"}.get(part, f"device.{part}.kind")
+    homes = {"device": "device.kind", "programmer": "programmer.kind", "update_rule": "update.rule"}
+    return homes.get(part, f"device.{part}.kind")
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,9 @@ class Update(Section):
         "snapped to its levels; pulsed, tiki_taka, ttv2, residual_arrays: stochastic pulse trains on arrays of the rule's own.",
     )
     programming: Literal["gaussian", "write_verify"] = Field(
-        "gaussian", description="gaussian: a write lands as device.programming says; write_verify: pulse by pulse."
+        "gaussian",
+        description="gaussian: a write lands as device.programming says; write_verify: pulse by pulse. Not used "
+        "where the chip has a section programmer, which has more kinds.",
     )
     threshold_share: float | None = Field(
         None,

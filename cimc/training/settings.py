@@ -61,9 +61,10 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
     name = type(rule).__name__.lower()
     pulsed = rule.takes == "vectors"
     counted = target.device.endurance_writes is not None and target.device.endurance_unit == "pulses"
-    if counted and not pulsed and name != "residual" and update.programming == "gaussian":
+    chosen = target.chosen_programmer
+    if counted and not pulsed and name != "residual" and not chosen.counts_pulses:
         raise TargetError(
-            "its endurance counts pulses, and a direct write (update.programming gaussian) has no number of pulses",
+            f"its endurance counts pulses, and a direct write (programmer {chosen.kind}) has no number of pulses",
             where=f"target {target.name}, device.endurance_unit",
             fix="--set update.programming=write_verify, or --set device.endurance_unit=writes",
         )
@@ -81,8 +82,9 @@ def check_settings(target: Target, rule: Rule, window: Window, threshold: float 
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: {update.rule} updates have no threshold")
     if name == "naive" and update.threshold_share is not None:
         notes.append(f"update.threshold_share {update.threshold_share:g} is not used: naive updates have no threshold")
-    if name == "residual" and update.programming == "write_verify":
-        notes.append("update.programming write_verify is not used: residual updates are blind pulses")
+    if name == "residual" and chosen.kind != "direct":
+        setting = "update.programming" if target.programmer is None else "programmer.kind"
+        notes.append(f"{setting} {chosen.kind} is not used: residual updates are blind pulses")
     return notes + _left_out(target, backward)
 
 

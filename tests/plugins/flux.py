@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 import cimc
-from cimc.devices import Device, DriftSection, ProgrammingSection, ReadNoiseSection, State, normals, uniforms
+from cimc.devices import Device, DriftSection, ProgrammerSection, ProgrammingSection, ReadNoiseSection, State, normals, uniforms
 
 
 class Flux:
@@ -103,7 +103,29 @@ class Shot(ReadNoiseSection):
         return self.charge_us * np.asarray(g_us, np.float64) + 0 * np.asarray(age_s)
 
 
+class Halfway:
+    """Direct writes with a read after each, until the read lies within ``near_us`` of the goal."""
+
+    class Section(ProgrammerSection):
+        kind: Literal["halfway"] = "halfway"
+        near_us: float = Field(1.5, gt=0, le=1e3, description="How close a read must come to the goal.")
+        tries: int = Field(20, ge=1, le=100, description="Most writes of a device.")
+
+    def __init__(self, section: Halfway.Section, target: Any) -> None:
+        self.section = section
+
+    def program(self, cells: Any, devices: Any, goal_us: Any, training: bool) -> Any:
+        write, section = cells.begin(devices), self.section
+        read = write.read(write.every)
+        for _ in range(section.tries):
+            some = np.flatnonzero(np.abs(read - goal_us) > section.near_us)
+            write.write(some, goal_us[some])
+            read[some] = write.read(some)
+        return write.report(np.abs(read - goal_us) <= section.near_us)
+
+
 cimc.register_device(Flux, "flux")
 cimc.register("programming", "lognormal", Lognormal)
 cimc.register("drift", "halving", Halving)
 cimc.register("read_noise", "shot", Shot)
+cimc.register("programmer", "halfway", Halfway)

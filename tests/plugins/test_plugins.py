@@ -13,12 +13,13 @@ import cimc
 from cimc.cli.app import app
 from cimc.devices import Memristor
 from cimc.errors import ArtifactError, CimcError, TargetError
+from cimc.runtime.cells import born_on
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.write import Writer
 from cimc.targets import kinds
 from cimc.targets.device import Device
 from cimc.targets.load import load_target
-from cimc.testing import check_device, check_drift, check_programming, check_read_noise
+from cimc.testing import check_device, check_drift, check_programmer, check_programming, check_read_noise
 from tests.image.models import exact
 from tests.runtime import pcm
 from tests.training.small import chip, data, model, trainer
@@ -53,6 +54,7 @@ def test_the_contract_holds_for_parts_from_outside(flux):
     check_programming(flux.Lognormal, {"spread": 0.1})
     check_drift(flux.Halving)
     check_read_noise(flux.Shot)
+    check_programmer(flux.Halfway)
 
 
 @pytest.mark.parametrize("settings", [{}, pcm.CHIP | pcm.NOISE])
@@ -164,6 +166,29 @@ def test_an_images_die_is_written_with_it(flux):
     assert (held.arrays["times"].reshape(-1) == 1 + layer.pulses.reshape(-1)).all()  # one change a pulse
 
 
+@pytest.mark.parametrize("kind", ["direct", "write_verify", "blind_pulses", "halfway"])
+def test_every_programmer_writes_through_the_device_everywhere(flux, kind):
+    """Whatever changes a conductance is a write or a pulse of the outside device, which counts them by device."""
+    settings = (
+        FLUX | VERIFY | {"programmer.kind": kind, "device.step_us": 1.0, "programmer.spread_us": 50.0}
+    )  # pulses of this device are linear
+    target = exact(**{name.replace(".", "__"): value for name, value in settings.items()})
+    program = cimc.compile(model(), target=target, calibration={"x": X})
+    c = cimc.Chip(program, 0)
+    for made in (c, cimc.export_image(c).program(seed=1)):
+        crossbar = made.crossbars["Conv_0"]
+        born, held = born_on(target.device, crossbar.cells_of().keys()), crossbar.held[0]
+        changes = held.arrays["times"].astype(int) - 1
+        assert np.array_equal(held.g_us != born, changes > 0)
+        assert changes.sum() > 0.5 * changes.size
+    t = trainer(c, threshold=0.0)
+    held = c.crossbars["Conv_0"].held[0]
+    before, counted = held.g_us.copy(), held.arrays["times"].copy()
+    t.step(X[:16], Y[:16])
+    assert (held.g_us != before).any()
+    assert np.array_equal(held.g_us != before, held.arrays["times"] > counted)
+
+
 def test_the_vectorised_path_does_what_the_kernels_do(flux):
     """A subclass that changes nothing takes the general path of all writers."""
 
@@ -175,9 +200,9 @@ def test_the_vectorised_path_does_what_the_kernels_do(flux):
     for kind in ("memristor", "same"):
         target = load_target("bulk-rram", {"device.kind": kind})
         g_us, goals = np.full(n, 12, np.float32), np.full(n, 25, np.float32)
-        writer = VerifyWriter(target, g_us, np.zeros(n, np.uint32), 3)
+        writer = Writer(target, g_us, np.zeros(n, np.uint32), 3, kind="write_verify")
         assert writer.compiled == (kind == "memristor")
-        done = writer.verify(np.arange(n), goals)
+        done = writer.program(np.arange(n), goals)
         found.append((g_us.astype(np.float64), done.pulses.mean(), done.reads.mean(), done.success.mean()))
     one, other = found
     spread = one[0].std()

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from cimc.errors import TargetError
-from cimc.runtime.arrays.fabricate import _write
-from cimc.runtime.devices import Memristor, State, device_keys, device_model
+from cimc.runtime.devices import Memristor, State, device_keys
+from cimc.runtime.programmers.whole import NewDevices
 from cimc.targets.description import Device, Programming, Target
 from cimc.targets.programming_sections import PolynomialProgramming, SaturatingProgramming
 
@@ -17,9 +17,8 @@ N = 400_000
 def written(device: Device, goal_us: float, seed: int = 3, first: int = 0, count: int = N) -> np.ndarray:
     """Devices written once, as a layer is."""
     g_us = np.full(count, goal_us, np.float32)
-    model = device_model(device)
-    target = Target(name="test", device=device)
-    _write(model, g_us, model.arrays(g_us, 0.0), seed, first, lambda: np.arange(count, dtype=np.uint64), target, 0.0)
+    new = NewDevices(Target(name="test", device=device), 0.0)
+    new.program(g_us, new.arrays(g_us), seed, first, lambda: np.arange(count, dtype=np.uint64))
     return g_us
 
 

@@ -6,7 +6,7 @@ import pytest
 import cimc
 from cimc.runtime.cells import numbered_keys
 from cimc.runtime.transposed import activation_gradient
-from cimc.runtime.write import GaussianWriter
+from cimc.runtime.write import Writer
 from cimc.targets.load import load_target
 from tests.image.models import exact
 from tests.runtime import pcm
@@ -69,11 +69,11 @@ def test_after_writes_a_read_is_that_of_the_saved_chip(tmp_path):
 def test_a_writers_read_of_a_device_has_its_noise():
     chip_target = load_target("bulk-rram", pcm.CHIP | pcm.NOISE)
     g_us = FIVE.copy()
-    writer = GaussianWriter(chip_target, g_us, np.zeros(5, np.uint32), 3)
+    writer = Writer(chip_target, g_us, np.zeros(5, np.uint32), 3)
     writer.state.time_s = 1e4
     expected = [np.hypot(pcm.read_sigma(g, 1e4), 0.1) for g in FIVE]
     np.testing.assert_allclose(writer.read_sigma_us(g_us), expected, rtol=1e-5)
-    plain = GaussianWriter(load_target("bulk-rram"), g_us, np.zeros(5, np.uint32), 3, lambda: numbered_keys(1, 5))
+    plain = Writer(load_target("bulk-rram"), g_us, np.zeros(5, np.uint32), 3, lambda: numbered_keys(1, 5))
     assert plain.read_sigma_us(g_us).tolist() == [np.float32(1.6)]
 
 

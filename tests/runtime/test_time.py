@@ -13,7 +13,7 @@ from cimc.runtime.cells import numbered_keys
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.devices import Memristor, State, device_keys
 from cimc.runtime.transposed import activation_gradient
-from cimc.runtime.write_verify import VerifyWriter
+from cimc.runtime.write import Writer
 from cimc.targets.load import load_target
 from tests.runtime import pcm
 from tests.runtime.crossbars import PAIR, crossbar, dense, target
@@ -232,9 +232,9 @@ def test_verify_leaves_the_age_of_a_device_that_it_does_not_move():
     chip_target = load_target("bulk-rram", settings | {"device.read_sigma_us": 0.0})
     g_us = np.full(6, 20, np.float32)
     state = State(g_us, lambda: numbered_keys(1, 6), {"written_s": np.zeros(6)}, 100.0)
-    writer = VerifyWriter(chip_target, g_us, np.zeros(6, np.uint32), 3, state=state)
+    writer = Writer(chip_target, g_us, np.zeros(6, np.uint32), 3, state=state)
     drifted = 20 * 100**-0.05
-    done = writer.verify(np.arange(6), np.float32([drifted] * 3 + [30.0] * 3))
+    done = writer.program(np.arange(6), np.float32([drifted] * 3 + [30.0] * 3))
     assert done.success.all()
     assert done.pulses.tolist()[:3] == [0, 0, 0]
     assert (state.arrays["written_s"] == [0, 0, 0, 100, 100, 100]).all()

@@ -1,5 +1,7 @@
 """Writing single devices: where they land, which draws they take, and what a device no longer does."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,14 +9,15 @@ from hypothesis import strategies as st
 
 from cimc.errors import TargetError
 from cimc.runtime.cells import born_on, numbered_keys, stick, stuck_us
+from cimc.runtime.programmers.direct import Direct
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write import GaussianWriter, Writes, device_seed
-from cimc.runtime.write_verify import VerifyWriter
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writer, Writes, device_seed, writer
 from cimc.targets import kinds
 from cimc.targets.load import load_target
 
 SEED = device_seed(7, "conv1")
+GaussianWriter = partial(Writer, kind="direct")
+VerifyWriter = partial(Writer, kind="write_verify")
 
 
 def target(**settings):
@@ -136,10 +139,10 @@ def test_time_and_energy_where_the_target_gives_them():
 
 def test_the_target_chooses_the_writer():
     arrays = np.zeros(4, np.float32), np.zeros(4, np.uint32), SEED
-    assert isinstance(writer(load_target("bulk-rram"), *arrays), GaussianWriter)
+    assert isinstance(writer(load_target("bulk-rram"), *arrays).programmer, Direct)
     chip = load_target("bulk-rram", {"update.programming": "write_verify"})
-    assert writer(chip, *arrays).trials == 2
-    assert writer(chip, *arrays, training=False).trials == 5
+    assert writer(chip, *arrays).programmer.training_trials == 2
+    assert writer(chip, *arrays, training=False).programmer.transfer_trials == 5
 
 
 def test_a_programming_model_from_a_package_writes_many_devices_at_once(monkeypatch, request):

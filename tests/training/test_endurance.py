@@ -9,8 +9,7 @@ import pytest
 
 import cimc
 from cimc.runtime.pulses import PulseWriter
-from cimc.runtime.write_verify import VerifyWriter
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writer, writer
 from cimc.targets.load import load_target
 from tests.training import small
 
@@ -28,9 +27,9 @@ def test_in_pulses_a_device_moves_by_as_many_pulses_as_it_endures_and_no_more() 
     own = {f"device.write_verify.{name}": value for name, value in figures.items()} | VERIFY
     target = load_target("bulk-rram", settings(25, "pulses", **own))
     g_us, writes, pulses = np.full(3, 10.0, np.float32), np.zeros(3, np.uint32), np.array([0, 18, 25], np.uint32)
-    writer = VerifyWriter(target, g_us, writes, 1, pulses=pulses)
+    writer = Writer(target, g_us, writes, 1, pulses=pulses)
     done = writer.write(np.arange(3), np.full(3, 30.0, np.float32))
-    most = len(writer.volts)  # pulses of a train
+    most = len(writer.programmer.volts)  # pulses of a train
     assert most == 16
     np.testing.assert_allclose(g_us, [26.0, 17.0, 10.0])  # 16 pulses; 7 that were left of 25; none
     assert pulses.tolist() == [16, 34, 41]  # the controller gives them all
@@ -43,7 +42,7 @@ def test_in_pulses_a_device_moves_by_as_many_pulses_as_it_endures_and_no_more() 
 def test_in_writes_a_write_is_one_use_however_many_pulses_it_takes() -> None:
     target = load_target("bulk-rram", settings(2, "writes", **VERIFY))
     g_us, writes = np.full(1, 10.0, np.float32), np.zeros(1, np.uint32)
-    writer = VerifyWriter(target, g_us, writes, 1)
+    writer = Writer(target, g_us, writes, 1)
     for number, goal in enumerate((30.0, 12.0, 30.0)):
         before = g_us[0]
         done = writer.write(np.zeros(1, np.int64), np.full(1, goal, np.float32))

@@ -11,13 +11,11 @@ from numpy.typing import NDArray
 from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
 from cimc.runtime import rng
 from cimc.runtime.arrays.devices import Devices
-from cimc.runtime.cells import Cells, Keys, born_on, may_be_stuck, stick
-from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, device_model
+from cimc.runtime.cells import Cells
 from cimc.runtime.devices.model import Arrays
-from cimc.runtime.devices.programming import GaussianProgramming
 from cimc.runtime.jit import kernel
+from cimc.runtime.programmers.whole import NewDevices
 from cimc.runtime.rng import Scalar
-from cimc.runtime.writer import writer
 from cimc.targets.description import Target
 from cimc.threads import parallel
 
@@ -55,9 +53,9 @@ def fabricate(
     """
     groups, rows, columns = matrix.shape
     slices, planes = len(row_cuts) - 1, target.planes
-    model = device_model(target.device)
+    new = NewDevices(target, time_s)
     g_us = np.zeros((groups, rows, planes, columns), np.float32)
-    arrays = model.arrays(g_us, time_s)
+    arrays = new.arrays(g_us)
     alpha = np.empty((groups, slices, planes, columns))
     unit = np.empty((groups, slices, columns)) if target.array.unit_column else None
     step = np.empty((groups, columns))
@@ -66,10 +64,10 @@ def fabricate(
     if _plain_pair(target):
         # No row decides on a coefficient: encode none to get them, and write goals without copies in between.
         c = encode(matrix[:, :0], weight_max, (0,) * len(row_cuts), target).coefficients
-        part = partial(_write_pairs, matrix, largest, row_cuts, target, seed, cells, g_us, arrays, time_s)
+        part = partial(_write_pairs, matrix, largest, row_cuts, target, seed, cells, g_us, arrays, new)
         parallel(lambda n: part(chunks[n]), len(chunks))
         none = np.empty((groups, rows, 0), np.float32)
-        return Devices(g_us, none, c, arrays, model.arrays(none, time_s))
+        return Devices(g_us, none, c, arrays, new.arrays(none))
 
     def chunk(number: int) -> None:
         some, s0, s1 = chunks[number]
@@ -85,48 +83,14 @@ def fabricate(
             keys = partial(_keys_of, cells, g, s0, s1)
             g_us[g, r0:r1] = goals
             own = {name: array[g, r0:r1] for name, array in arrays.items()}
-            _write(model, g_us[g, r0:r1], own, seed, (g * rows + r0) * planes * columns, keys, target, time_s)
+            new.program(g_us[g, r0:r1], own, seed, (g * rows + r0) * planes * columns, keys)
 
     parallel(chunk, len(chunks))
     tiles = len(column_cuts) - 1 if target.array.unit_column else 0
     unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
-    unit_arrays = model.arrays(unit_g_us, time_s)
-    _write(model, unit_g_us, unit_arrays, rng.key(seed, "unit"), 0, cells.unit_keys, target, time_s)
+    unit_arrays = new.arrays(unit_g_us)
+    new.program(unit_g_us, unit_arrays, rng.key(seed, "unit"), 0, cells.unit_keys)
     return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)), arrays, unit_arrays)
-
-
-def _write(
-    model: DeviceModel, g_us: F32, arrays: Arrays, seed: int, first: int, keys: Keys, target: Target, time_s: float
-) -> None:
-    """Write new devices to the goals that ``g_us`` holds (contiguous), in place, as ``update.programming`` says.
-
-    Args:
-        model: The device model.
-        g_us: Goals, then conductances.
-        arrays: What the model keeps beside them, views of the same shape.
-        seed: Key of the chip and the layer.
-        first: Number of the first of these devices in its layer.
-        keys: Gives the keys of the cells, shaped as ``g_us``.
-        target: The chip.
-        time_s: When.
-    """
-    flat, write = g_us.reshape(-1), rng.key(seed, "write")
-    state = State(flat, keys, {name: array.reshape(-1) for name, array in arrays.items()}, time_s)
-    if target.update.programming == "write_verify":
-        goals, where = flat.copy(), np.arange(flat.size)
-        flat[:] = born_on(target.device, state.cells)
-        counters = np.zeros(flat.size, np.uint32)
-        writer(target, flat, counters, rng.key(write, first), training=False, state=state).write(where, goals)
-    elif type(model) is Memristor and isinstance(model.programming, GaussianProgramming):
-        if "goal_us" in arrays:
-            arrays["goal_us"][...] = g_us
-        model.programming.write_all(flat, write, first)  # whatever else is kept is that of `arrays`
-    else:
-        goals, where = flat.copy(), np.arange(flat.size)
-        flat[:] = model.birth(state.cells)
-        model.write(state, where, goals, time_s, device_keys(write, first + where, np.zeros(flat.size, np.uint32)))
-    if may_be_stuck(target.device):
-        stick(target.device, flat, state.cells)
 
 
 def _keys_of(cells: Cells, group: int, begin: int, end: int) -> NDArray[np.uint64]:
@@ -164,13 +128,13 @@ def _write_pairs(
     cells: Cells,
     g_us: F32,
     arrays: Arrays,
-    time_s: float,
+    new: NewDevices,
     chunk: tuple[slice, int, int],
 ) -> None:
     """Goals of one chunk into ``g_us``, then what the devices make of them."""
     groups, s0, s1 = chunk
     r0, r1, columns = row_cuts[s0], row_cuts[s1], matrix.shape[2]
-    model, d = device_model(target.device), target.device
+    d = target.device
     discrete = bool(target.weights.rounded and (d.levels or target.weights.bits))
     for g in range(groups.start, groups.stop):
         span = np.broadcast_to(weight_max if weight_max.size == 1 else weight_max.reshape(-1, columns)[g], (columns,))
@@ -180,7 +144,7 @@ def _write_pairs(
         _pair_goals(weights, span, steps_of_full_weight(target), discrete, d.g_min_us, level_step_us(target), g_us[g, r0:r1])
         keys = partial(_keys_of, cells, g, s0, s1)
         own = {name: array[g, r0:r1] for name, array in arrays.items()}
-        _write(model, g_us[g, r0:r1], own, seed, (g * len(matrix[g]) + r0) * 2 * columns, keys, target, time_s)
+        new.program(g_us[g, r0:r1], own, seed, (g * len(matrix[g]) + r0) * 2 * columns, keys)
 
 
 def _chunks(row_cuts: tuple[int, ...], groups: int, columns: int) -> list[tuple[slice, int, int]]:

@@ -1,7 +1,7 @@
 """The built-in device: a conductance with the programming error, drift and read noise that the target's parts describe.
 
-Pulses follow the equations of `cimc.runtime.write_verify` and `cimc.runtime.pulses`. Where this very model is chosen, compiled
-kernels do the same work.
+Pulses follow the equations of `cimc.runtime.programmers.write_verify` and `cimc.runtime.pulses`. Where this very model is chosen,
+compiled kernels do the same work.
 """
 
 from __future__ import annotations

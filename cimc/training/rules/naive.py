@@ -19,8 +19,7 @@ from cimc.runtime import rng
 from cimc.runtime.cells import Keys
 from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import Writer, Writes
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
 from cimc.training.rules.reading import read_back

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 from cimc.runtime.pulse_trains import TrainWriter
 from cimc.runtime.rank_one import Vectors
 from cimc.runtime.row_read import RowReader
-from cimc.runtime.write import Writes
-from cimc.runtime.writer import writer
+from cimc.runtime.write import Writes, writer
 from cimc.targets.description import Target
 from cimc.targets.update_sections import TransferUpdate
 from cimc.training.accumulator import F32, LayerState
