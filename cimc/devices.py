@@ -1,5 +1,6 @@
 """What a device model of one's own is made with; docs/devices.md shows how."""
 
+from cimc.ir.weight_codes.code import WeightCode
 from cimc.runtime.devices import DeviceModel, Memristor, State, device_keys, normals, uniforms
 from cimc.runtime.programmers.access import DeviceState, DeviceWrite
 from cimc.runtime.programmers.interface import Programmer
@@ -10,6 +11,7 @@ from cimc.targets.programmer_sections import ProgrammerSection
 from cimc.targets.programming_sections import Programming, ProgrammingSection
 from cimc.targets.section import Section
 from cimc.targets.time_sections import DriftSection, ReadNoiseSection
+from cimc.targets.weight_sections import Weights
 
 __all__ = [
     "Curve",
@@ -27,6 +29,8 @@ __all__ = [
     "Report",
     "Section",
     "State",
+    "WeightCode",
+    "Weights",
     "device_keys",
     "normals",
     "uniforms",

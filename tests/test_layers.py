@@ -36,7 +36,7 @@ ALLOWED = {
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
     | {"training"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
-    "devices": {"targets", "runtime"},
+    "devices": {"targets", "ir", "runtime"},
     "rules": {"targets", "runtime", "training"},
     "backend": {"errors", "arguments", "ir", "runtime", "compiler"},
 }

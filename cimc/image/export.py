@@ -89,6 +89,12 @@ def export_image(
     notes: list[str] = []
     if described.is_ideal:
         raise FitError("an ideal chip has no devices to program", where=f"target {described.name}", fix="--chip bulk-rram")
+    if described.weights.reference_columns(1):
+        raise FitError(
+            "an image describes one unit column an array, and no columns of references among the weights",
+            where=f"target {described.name}, weights.representation",
+            fix="--set weights.representation=differential_pair, or another chip",
+        )
     if described.signed_conversion:
         field = "adc.pair_read=separate" if described.adc.pair_read == "subtracted" else "dac.signed=two_phase"
         what = "an image describes unsigned conversions only"

@@ -6,6 +6,7 @@ Copies of a layer follow each other in its table: copy k is the k-th part of ``l
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any, TypeVar
 
 import numpy as np
@@ -46,8 +47,15 @@ def with_tables(program: P, tables: Mapping[str, NDArray[Any]]) -> P:
 def block_shape(layer: Layer, target: Target, slices: NDArray[Any], column_tiles: NDArray[Any]) -> tuple[I64, I64]:
     """Word lines and device bit lines of the blocks of these slices and column tiles."""
     height = np.diff(np.asarray(layer.row_cuts, np.int64))[slices]
-    width = np.diff(np.asarray(layer.column_cuts, np.int64))[column_tiles] * target.planes
+    tiles = np.array([target.device_columns(end - begin) for begin, end in pairwise(layer.column_cuts)], np.int64)
+    width = tiles[column_tiles]
     return height, width
+
+
+def reference_columns(layer: Layer, target: Target) -> int:
+    """Columns of references of one group of a layer, over all its column tiles."""
+    cuts = layer.column_cuts or (0, layer.columns)
+    return sum(target.weights.reference_columns(end - begin) for begin, end in pairwise(cuts))
 
 
 def copies_per_array(height: I64, width: I64, target: Target) -> I64:

@@ -11,6 +11,7 @@ from cimc.arguments import checked
 from cimc.errors import CimcError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, HEIGHT, I64, ROW, SLICE, TILE, placed_table
 from cimc.ir.records import Layer, ProgramRecord, to_matrix
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.targets.description import Target
 
 
@@ -18,7 +19,7 @@ from cimc.targets.description import Target
 def cells(program: ProgramRecord, layer_name: str, blocks: slice | None = None) -> NDArray[np.void]:
     """A record for each device that holds a weight of the layer, block by block, row by row.
 
-    Cells that hold no weight (between packed groups) are left out. Fields:
+    Cells that hold no weight (between packed groups, unit columns, references) are left out. Fields:
 
     ==========================  ========================================================================================
     ``weight``                  flat index into the ONNX initializer ``layer.weight.tensor``
@@ -26,7 +27,7 @@ def cells(program: ProgramRecord, layer_name: str, blocks: slice | None = None) 
     ``copy``                    copy of the layer
     ``chip``, ``tile``          where the device is
     ``row``, ``column``         word line and bit line in the tile
-    ``sign``                    1 on a plus column, -1 on a minus column of a differential pair; 1 for offset weights
+    ``sign``                    1 on a plus column, -1 on a minus column of a differential pair; 1 for other weights
     ``slice``                   bit slice: the device counts ``levels ** slice``
     ==========================  ========================================================================================
 
@@ -79,6 +80,6 @@ def _block(
     table["copy"], table["chip"], table["tile"] = copy, block[CHIP], block[TILE]
     table["row"] = block[ROW] + row.repeat(planes)
     table["column"] = block[COLUMN] + column.repeat(planes) * planes + plane
-    table["sign"] = np.where(plane < digits, 1, -1)
+    table["sign"] = np.copysign(1, weight_code(target).alpha)[plane]  # alpha of an array without a share is a signed 0
     table["slice"] = plane % digits
     return table

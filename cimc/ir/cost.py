@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from cimc.arguments import checked
-from cimc.ir.blocks import check_copies
+from cimc.ir.blocks import check_copies, reference_columns
 from cimc.ir.copies import auto_copies, crossbars_as_published, crossbars_with_copies
 from cimc.ir.occupancy import busiest_tile, firings, placed_copies, tiles_in_use
 from cimc.ir.records import Layer, ProgramRecord
@@ -197,12 +197,14 @@ def _flops(program: ProgramRecord) -> int | None:
 
 def _layer_cost(program: ProgramRecord, layer: Layer, copies: int, target: Target) -> LayerCost:
     ops = firings(program, layer)
-    devices = prod(layer.weight.shape) * layer.repeats.rows * layer.repeats.columns * target.planes
+    weights = prod(layer.weight.shape) * layer.repeats.rows * layer.repeats.columns
+    references = reference_columns(layer, target)
+    devices = weights * target.planes + layer.groups * layer.rows * references
     tile_ops = None if ops is None else ops * layer.crossbars
     return LayerCost(
         name=layer.name,
         rows=layer.rows,
-        columns=layer.columns * target.planes,
+        columns=layer.columns * target.planes + references,
         groups=layer.groups,
         crossbars=layer.crossbars,
         copies=copies,
@@ -232,5 +234,8 @@ def _utilisation(devices: int, arrays: int, target: Target) -> float | None:
 
 def _cells_written(program: ProgramRecord, placed: Mapping[str, int]) -> int:
     """Cells of all blocks: those that hold no weight are written to the lowest conductance."""
-    planes = program.target.planes
-    return sum(layer.groups * layer.rows * layer.columns * planes * placed.get(layer.name, 1) for layer in program.layers)
+    target = program.target
+    return sum(
+        layer.groups * layer.rows * (layer.columns * target.planes + reference_columns(layer, target)) * placed.get(layer.name, 1)
+        for layer in program.layers
+    )

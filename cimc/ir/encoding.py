@@ -1,4 +1,4 @@
-"""From weights to conductances: differential pairs, offset weights, bit slices.
+"""From weights to conductances, as the weight code of the target has it (`cimc.ir.weight_codes`).
 
 A weight column becomes ``planes`` device columns. With ``q`` the conductance of one level step (the window over
 ``levels - 1``; the whole window where levels are continuous), a device holds ``g_min + digit * q``. The digital side gets
@@ -7,11 +7,13 @@ the weight column back from what the device columns read, in units of one level 
     acc[c] = sum over slices s of ( sum over planes p of alpha[s, p, c] * D[s, p, c]  +  unit[s, c] * D_unit[s, tile of c] )
     x @ W  = acc * weight_step
 
-``D_unit`` is the unit column, all of whose devices hold one level step. `encode` gives everything in that formula.
+``D_unit`` is the unit column, all of whose devices hold one level step, or a column of references. `encode` gives everything in
+that formula.
 
 ==================  =================================================================================================
 differential pair   ``|w|`` on the plus planes where w > 0, on the minus planes where w < 0; the other holds g_min
 offset              ``w + 2**(bits - 1)`` (Shafiee et al., ISCA 2016); the shift comes off with the unit column
+shared reference    as offset; the shift comes off with a column of references that hold it, one for several weight columns
 bit slices          digits of base ``levels``, least significant plane first
 flipped             a device column whose digits add up to more than half is stored complemented (the same paper)
 arrays              of an update rule with arrays of its own (`cimc.targets.update_sections`), first array first: each plus plane
@@ -29,7 +31,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import TargetError
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.targets.description import Target
 
 F32 = NDArray[np.float32]
@@ -55,6 +57,25 @@ class Encoded:
     coefficients: Coefficients
 
 
+def has_units(target: Target) -> bool:
+    """Whether weight columns share a further column: the unit column of their array, or references."""
+    return target.array.unit_column or target.weights.reference_columns(1) > 0
+
+
+def unit_goal_us(target: Target) -> float:
+    """Target conductance of the devices of unit columns and references, µS."""
+    return target.device.g_min_us + weight_code(target).reference_digit * level_step_us(target)
+
+
+def unit_cuts(column_cuts: tuple[int, ...], target: Target) -> tuple[int, ...]:
+    """Cuts between weight columns that share a unit column or a column of references: column tiles, or parts of them."""
+    cuts = [0]
+    for begin, end in pairwise(column_cuts):
+        parts = max(1, target.weights.reference_columns(end - begin))
+        cuts += [begin - (begin - end) * part // parts for part in range(1, parts + 1)]
+    return tuple(cuts)
+
+
 def level_step_us(target: Target) -> float:
     """Conductance of one level step; the whole window where levels are continuous."""
     device = target.device
@@ -67,27 +88,7 @@ def steps_of_full_weight(target: Target) -> float:
     Raises:
         TargetError: The cells of a weight cannot hold its bits.
     """
-    base, w = target.device.levels or 2, target.weights
-    pair = w.representation == "differential_pair"
-    if w.bits is None:
-        return float(base - 1) if pair else (base - 1) / 2
-    needed = 2 ** (w.bits - 1) if pair else 2**w.bits
-    if base**w.cells < needed:
-        cells = next(n for n in range(1, 17) if base**n >= needed)
-        raise TargetError(
-            f"{w.cells} cells of {base} levels hold {base**w.cells} values, a weight of {w.bits} bits needs {needed}",
-            where=f"target {target.name}, weights.cells",
-            fix=f"--set weights.cells={cells}, or fewer weights.bits",
-        )
-    return float(2 ** (w.bits - 1) - 1)
-
-
-def storage_shift(target: Target) -> float:
-    """Level steps added to a weight before it is stored: none for a pair."""
-    if target.weights.representation == "differential_pair":
-        return 0.0
-    bits = target.weights.bits
-    return steps_of_full_weight(target) if bits is None else float(2 ** (bits - 1))
+    return weight_code(target).full
 
 
 def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) -> NDArray[np.float64]:
@@ -97,13 +98,12 @@ def quantise(weights: NDArray[Any], weight_max: NDArray[Any], target: Target) ->
         weights: ``[groups, rows, columns]``.
         weight_max: ``[1]`` or ``[groups * columns]``.
     """
-    full = steps_of_full_weight(target)
+    code = weight_code(target)
     span: NDArray[np.float64] = np.asarray(weight_max, np.float64)
     span = span.reshape(-1) if span.size == 1 else span.reshape(weights.shape[0], 1, weights.shape[2])
-    steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * full
+    steps = np.clip(weights / np.where(span > 0, span, 1.0), -1.0, 1.0) * code.full
     discrete = target.weights.rounded and (target.device.levels or target.weights.bits) and not target.update.shares
-    shift = storage_shift(target)
-    return np.rint(steps + shift) - shift if discrete else steps
+    return np.rint(steps + code.shift) - code.shift if discrete else steps
 
 
 def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int, ...], target: Target) -> Encoded:
@@ -119,45 +119,22 @@ def encode(weights: NDArray[Any], weight_max: NDArray[Any], row_cuts: tuple[int,
         TargetError: The cells of a weight cannot hold its bits.
     """
     groups, _, columns = weights.shape
-    base, cells = target.device.levels or 2, target.weights.cells
-    steps = quantise(weights, weight_max, target)
-    pair = target.weights.representation == "differential_pair"
-    shift = storage_shift(target)
-    polarities = (np.maximum(steps, 0.0), np.maximum(-steps, 0.0)) if pair else (steps + shift,)
-    signs = (1.0, -1.0) if pair else (1.0,)
-    if shares := target.update.shares:
-        middle = np.full_like(steps, steps_of_full_weight(target) / 2)
-        digits = np.stack([middle + steps / 2, *[middle] * (2 * len(shares) - 1)], axis=2)
-        weighting = np.array([2 * sign * share for sign in signs for share in shares])
-    else:
-        digits = np.stack([d for part in polarities for d in _digits(part, base, cells)], axis=2)
-        weighting = np.array([sign * base**cell for sign in signs for cell in range(cells)])
-    slices = len(row_cuts) - 1
+    code = weight_code(target)
+    digits = code.encode(quantise(weights, weight_max, target))
+    slices, weighting = len(row_cuts) - 1, np.array(code.alpha)
     alpha = np.broadcast_to(weighting[None, None, :, None], (groups, slices, weighting.size, columns)).copy()
     unit = None
-    if target.array.unit_column:
-        unit = np.full((groups, slices, columns), -shift)
+    if has_units(target):
+        unit = np.full((groups, slices, columns), code.unit)
         if target.adc.flipped:
-            _flip(digits, alpha, unit, row_cuts, base - 1)
+            _flip(digits, alpha, unit, row_cuts, (target.device.levels or 2) - 1)
         if target.adc.conversion == "integrated":
-            # g_min under every device reads as g_min/q of the input sum; the unit column sees 1 + g_min/q of it.
-            leak = target.device.g_min_us / level_step_us(target)
-            unit -= (alpha.sum(axis=2) + unit) * leak / (1 + leak)
+            # g_min under every device reads as leak = g_min/q of the input sum; the unit column sees its digit and that.
+            leak, digit = target.device.g_min_us / level_step_us(target), code.reference_digit
+            unit -= (alpha.sum(axis=2) + unit) * leak / (digit + leak)
     g_us = (target.device.g_min_us + digits * level_step_us(target)).astype(np.float32, order="C")
-    full = steps_of_full_weight(target)
-    weight_step = np.broadcast_to(np.asarray(weight_max, np.float64).reshape(-1) / full, (groups * columns,)).copy()
+    weight_step = np.broadcast_to(np.asarray(weight_max, np.float64).reshape(-1) / code.full, (groups * columns,)).copy()
     return Encoded(g_us, Coefficients(alpha, unit, weight_step))
-
-
-def _digits(values: NDArray[np.float64], base: int, cells: int) -> list[NDArray[np.float64]]:
-    """Digits of base ``base``; a single cell keeps the fraction of a continuous weight."""
-    if cells == 1:
-        return [values]
-    digits = []
-    for _ in range(cells):
-        values, digit = np.divmod(values, base)
-        digits.append(digit)
-    return digits
 
 
 def _flip(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import DataError, FitError
-from cimc.ir.encoding import level_step_us
+from cimc.ir.encoding import has_units, unit_goal_us
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import InputCoding, Layer
 from cimc.ir.samples import Extent, keyed, rounded_up, row_vectors, wanted_vectors
@@ -289,11 +289,11 @@ def choose_ranges(layer: Layer, samples: Samples, devices: Devices, target: Targ
 
 
 def _largest_unit_read(phases: Sequence[F32], row_cuts: tuple[int, ...], target: Target, sigma_us: float) -> float:
-    """Largest current of the unit column, whose saturation would spoil every column; 0 where there is none."""
+    """Largest current of a unit column or of references, whose saturation would spoil every column; 0 where there is none."""
     device = target.device
-    if not target.array.unit_column or not len(phases[0]):
+    if not has_units(target) or not len(phases[0]):
         return 0.0
-    held = device.g_min_us + level_step_us(target) + device.programming.mean_us
+    held = unit_goal_us(target) + device.programming.mean_us
     parts = [phase[:, :, begin:end] for phase in phases for begin, end in pairwise(row_cuts)]
     currents = [held * np.abs(part.sum(axis=2)) + _SIGMAS * sigma_us * np.sqrt((part * part).sum(axis=2)) for part in parts]
     return max(float(current.max()) for current in currents) * device.read_voltage_v

@@ -12,8 +12,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.errors import VerifyError
+from cimc.ir.encoding import unit_cuts
 from cimc.ir.records import BLOCK_FIELDS, FIT_PARTS, Layer, ProgramRecord, output_channels
 from cimc.ir.tensor_ref import TensorRef
+from cimc.targets.description import Target
 
 Array = NDArray[Any]
 Shape = tuple[int, ...]
@@ -28,23 +30,22 @@ class _State:
     """What one array of a layer's state is."""
 
     dtype: str
-    shape: Callable[[Layer, int], Shape]
-    """From the layer and the planes of the target."""
+    shape: Callable[[Layer, Target], Shape]
     finite: bool = True
     several: bool = False
     """Whether it has any number of those, along a first axis."""
 
 
-def _weights(layer: Layer, _: int) -> Shape:
+def _weights(layer: Layer, _: Target) -> Shape:
     return layer.groups, layer.rows, layer.columns
 
 
-def _devices(layer: Layer, planes: int) -> Shape:
-    return layer.groups, layer.rows, planes, layer.columns
+def _devices(layer: Layer, target: Target) -> Shape:
+    return layer.groups, layer.rows, target.planes, layer.columns
 
 
-def _units(layer: Layer, _: int) -> Shape:
-    return layer.groups, layer.rows, len(layer.column_cuts) - 1
+def _units(layer: Layer, target: Target) -> Shape:
+    return layer.groups, layer.rows, len(unit_cuts(layer.column_cuts, target)) - 1
 
 
 #: ``state/LAYER/NAME``; see `cimc.ir.records`.
@@ -53,13 +54,13 @@ _STATE = {
     "unit_g_us": _State("float32", _units),
     "copies_g_us": _State("float32", _devices, several=True),
     "copies_unit_g_us": _State("float32", _units, several=True),
-    "alpha": _State("float64", lambda layer, planes: (layer.groups, len(layer.row_cuts) - 1, planes, layer.columns)),
+    "alpha": _State("float64", lambda layer, target: (layer.groups, len(layer.row_cuts) - 1, target.planes, layer.columns)),
     "unit_alpha": _State("float64", lambda layer, _: (layer.groups, len(layer.row_cuts) - 1, layer.columns)),
     "drift_factor": _State(
-        "float64", lambda layer, planes: (layer.groups, len(layer.row_cuts) - 1, planes, layer.columns), several=True
+        "float64", lambda layer, target: (layer.groups, len(layer.row_cuts) - 1, target.planes, layer.columns), several=True
     ),
     "drift_unit_factor": _State(
-        "float64", lambda layer, _: (layer.groups, len(layer.row_cuts) - 1, len(layer.column_cuts) - 1), several=True
+        "float64", lambda layer, target: (layer.groups, len(layer.row_cuts) - 1, _units(layer, target)[2]), several=True
     ),
     "sites": _State("int32", lambda *_: (len(BLOCK_FIELDS),), several=True),
     "lines": _State("int32", lambda *_: (), several=True),
@@ -122,7 +123,7 @@ def verify_tensors(program: ProgramRecord) -> None:
                 if owner.rpartition("/")[2] in FIT_PARTS:
                     _fit(program, name, owner, tensor, layers)
                 else:
-                    _state(name, owner, tensor, layers, program.target.planes)
+                    _state(name, owner, tensor, layers, program.target)
     for name in program.bound:
         if f"bound/{name}" not in program.tensors:
             _fail(f"bound/{name}", "it is missing")
@@ -146,7 +147,7 @@ def finite(array: Array) -> bool:
         return isfinite(float(array.min())) and isfinite(float(array.max()))
 
 
-def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], planes: int) -> None:
+def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], target: Target) -> None:
     if owner in _CHIP_STATE:
         count, below = _CHIP_STATE[owner]
         _need(name, tensor, ("int64",), (count,))
@@ -166,7 +167,7 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], pl
     rule = _KEPT.get(prefix) if kept else _STATE.get(word)
     if layer not in layers or rule is None:
         _fail(name, "it belongs to nothing in the program")
-    shape = rule.shape(layers[layer], planes)
+    shape = rule.shape(layers[layer], target)
     _need(name, tensor, (rule.dtype,) if rule.dtype else _NUMBERS, (*tensor.shape[:1], *shape) if rule.several else shape)
     if rule.finite:
         _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "factor", "sites", "lines") else None)

@@ -52,7 +52,7 @@ def cut(layer: Layer, target: Target) -> Layer:
         FitError: One input channel of a kernel is taller than the array.
     """
     columns = target.array.columns
-    step = layer.columns if columns is None else columns // target.planes
+    step = layer.columns if columns is None else target.weight_columns(columns)
     return layer.model_copy(update={"row_cuts": row_cuts(layer, target), "column_cuts": _cuts(layer.columns, step)})
 
 

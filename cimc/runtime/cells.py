@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -106,25 +106,41 @@ class Cells:
             if g not in some or not begin <= s < end:
                 continue
             c0, c1 = self.layer.column_cuts[block[COLUMN_TILE] :][:2]
-            part = _keys(self._array(block), word[:, None], bit).reshape(len(word), c1 - c0, planes)
+            part = _keys(self._array(block), word[:, None], bit[: planes * (c1 - c0)]).reshape(len(word), c1 - c0, planes)
             keys[g - some.start, cuts[s] - r0 : cuts[s + 1] - r0, :, c0:c1] = part.transpose(0, 2, 1)
         return keys
 
     def unit_keys(self) -> U64:
-        """Keys of the unit columns' devices, ``[groups, rows, column tiles]``; no columns where the target has none."""
+        """Keys of the devices of unit columns, or of references, ``[groups, rows, unit columns]``."""
         groups, rows, planes, columns = self._shape
-        tiles = max(1, len(self.layer.column_cuts) - 1) if self.target.array.unit_column else 0
+        tiles = self._units[-1]
         keys = np.zeros((groups, rows, tiles), np.uint64)
         if self.sites is None:
             for g in range(groups):
                 keys[g] = _keys(self._own_array(g), np.arange(rows)[:, None], planes * columns + np.arange(tiles))
             return keys
-        column = np.array(unit_line(self.target))
-        for block, word, _ in self._blocks if tiles else ():
+        for block, word, bit in self._blocks if tiles else ():
             s = int(block[SLICE])
             begin, end = self.layer.row_cuts[s], self.layer.row_cuts[s + 1]
-            keys[block[GROUP], begin:end, block[COLUMN_TILE]] = _keys(self._array(block), word, column)
+            some, places = self._unit_lines(int(block[COLUMN_TILE]), bit)
+            keys[block[GROUP], begin:end, some] = _keys(self._array(block), word[:, None], places)
         return keys
+
+    @cached_property
+    def _units(self) -> tuple[int, ...]:
+        """Number of the first unit column, or column of references, of each column tile; last, how many there are."""
+        cuts = self.layer.column_cuts or (0, self.layer.columns)
+        if self.target.array.unit_column:
+            return tuple(range(len(cuts)))
+        counts = [self.target.weights.reference_columns(end - begin) for begin, end in pairwise(cuts)]
+        return (0, *accumulate(counts))
+
+    def _unit_lines(self, tile: int, bit: I64) -> tuple[slice, I64]:
+        """Numbers of the unit columns of a column tile, and the bit lines where they are; ``bit``: all bit lines of a block."""
+        own = slice(self._units[tile], self._units[tile + 1])
+        if self.target.array.unit_column:
+            return own, np.array([unit_line(self.target)])
+        return own, bit[len(bit) - (own.stop - own.start) :]
 
     def line_keys(self) -> U64:
         """Keys of the converters of bit lines, ``[groups, row slices, lines]``: device columns, then unit columns.
@@ -133,7 +149,7 @@ class Cells:
         """
         groups, rows, planes, columns = self._shape
         cuts = self.layer.row_cuts or (0, rows)
-        tiles = max(1, len(self.layer.column_cuts) - 1) if self.target.array.unit_column else 0
+        tiles = self._units[-1]
         keys = np.zeros((groups, len(cuts) - 1, planes, columns), np.uint64)
         units = np.zeros((*keys.shape[:2], tiles), np.uint64)
         if self.sites is None:
@@ -145,9 +161,11 @@ class Cells:
             for block, _, bit in self._blocks:
                 g, s, tile = int(block[GROUP]), int(block[SLICE]), int(block[COLUMN_TILE])
                 c0, c1 = self.layer.column_cuts[tile : tile + 2]
-                keys[g, s, :, c0:c1] = _keys(self._array(block), _CONVERTERS, bit).reshape(c1 - c0, planes).T
+                weights = bit[: planes * (c1 - c0)]
+                keys[g, s, :, c0:c1] = _keys(self._array(block), _CONVERTERS, weights).reshape(c1 - c0, planes).T
                 if tiles:
-                    units[g, s, tile] = _keys(self._array(block), _CONVERTERS, np.array(unit_line(self.target)))
+                    some, places = self._unit_lines(tile, bit)
+                    units[g, s, some] = _keys(self._array(block), _CONVERTERS, places)
         if self.target.adc.pair_read == "subtracted":
             keys = keys[:, :, : planes // 2]
         return np.concatenate([keys.reshape(groups, len(cuts) - 1, -1), units], axis=2)
@@ -162,16 +180,16 @@ class Cells:
         """Group, row slice and column tile of each block of the copy, with its word lines and bit lines.
 
         Blocks without a place have the first lines of an array. Bit lines are those of the first weight column, one a device
-        column, then those of the second, and so on.
+        column, then those of the second, and so on, then references.
         """
         if self.sites is not None:
             for block, word, bit in self._blocks:
                 yield (int(block[GROUP]), int(block[SLICE]), int(block[COLUMN_TILE])), word, bit
             return
-        groups, rows, planes, columns = self._shape
+        groups, rows, _, columns = self._shape
         row_cuts, column_cuts = self.layer.row_cuts or (0, rows), self.layer.column_cuts or (0, columns)
         for g, s, t in np.ndindex(groups, len(row_cuts) - 1, len(column_cuts) - 1):
-            height, width = row_cuts[s + 1] - row_cuts[s], planes * (column_cuts[t + 1] - column_cuts[t])
+            height, width = row_cuts[s + 1] - row_cuts[s], self.target.device_columns(column_cuts[t + 1] - column_cuts[t])
             yield (g, s, t), np.arange(height), np.arange(width)
 
     @cached_property

@@ -120,7 +120,7 @@ class Crossbar(LayerArrays):
         return self.matrix.astype(np.float32) if self._ideal else self._in_weight_units(self.present[0])
 
     def _in_weight_units(self, devices: Devices) -> F32:
-        return devices.weights(self.row_cuts, self.column_cuts, self.target)
+        return devices.weights(self.row_cuts, self.unit_cuts, self.target)
 
     def recode(self, layer: Layer) -> None:
         """Take the input coding and the ADC range of another version of the layer; conductances stay."""
@@ -174,7 +174,7 @@ class Crossbar(LayerArrays):
             fix = "calibrate, or --set adc.range_ua=..."
             raise RunError("the ADC's range is not known", where=f"layer {self.layer.name}", fix=fix)
         range_ua = self.adc_range_ua if self.target.adc.range_ua is not None or not self._coding.per_bit else None
-        cuts = self.row_cuts, self.column_cuts
+        cuts = self.row_cuts, self.unit_cuts
         devices = self.effective[copy].of_planes(self.target.read_planes)
         spec = ReadSpec.from_target(devices, self._coding, *cuts, self.target, range_ua, self._errors_of(copy))
         return spec if self.target.array.wires is None else on_wires(spec)

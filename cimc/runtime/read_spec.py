@@ -36,11 +36,12 @@ class ReadSpec:
     g_us: F32
     """Effective conductances, µS, ``[groups, rows, planes, columns]``: what a read sees, time and wires included."""
     unit_g_us: F32
-    """The same of unit columns, ``[groups, rows, column tiles]``; no columns where there is no unit column."""
+    """The same of unit columns or references, ``[groups, rows, unit columns]``; no columns where there are none."""
     coefficients: Coefficients
     """How the digital side combines device columns."""
     row_cuts: tuple[int, ...]
     column_cuts: tuple[int, ...]
+    """Cuts between columns that share a unit column or a column of references; else column tiles."""
     coding: Coding
     """How inputs become codes."""
     read_voltage_v: float
@@ -82,7 +83,7 @@ class ReadSpec:
             devices: What the cells hold as a read sees them.
             coding: Of the inputs.
             row_cuts: Row slices.
-            column_cuts: Column tiles.
+            column_cuts: Cuts between columns that share a unit column or a column of references; else column tiles.
             target: The chip.
             adc_range_ua: Full scale of a conversion; None with an ADC: an LSB is one level step.
             errors: Of the converters that read these devices.

@@ -7,9 +7,10 @@ A position's vector δ becomes codes at a full scale of its own. A read has two 
     two      max(-δ, 0)          max(δ, 0)           I2 = Σ max(-δ, 0) g+ + max(δ, 0) g-
                                                      I1 - I2 = Σ δ (g+ - g-)
 
-Both phases carry the same offset ``g_min Σ |δ|``, which the digital subtraction takes off. Offset weights have one line
-each: there ``I1 - I2 = Σ δ g``, and the digital side, which knows the codes, takes ``Σ δ`` times the shift off; the unit
-column rests. Column tiles add up digitally, row slices lie one behind the other, and what is left is col2im.
+Both phases carry the same offset ``g_min Σ |δ|``, which the digital subtraction takes off. Offset weights, and weights with a
+shared reference, have one line each: there ``I1 - I2 = Σ δ g``, and the digital side, which knows the codes, takes ``Σ δ`` times
+the shift off; the unit column and the references rest. Column tiles add up digitally, row slices lie one behind the other, and
+what is left is col2im.
 
 So a transposed read is a read of an array whose word lines are the bit lines here, and a backend computes it: each conversion
 has the read noise of every driven device, and the ADC's noise, keyed by image, position, phase, column tile and row.
@@ -28,8 +29,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients, level_step_us, storage_shift
+from cimc.errors import TargetError
+from cimc.ir.encoding import Coefficients, level_step_us
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, Shape
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.runtime import backward
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.backends.interface import Handle
@@ -108,16 +111,17 @@ def multiply(delta: Array, crossbar: Crossbar, read: Target, noise_key: int, fir
     usable = (scale > 0) & np.isfinite(scale)
     drive = np.where(usable, delta, 0) / np.where(usable, scale, 1)
     codes = [coding.apply((drive if share == 1 else drive * drive.dtype.type(share)).reshape(images, -1))[0] for share in shares]
-    lines = _lines(codes, planes, positions)
+    signs = _signs(crossbar.target)
+    lines = _lines(codes, signs, positions)
     ready = _ready(crossbar, read, coding, range_ua, positions)
     y = np.empty(images * groups * rows * positions, delta.dtype)
     where = _unfolding(groups, columns * planes, positions)
     constant, strides = np.zeros(groups * rows), (groups * rows * positions, 1, positions)
     crossbar.stats.transposed_saturations += ready.read(lines, where, noise_key, first_image, ready.factor, constant, y, strides)
     result: Array = y.reshape(images, groups, rows, positions)
-    if planes == 1:
-        device = crossbar.target.device
-        shift = storage_shift(crossbar.target) + device.g_min_us / level_step_us(crossbar.target)
+    code, device = weight_code(crossbar.target), crossbar.target.device
+    shift = code.shift + sum(signs) * device.g_min_us / level_step_us(crossbar.target)
+    if shift:
         driven = codes[0].astype(delta.dtype).reshape(2, images, groups, columns, positions).sum(axis=3)
         result -= ((driven[0] - driven[1]) * (shift / coding.gain))[:, :, None]
     with np.errstate(invalid="ignore"):
@@ -156,18 +160,33 @@ def full_scale(
     return scale
 
 
-def _lines(codes: list[Array], planes: int, positions: int) -> Array:
+def _signs(target: Target) -> tuple[float, ...]:
+    """Sign with which each device column of a weight is driven.
+
+    Raises:
+        TargetError: The code of the weights has no transposed read.
+    """
+    signs = weight_code(target).transposed_signs
+    if signs is None or len(signs) != target.planes:
+        raise TargetError(
+            f"weights of the representation {target.weights.representation} have no transposed read, so no analog backward pass",
+            where=f"target {target.name}, weights.representation",
+            fix="use --backward digital",
+        )
+    return signs
+
+
+def _lines(codes: list[Array], signs: tuple[float, ...], positions: int) -> Array:
     """What the bit lines are driven with, ``[phases, images, groups * columns * planes * positions]``.
 
-    Of a pair, the second line has the first one's other phase. Pairs of several arrays lie plus lines first.
+    A line of negative sign, as the second of a pair, has the other phase. Pairs of several arrays lie plus lines first.
     """
     phases, images, size = codes[0].shape
-    out = room((phases, images, size // positions, planes, positions), codes[0].dtype)
-    for number, own in enumerate(codes):
-        out[:, :, :, number] = own.reshape(phases, images, -1, positions)
-    if planes > 1:
-        out[:, :, :, planes // 2 :] = out[::-1, :, :, : planes // 2]
-    return out.reshape(phases, images, planes * size)
+    out = room((phases, images, size // positions, len(signs), positions), codes[0].dtype)
+    for plane, sign in enumerate(signs):
+        own = codes[plane % len(codes)]
+        out[:, :, :, plane] = own[:: 1 if sign > 0 else -1].reshape(phases, images, -1, positions)
+    return out.reshape(phases, images, len(signs) * size)
 
 
 def _unfolding(groups: int, lines: int, positions: int) -> Unfolding:

@@ -44,7 +44,7 @@ def _check_cells(target: Target, origin: str) -> None:
     bits, levels, cells = target.weights.bits, target.device.levels, target.weights.cells
     if bits is None:
         return
-    needed: int = 1 << (bits - (target.weights.representation == "differential_pair"))
+    needed: int = target.weights.values(bits)
     if levels is None or levels**cells < needed:
         held = f"{cells} cells of {levels} levels hold {levels**cells} values" if levels else "continuous cells hold no bits"
         raise TargetError(

@@ -20,6 +20,7 @@ from cimc.targets.programmer_sections import DirectWrites, ProgrammerSection, Ve
 from cimc.targets.programming_sections import Programming
 from cimc.targets.section import Section
 from cimc.targets.update_sections import Update
+from cimc.targets.weight_sections import Weights
 from cimc.targets.write_sections import Pulse, WriteVerify
 
 __all__ = [
@@ -27,49 +28,6 @@ __all__ = [
     "Update", "Weights", "Wires", "WriteVerify", "field_table", "figures_of", "kinds_with", "optional_sections", "part_of",
     "part_sections", "section_of", "unit_of",
 ]  # fmt: skip
-
-
-class Weights(Section):
-    """How a signed weight becomes conductances."""
-
-    younger = ("window",)
-
-    representation: Literal["differential_pair", "offset"] = Field(
-        "differential_pair",
-        description="differential_pair: w = g+ - g-, each at least g_min; offset: w + w_max on one column, the shift taken off "
-        "with the unit column.",
-    )
-    bits: int | None = Field(
-        None,
-        ge=2,
-        le=16,
-        description="Bits of a weight, sign included (16 bits: -32767 to 32767 steps); null: what one cell of `levels` holds.",
-    )
-    cells: int = Field(
-        1, ge=1, le=16, description="Cells a weight is bit-sliced over, in a pair each polarity; least significant first."
-    )
-    rounded: bool = Field(
-        True, description="true: weights are written at whole level steps; false: write-verify aims anywhere in the window."
-    )
-    clip_sigma: float | None = Field(
-        None,
-        gt=0,
-        description="Weight that spans the window, in RMS of the layer's weights; larger ones are clipped. null: as "
-        "`window` says.",
-    )
-    window: Literal["largest", "least_error"] = Field(
-        "largest",
-        description="Weight that spans the window, where clip_sigma is null. least_error: the one with the least expected error "
-        "of the layer's product, from the figures of devices and converters and from the calibration inputs; larger weights are "
-        "clipped. largest: the largest there is. The built-in chips with errors state least_error.",
-    )
-    scale: Literal["layer", "column"] = Field("layer", description="One weight scale for a layer, or one for each column.")
-
-    @model_validator(mode="after")
-    def _slicing(self) -> Self:
-        if self.cells > 1 and (self.bits is None or not self.rounded):
-            raise ValueError("weights.cells above 1 needs weights.bits and weights.rounded")
-        return self
 
 
 class Timing(Section):
@@ -130,7 +88,7 @@ class Target(Section):
     description: str = Field("", description="The chip in one line.")
     array: Array = Array()
     device: Annotated[Device, ByKind("device"), SerializeAsAny()] = Device()
-    weights: Weights = Weights()
+    weights: Annotated[Weights, ByKind("weight_code"), SerializeAsAny()] = Weights()
     dac: Dac = Dac()
     adc: Adc = Adc()
     programmer: Annotated[ProgrammerSection | None, ByKind("programmer"), SerializeAsAny()] = Field(
@@ -149,8 +107,9 @@ class Target(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        if self.weights.representation == "offset" and not self.array.unit_column:
-            raise ValueError("weights.representation=offset needs array.unit_column")
+        needed, name = self.weights.needs_unit_column, self.weights.representation
+        if needed is not None and needed != self.array.unit_column:
+            raise ValueError(f"weights.representation={name} needs array.unit_column" + ("" if needed else "=false"))
         if self.adc.flipped and not self.array.unit_column:
             raise ValueError("adc.flipped needs array.unit_column")
         if self.adc.conversion == "per_bit" and (self.dac.bits is None or self.adc.bits is None):
@@ -189,7 +148,7 @@ class Target(Section):
             raise ValueError(
                 f"update.programming=write_verify is not programmer.kind={self.programmer.kind}; set update.programming=gaussian"
             )
-        planes = self.planes
+        planes = self.planes + self.weights.reference_columns(1)
         if self.array.columns is not None and self.array.columns < planes:
             raise ValueError(f"array.columns {self.array.columns} cannot hold the {planes} device columns of one weight column")
         if self.weights.cells > 1 and self.device.levels is None:
@@ -202,8 +161,8 @@ class Target(Section):
 
     @property
     def planes(self) -> int:
-        """Device columns of one weight column."""
-        return self.digits * (2 if self.weights.representation == "differential_pair" else 1)
+        """Device columns of one weight column, unit columns and references left out."""
+        return 2 * len(self.update.shares) or self.weights.columns_per_weight
 
     @property
     def digits(self) -> int:
@@ -222,6 +181,17 @@ class Target(Section):
             return self
         plain = {name: getattr(self.update, name) for name in Update.model_fields if name != "rule"}
         return self.model_copy(update={"update": Update(**plain)})
+
+    def device_columns(self, columns: int) -> int:
+        """Bit lines that so many weight columns take in an array, their references included, the unit column not."""
+        return columns * self.planes + self.weights.reference_columns(columns)
+
+    def weight_columns(self, lines: int) -> int:
+        """Most weight columns that so many bit lines of an array hold."""
+        columns = lines // self.planes
+        while columns and self.device_columns(columns) > lines:
+            columns -= 1
+        return columns
 
     @property
     def chosen_programmer(self) -> ProgrammerSection:

@@ -12,6 +12,7 @@ from cimc.targets.programmer_sections import BlindWrites, DirectWrites, Programm
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
 from cimc.targets.section import Section
 from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift, SlowNoise
+from cimc.targets.weight_sections import SharedReferenceWeights, Weights
 from cimc.targets.write_sections import Pulse, WriteVerify
 
 
@@ -108,4 +109,6 @@ BUILT_IN["drift"] |= {"power_law": PowerLawDrift, "relaxation": RelaxationDrift}
 BUILT_IN["read_noise"] |= {"flicker": FlickerNoise}
 BUILT_IN["programmer"] |= {"direct": DirectWrites, "write_verify": VerifiedWrites, "blind_pulses": BlindWrites}
 BASES["programmer"] = ProgrammerSection
+BUILT_IN["weight_code"] |= {"differential_pair": Weights, "offset": Weights, "shared_reference": SharedReferenceWeights}
+BASES["weight_code"] = Weights
 BASES |= {"device": Device, "programming": ProgrammingSection, "drift": DriftSection, "read_noise": ReadNoiseSection}

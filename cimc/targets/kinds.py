@@ -1,7 +1,8 @@
 """Kinds of the parts of a chip: which there are, and the parameter section of each.
 
 Parts are the device, the parts of a device, how it is written, and the update rule. Each part has a section in the target, and
-one of its fields (``kind``, of an update rule ``rule``) chooses the class of that section: built in, registered with `register`,
+one of its fields (``kind``, of an update rule ``rule``, of a weight code
+``representation``) chooses the class of that section: built in, registered with `register`,
 or offered by an installed package through an entry point. A description names a kind; it never makes code run by itself.
 """
 
@@ -25,7 +26,7 @@ from cimc.targets.told import parsed, parsed_json
 #: Parts, and the entry point group of each.
 GROUPS = {
     "device": "cimc.devices", "programming": "cimc.programming", "drift": "cimc.drift", "read_noise": "cimc.read_noise",
-    "programmer": "cimc.programmers", "update_rule": "cimc.update_rules",
+    "programmer": "cimc.programmers", "update_rule": "cimc.update_rules", "weight_code": "cimc.weight_codes",
 }  # fmt: skip
 #: Section of each built-in kind; `cimc.targets.device` fills it. The first kind of a part is its default, and its section the
 #: one that a model without a ``Section`` takes.
@@ -33,14 +34,14 @@ BUILT_IN: dict[str, dict[str, type[Section]]] = {part: {} for part in GROUPS}
 #: What the sections of a part's kinds extend.
 BASES: dict[str, type[Section]] = {}
 #: Parts that every chip has, so that their kind has a default.
-_WITH_DEFAULT = ("device", "programming", "update_rule")
+_WITH_DEFAULT = ("device", "programming", "update_rule", "weight_code")
 _registered: dict[str, dict[str, type[Any]]] = {part: {} for part in GROUPS}
 _listeners: list[Callable[[], object]] = []
 
 
 def kind_field(part: str) -> str:
     """The field of a part's section that chooses its kind."""
-    return "rule" if part == "update_rule" else "kind"
+    return {"update_rule": "rule", "weight_code": "representation"}.get(part, "kind")
 
 
 def on_change(forget: Callable[[], object]) -> None:
@@ -53,7 +54,7 @@ def register(part: str, kind: str, model: type[Any]) -> None:
     """Add a kind of part, by which targets may then choose it.
 
     Args:
-        part: ``device``, ``programming``, ``drift``, ``read_noise``, ``programmer`` or ``update_rule``.
+        part: ``device``, ``programming``, ``drift``, ``read_noise``, ``programmer``, ``update_rule`` or ``weight_code``.
         kind: Its name in a target. A name that was registered before is replaced; built-in names cannot be.
         model: The model. Its class attribute ``Section`` is its parameter section; without one it takes the section of the
             default kind (not drift, read_noise and programmer, which have none). docs/devices.md says what a model of each part
@@ -165,7 +166,10 @@ def _section_of_model(part: str, kind: str, model: Any) -> type[Section]:
 
 
 def _where(part: str) -> str:
-    homes = {"device": "device.kind", "programmer": "programmer.kind", "update_rule": "update.rule"}
+    homes = {
+        "device": "device.kind", "programmer": "programmer.kind", "update_rule": "update.rule",
+        "weight_code": "weights.representation",
+    }  # fmt: skip
     return homes.get(part, f"device.{part}.kind")
 
 

@@ -14,7 +14,8 @@ from numba import njit
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, DataError, RunError, TargetError
-from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
+from cimc.ir.encoding import encode, level_step_us
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.targets.description import Target
 from cimc.training.gradients import finite
 
@@ -58,10 +59,19 @@ class WeightCode:
                 where=f"target {target.name}",
                 fix="--set weights.cells=1 --set weights.bits=null --set adc.flipped=false, or train for another chip",
             )
-        full, pair = steps_of_full_weight(target), w.representation == "differential_pair"
-        shift = 0.0 if pair else full if w.bits is None else 2.0 ** (w.bits - 1)
-        whole = target.device.levels is not None or w.bits is not None
-        return cls(full, shift, pair, whole, level_step_us(target), target.device.g_min_us, target.update.shares)
+        code = weight_code(target)
+        pair, whole = code.alpha[-1] < 0, target.device.levels is not None or w.bits is not None
+        if not target.update.shares:
+            probe = np.linspace(-code.full, code.full, 9).reshape(1, 1, -1)
+            expected = [np.maximum(probe, 0), np.maximum(-probe, 0)] if pair else [probe + code.shift]
+            digits = code.encode(probe)
+            if digits.shape[2] != len(expected) or not np.allclose(digits, np.stack(expected, axis=2)):
+                raise TargetError(
+                    f"training needs a weight in one device or one pair, not weights.representation={w.representation}",
+                    where=f"target {target.name}",
+                    fix="--set weights.representation=differential_pair, or train for another chip",
+                )
+        return cls(code.full, code.shift, pair, whole, level_step_us(target), target.device.g_min_us, target.update.shares)
 
     @property
     def granularity(self) -> float:

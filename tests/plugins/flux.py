@@ -8,7 +8,18 @@ import numpy as np
 from pydantic import Field
 
 import cimc
-from cimc.devices import Device, DriftSection, ProgrammerSection, ProgrammingSection, ReadNoiseSection, State, normals, uniforms
+from cimc.devices import (
+    Device,
+    DriftSection,
+    ProgrammerSection,
+    ProgrammingSection,
+    ReadNoiseSection,
+    State,
+    WeightCode,
+    Weights,
+    normals,
+    uniforms,
+)
 
 
 class Flux:
@@ -124,8 +135,30 @@ class Halfway:
         return write.report(np.abs(read - goal_us) <= section.near_us)
 
 
+class Centred(WeightCode):
+    """Two devices a weight, both near the middle of the window: ``w = g1 - g2`` with ``g1 + g2`` constant."""
+
+    class Section(Weights):
+        representation: Literal["centred"] = "centred"
+
+        @property
+        def columns_per_weight(self) -> int:
+            return 2
+
+    def __init__(self, target: Any) -> None:
+        super().__init__(target)
+        self.whole = target.device.levels is not None
+        self.full, self.shift, self.alpha, self.transposed_signs = float(self.base - 1), 0.0, (1.0, -1.0), (1.0, -1.0)
+
+    def encode(self, steps: Any) -> Any:
+        plus = (self.base - 1 + steps) / 2
+        plus = np.ceil(plus) if self.whole else plus
+        return np.stack([plus, plus - steps], axis=2)
+
+
 cimc.register_device(Flux, "flux")
 cimc.register("programming", "lognormal", Lognormal)
 cimc.register("drift", "halving", Halving)
 cimc.register("read_noise", "shot", Shot)
 cimc.register("programmer", "halfway", Halfway)
+cimc.register("weight_code", "centred", Centred)

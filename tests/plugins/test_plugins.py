@@ -6,6 +6,7 @@ from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from typer.testing import CliRunner
 
@@ -19,7 +20,7 @@ from cimc.runtime.write import Writer
 from cimc.targets import kinds
 from cimc.targets.device import Device
 from cimc.targets.load import load_target
-from cimc.testing import check_device, check_drift, check_programmer, check_programming, check_read_noise
+from cimc.testing import check_device, check_drift, check_programmer, check_programming, check_read_noise, check_weight_code
 from tests.image.models import exact
 from tests.runtime import pcm
 from tests.training.small import chip, data, model, trainer
@@ -55,6 +56,7 @@ def test_the_contract_holds_for_parts_from_outside(flux):
     check_drift(flux.Halving)
     check_read_noise(flux.Shot)
     check_programmer(flux.Halfway)
+    check_weight_code(flux.Centred)
 
 
 @pytest.mark.parametrize("settings", [{}, pcm.CHIP | pcm.NOISE])
@@ -216,6 +218,18 @@ def test_the_vectorised_path_does_what_the_kernels_do(flux):
         writer.pulse(np.arange(n), (np.arange(n) % 7 - 3).astype(np.int32))
         pulsed.append(g_us)
     np.testing.assert_allclose(*pulsed, rtol=1e-5)  # the same draws
+
+
+def test_a_weight_code_from_outside_computes_and_is_refused_where_a_kernel_knows_no_such_code(flux):
+    settings = {"weights.representation": "centred", "array.transposed.dac_bits": 8}
+    quiet = {"device.read_sigma_us": 0.0, "device.programming.sigma_us": 0.0, "device.programming.mean_us": 0.0}
+    c = chip("bulk-rram", **settings | quiet, **{"device.levels": 255, "weights.rounded": True})
+    weights = onnx.numpy_helper.to_array(model().graph.initializer[-1]).T
+    found = c.weights()["Gemm_0"][0]
+    assert np.abs(found - weights).max() <= 0.5 * np.abs(weights).max() / 254 * 1.01
+    assert (c.conductances("Gemm_0").sum(axis=2).std() < 0.1).all()
+    with pytest.raises(TargetError, match="training needs a weight in one device or one pair"):
+        trainer(c)
 
 
 # Files and the command line -------------------------------------------------------------------------------------------

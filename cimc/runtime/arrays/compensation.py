@@ -27,7 +27,7 @@ class Factors:
     columns: F64
     """``[groups, slices, planes, columns]``."""
     units: F64
-    """Of unit columns, ``[groups, slices, column tiles]``."""
+    """Of unit columns or references, ``[groups, slices, unit columns]``."""
 
     @classmethod
     def measured(
@@ -62,10 +62,10 @@ class Factors:
             return cls(np.full(before[0].shape, factor), np.full(before[1].shape, factor))
         return cls(_ratio(before[0], found[0]), _ratio(before[1], found[1]))
 
-    def applied(self, devices: Devices, column_cuts: tuple[int, ...]) -> Devices:
+    def applied(self, devices: Devices, unit_cuts: tuple[int, ...]) -> Devices:
         """Devices whose digital coefficients carry the factors."""
         c = devices.coefficients
-        unit = None if c.unit is None else c.unit * self.units[:, :, tile_of_column(column_cuts)]
+        unit = None if c.unit is None else c.unit * self.units[:, :, tile_of_column(unit_cuts)]
         return replace(devices, coefficients=replace(c, alpha=c.alpha * self.columns, unit=unit))
 
     @property

@@ -23,7 +23,7 @@ class Devices:
     g_us: F32
     """``[groups, rows, planes, columns]``, µS."""
     unit_g_us: F32
-    """``[groups, rows, column tiles]``, µS; no columns where the target has no unit column."""
+    """Of unit columns or references, ``[groups, rows, unit columns]``, µS; no columns where the target has none."""
     coefficients: Coefficients
     arrays: Arrays = field(default_factory=dict)
     """What the device model keeps beside ``g_us``, each of its shape."""
@@ -45,12 +45,12 @@ class Devices:
         coefficients = replace(self.coefficients, alpha=alpha)
         return replace(self, g_us=g_us, coefficients=coefficients, arrays=arrays, variance_us2=variance)
 
-    def weights(self, row_cuts: tuple[int, ...], column_cuts: tuple[int, ...], target: Target) -> F32:
+    def weights(self, row_cuts: tuple[int, ...], unit_cuts: tuple[int, ...], target: Target) -> F32:
         """What the devices hold in weight units, ``[groups, rows, columns]``: what a product without noise multiplies by."""
         groups, rows, _, columns = self.g_us.shape
         # A conversion per bit rounds the leakage of g_min away; after an integrated one the unit column takes it off.
         zero = target.device.g_min_us if target.adc.conversion == "per_bit" else 0.0
-        c, tiles = self.coefficients, tile_of_column(column_cuts)
+        c, tiles = self.coefficients, tile_of_column(unit_cuts)
         unit_weight = (c.weight_step / level_step_us(target)).reshape(groups, 1, columns)
         held = np.empty((groups, rows, columns), np.float32)
         for s, (r0, r1) in enumerate(pairwise(row_cuts)):

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients, encode, level_step_us, steps_of_full_weight
+from cimc.ir.encoding import Coefficients, encode, has_units, level_step_us, steps_of_full_weight, unit_goal_us
+from cimc.ir.weight_codes.pair import DifferentialPair
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.runtime import rng
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import Cells
@@ -30,7 +32,7 @@ def fabricate(
     matrix: Array,
     weight_max: Array,
     row_cuts: tuple[int, ...],
-    column_cuts: tuple[int, ...],
+    unit_cuts: tuple[int, ...],
     target: Target,
     seed: int,
     cells: Cells,
@@ -42,7 +44,7 @@ def fabricate(
         matrix: ``[groups, rows, columns]``.
         weight_max: ``[1]`` or ``[groups * columns]``.
         row_cuts: Row slices.
-        column_cuts: Column tiles, each with a unit column where the target has one.
+        unit_cuts: Cuts between columns that share a unit column or references, from `cimc.ir.encoding.unit_cuts`.
         target: The chip.
         seed: Key of the chip and the layer: of the errors of writing.
         cells: That are written; some may be stuck.
@@ -57,7 +59,7 @@ def fabricate(
     g_us = np.zeros((groups, rows, planes, columns), np.float32)
     arrays = new.arrays(g_us)
     alpha = np.empty((groups, slices, planes, columns))
-    unit = np.empty((groups, slices, columns)) if target.array.unit_column else None
+    unit = np.empty((groups, slices, columns)) if has_units(target) else None
     step = np.empty((groups, columns))
     largest = np.asarray(weight_max).reshape(-1)
     chunks = _chunks(row_cuts, groups, columns)
@@ -86,8 +88,8 @@ def fabricate(
             new.program(g_us[g, r0:r1], own, seed, (g * rows + r0) * planes * columns, keys)
 
     parallel(chunk, len(chunks))
-    tiles = len(column_cuts) - 1 if target.array.unit_column else 0
-    unit_g_us = np.full((groups, rows, tiles), target.device.g_min_us + level_step_us(target), np.float32)
+    units = len(unit_cuts) - 1 if has_units(target) else 0
+    unit_g_us = np.full((groups, rows, units), unit_goal_us(target), np.float32)
     unit_arrays = new.arrays(unit_g_us)
     new.program(unit_g_us, unit_arrays, rng.key(seed, "unit"), 0, cells.unit_keys)
     return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)), arrays, unit_arrays)
@@ -101,8 +103,7 @@ def _keys_of(cells: Cells, group: int, begin: int, end: int) -> NDArray[np.uint6
 
 def _plain_pair(target: Target) -> bool:
     """Whether a weight is one differential pair and nothing else."""
-    pair = target.weights.representation == "differential_pair" and target.digits == 1
-    return pair and not (target.update.shares or target.array.unit_column)
+    return type(weight_code(target)) is DifferentialPair and target.weights.cells == 1 and not has_units(target)
 
 
 @kernel()

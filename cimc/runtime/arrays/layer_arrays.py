@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients, steps_of_full_weight
+from cimc.ir.encoding import Coefficients, has_units, steps_of_full_weight, unit_cuts
 from cimc.ir.program import Layer
 from cimc.runtime import rng
 from cimc.runtime.arrays.ageing import Ageing
@@ -61,10 +61,12 @@ class LayerArrays:
         self.groups, self.rows, self.columns = self.matrix.shape
         self.row_cuts = layer.row_cuts or (0, self.rows)
         self.column_cuts = layer.column_cuts or (0, self.columns)
+        #: Cuts between weight columns that share a unit column or a column of references.
+        self.unit_cuts = unit_cuts(self.column_cuts, target)
         tiles = len(self.column_cuts) - 1
         lines = len(target.read_planes) // (2 if target.adc.pair_read == "subtracted" else 1)
         #: Lines that are converted.
-        self.lines = lines * self.columns + (tiles if target.array.unit_column else 0)
+        self.lines = lines * self.columns + (len(self.unit_cuts) - 1 if has_units(target) else 0)
         #: That fire at a position: row slices of all groups, and tiles.
         self.slices = self.groups * (len(self.row_cuts) - 1)
         self.tiles = self.slices * tiles
@@ -100,7 +102,7 @@ class LayerArrays:
         """What the last writes left in each copy; `g_us`, calibration and coefficients are those of the first."""
         if not self._held:
             seed = rng.key("devices", self.chip_seed, self.layer.name)
-            layer = self.matrix, self.weight_max, self.row_cuts, self.column_cuts, self.target
+            layer = self.matrix, self.weight_max, self.row_cuts, self.unit_cuts, self.target
             keys = (rng.key(seed, "copy", copy) if copy else seed for copy in range(self.copies))
             self._held = tuple(fabricate(*layer, key, self.cells_of(copy), self.programmed_s) for copy, key in enumerate(keys))
         return self._held
@@ -136,7 +138,7 @@ class LayerArrays:
 
     @property
     def unit_g_us(self) -> F32:
-        """The same of the unit columns, µS, ``[groups, rows, column tiles]``."""
+        """The same of unit columns or references, µS, ``[groups, rows, unit columns]``."""
         return self.held[0].unit_g_us
 
     @property
@@ -251,4 +253,4 @@ class LayerArrays:
     def _aged(self, copy: int) -> Devices:
         """What a copy holds now."""
         now = self._ageing.aged(self.held[copy], self.state(copy), self.state(copy, True))
-        return self.factors[copy].applied(now, self.column_cuts) if self.factors else now
+        return self.factors[copy].applied(now, self.unit_cuts) if self.factors else now

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, FitError
+from cimc.ir.encoding import has_units, unit_cuts
 from cimc.runtime.arrays.devices import Devices, tile_of_column
 from cimc.runtime.cells import Cells
 from cimc.runtime.wires.effective import Block, Solver
@@ -43,7 +44,8 @@ class LayerWires:
         layer, target = cells.layer, cells.target
         row_cuts, column_cuts = layer.row_cuts or (0, layer.rows), layer.column_cuts or (0, layer.columns)
         tiles, lines = len(column_cuts) - 1, target.planes * layer.columns
-        self._units = tiles if target.array.unit_column else 0
+        units = unit_cuts(column_cuts, target)
+        self._units = len(units) - 1 if has_units(target) else 0
         width = lines + self._units
         blocks: list[Block] = []
         #: Number of each block, by group, row slice and column tile.
@@ -54,9 +56,11 @@ class LayerWires:
                 continue
             weights = np.arange(column_cuts[t], column_cuts[t + 1])
             column_at = (np.arange(target.planes) * layer.columns + weights[:, None]).reshape(-1)
-            if self._units:
+            if target.array.unit_column:
                 bits = np.append(bits, bits.max() + 1 if target.array.columns is None else target.array.columns)
-                column_at = np.append(column_at, lines + t)
+            if self._units:
+                own = np.flatnonzero((np.array(units[:-1]) >= column_cuts[t]) & (np.array(units[:-1]) < column_cuts[t + 1]))
+                column_at = np.append(column_at, lines + own)
             row_at = (g * layer.rows + np.arange(row_cuts[s], row_cuts[s + 1]) - first_row) * width
             shape = _shape(words, bits, target, layer.name)
             self._number[g, s, t] = len(blocks)
