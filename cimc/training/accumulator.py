@@ -25,7 +25,7 @@ U32 = NDArray[np.uint32]
 
 
 @dataclass(frozen=True)
-class WeightCode:
+class WeightDevices:
     """How one weight stands in one device, or in a pair: in level steps, as `cimc.ir.encoding` has it.
 
     ``g = g_min + step * d`` with d the digit: of a pair ``max(s, 0)`` and ``max(-s, 0)``, of a single device ``s + shift``,
@@ -124,13 +124,13 @@ class LayerState:
         """
         groups, _, _, columns = g_us.shape
         spans = _spans(w_max, groups, columns)
-        weights = WeightCode.of(target).held(g_us, spans)
+        weights = WeightDevices.of(target).held(g_us, spans)
         return cls._new(target, weights, np.full(g_us.shape, np.nan, np.float32), spans)
 
     @classmethod
     def from_weights(cls, target: Target, weights: NDArray[Any], w_max: NDArray[Any]) -> Self:
         """W as given (``[groups, rows, columns]``); the devices count as written to it, clipped to the window."""
-        WeightCode.of(target)
+        WeightDevices.of(target)
         spans = _spans(w_max, weights.shape[0], weights.shape[2])
         goals = encode(weights, spans.reshape(-1).astype(np.float64), (0, weights.shape[1]), target).g_us
         return cls._new(target, np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans)

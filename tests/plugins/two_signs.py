@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import Field
 
 import cimc
-from cimc.rules import LayerState, TrainWriter, Update, Vectors, WeightCode, Writes
+from cimc.rules import LayerState, TrainWriter, Update, Vectors, WeightDevices, Writes
 
 
 class TwoSigns:
@@ -28,7 +28,7 @@ class TwoSigns:
             return (0.5, 0.5)
 
     def __init__(self, target: Any) -> None:
-        self.target, self.code, self.dead_share = target, WeightCode.of(target), target.update.dead_share
+        self.target, self.code, self.dead_share = target, WeightDevices.of(target), target.update.dead_share
 
     def begin(self, state: LayerState) -> None:
         state.own["signs"] = np.zeros(state.weights.shape, np.int32)

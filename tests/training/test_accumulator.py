@@ -6,7 +6,7 @@ import pytest
 from cimc.errors import ArtifactError, DataError, RunError, TargetError
 from cimc.ir.encoding import encode
 from cimc.targets.load import load_target
-from cimc.training.accumulator import WeightCode
+from cimc.training.accumulator import WeightDevices
 from tests.training.layers import OFFSET, SPANS, Layer, changes, span_of_each
 
 
@@ -17,7 +17,7 @@ def test_conductances_mean_the_weights_they_were_encoded_from(settings):
     layer = Layer(settings=settings)
     weights = np.random.default_rng(0).uniform(-1, 1, (2, 4, 3)) * span_of_each()
     g_us = encode(weights, SPANS.astype(float), (0, 4), layer.target).g_us
-    np.testing.assert_allclose(WeightCode.of(layer.target).held(g_us, SPANS.reshape(2, 3)), weights, atol=1e-5)
+    np.testing.assert_allclose(WeightDevices.of(layer.target).held(g_us, SPANS.reshape(2, 3)), weights, atol=1e-5)
 
 
 def test_born_on_devices_give_the_first_weights():
@@ -70,7 +70,7 @@ def test_a_checkpoint_of_another_layer_is_refused_whole():
 )
 def test_a_weight_that_no_single_write_can_move_is_refused(settings, name):
     with pytest.raises(TargetError, match=name):
-        WeightCode.of(load_target("bulk-rram", settings))
+        WeightDevices.of(load_target("bulk-rram", settings))
 
 
 @pytest.mark.parametrize("rule", ["threshold", "residual", "naive"])

@@ -21,7 +21,7 @@ from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
 from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightDevices, checked, goal_us, steps_of
 from cimc.training.rules.reading import read_back
 
 
@@ -69,7 +69,7 @@ class Naive:
     takes = "change"
 
     def __init__(self, target: Target) -> None:
-        self.target, self.code = target, WeightCode.of(target)
+        self.target, self.code = target, WeightDevices.of(target)
 
     def begin(self, state: LayerState) -> None:
         """Snap W of a new state to levels."""

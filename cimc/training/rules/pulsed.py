@@ -25,7 +25,7 @@ from cimc.runtime.row_read import RowReader
 from cimc.runtime.write import Writes
 from cimc.targets.description import Target
 from cimc.targets.update_sections import PulsedUpdate
-from cimc.training.accumulator import F32, LayerState, WeightCode
+from cimc.training.accumulator import F32, LayerState, WeightDevices
 
 
 class Pulsed:
@@ -43,7 +43,7 @@ class Pulsed:
         pulse_steps(target)
         update = target.update
         assert isinstance(update, self.Section)
-        self.target, self.code, self.shares, self.length = target, WeightCode.of(target), update.shares, update.pulse_train
+        self.target, self.code, self.shares, self.length = target, WeightDevices.of(target), update.shares, update.pulse_train
 
     def begin(self, state: LayerState) -> None:
         """Numbers so far: of updates, of trains' positions, and of those whose trains were too short."""

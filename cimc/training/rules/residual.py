@@ -25,7 +25,7 @@ from cimc.runtime.jit import kernel
 from cimc.runtime.pulses import PulseWriter, pulse_steps
 from cimc.runtime.write import Writes, device_key
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightDevices, checked
 from cimc.training.rules.reading import read_back
 
 I32 = NDArray[np.int32]
@@ -96,7 +96,7 @@ class Residual:
         limit_share: float | None = None,
         copy: Literal["read", "believed"] = "read",
     ) -> None:
-        self.target, self.code, self.copy = target, WeightCode.of(target), copy
+        self.target, self.code, self.copy = target, WeightDevices.of(target), copy
         mean_us = sum(pulse_steps(target)) / 2
         share = (target.update.threshold_share if threshold_share is None else threshold_share) or 0
         self.threshold_share = share or mean_us / (self.code.full * self.code.step_us)

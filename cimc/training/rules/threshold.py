@@ -15,7 +15,7 @@ from cimc.runtime.jit import kernel
 from cimc.runtime.simd import wide
 from cimc.runtime.write import Writer, Writes, writer
 from cimc.targets.description import Target
-from cimc.training.accumulator import F32, I64, U32, LayerState, WeightCode, checked, goal_us, steps_of
+from cimc.training.accumulator import F32, I64, U32, LayerState, WeightDevices, checked, goal_us, steps_of
 
 
 @kernel(error_model="numpy")
@@ -67,7 +67,7 @@ class Threshold:
     takes = "change"
 
     def __init__(self, target: Target, threshold_share: float | None = None) -> None:
-        self.target, self.code = target, WeightCode.of(target)
+        self.target, self.code = target, WeightDevices.of(target)
         share = target.update.threshold_share if threshold_share is None else threshold_share
         self.threshold_share = self.code.granularity if share is None else share
 
