@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.budget.causes import OF_DEVICES, Cause, Kept
-from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight
+from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight, unit_goal_us
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import may_be_stuck, stuck_us
 from cimc.runtime.crossbar import Crossbar
@@ -58,7 +58,7 @@ class Deviations:
             for devices in (own.held, own.present, own.effective)
         )
         encoded = encode(own.matrix, self._span, own.row_cuts, target)
-        unit = np.full_like(held.unit_g_us, target.device.g_min_us + level_step_us(target))
+        unit = np.full_like(held.unit_g_us, unit_goal_us(target))
         goals = Devices(encoded.g_us, unit, encoded.coefficients)
         written = held
         if may_be_stuck(target.device):
@@ -77,7 +77,7 @@ class Deviations:
         return [whole, clipped, *(self._decoded(devices) for devices in self._stages)]
 
     def _decoded(self, devices: Devices) -> F32:
-        return devices.weights(self.own.row_cuts, self.own.column_cuts, self.own.target)
+        return devices.weights(self.own.row_cuts, self.own.unit_cuts, self.own.target)
 
     def causes(self) -> set[Cause]:
         """The causes that move any weight."""

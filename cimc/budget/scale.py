@@ -36,7 +36,7 @@ def scale_of_devices(own: Crossbar) -> float:
     sound: NDArray[np.bool_] = np.ones(own.matrix.shape, np.bool_)
     if may_be_stuck(own.target.device):
         sound = np.asarray(np.isnan(stuck_us(own.target.device, own.cells_of(0).keys())).all(axis=2))
-    held = own.held[0].weights(own.row_cuts, own.column_cuts, own.target).astype(np.float64)
+    held = own.held[0].weights(own.row_cuts, own.unit_cuts, own.target).astype(np.float64)
     weights = own.matrix.astype(np.float64)
     power = float(np.square(weights[sound]).sum())
     factor = min(1.0, max(float(weights[sound] @ held[sound]) / power, 1e-3)) if power else 1.0

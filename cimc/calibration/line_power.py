@@ -1,6 +1,8 @@
 """What devices and converters add to the digital sum, line by line; the formula is that of `cimc.calibration.error_power`.
 
-A *line* is what one conversion reads: a device column, the difference of a pair that the array subtracts, or a unit column.
+A *line* is what one conversion reads: a device column, the difference of a pair that the array subtracts, a unit column, or a
+column of references. The powers are those of each output column alone, so a unit column or a column of references counts in full
+for each weight column that shares it.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.calibration.reads import Cause, LayerRead, mean_square
-from cimc.ir.encoding import Encoded, encode, level_step_us
+from cimc.ir.encoding import Encoded, level_step_us, unit_goal_us
 from cimc.ir.ranging import drives
 from cimc.ir.records import Repeats
 from cimc.targets.converter_sections import Adc
@@ -37,7 +39,7 @@ def line_powers(read: LayerRead, encoded: Encoded) -> dict[Cause, F64]:
     drawn = 1 / read.repeats.columns  # what differs between the repeats of a column averages out
     found: dict[Cause, F64] = {"programming error": drawn * lines.devices(sigma_us**2) + lines.shifted(shift_us)}
     if device.stuck_low_rate or device.stuck_high_rate:
-        off_us, variance_us2 = _fault_errors(lines.g_us, device)
+        off_us, variance_us2 = fault_errors(lines.g_us, device)
         found["faults"] = drawn * lines.devices(variance_us2) + lines.shifted(lines.without_common(off_us))
     found["read noise"] = drawn / read.repeats.reads * lines.devices(_read_variance(lines.g_us, target), by_read=True)
     if target.adc.bits is not None:
@@ -45,31 +47,7 @@ def line_powers(read: LayerRead, encoded: Encoded) -> dict[Cause, F64]:
     return {cause: power * lines.unit**2 for cause, power in found.items()}
 
 
-def device_errors(matrix: NDArray[Any], span: NDArray[Any], target: Target) -> tuple[F32, F32]:
-    """Mean and deviation of the weight that a cell's devices hold about the weight that they stand for, each like ``matrix``.
-
-    Programming error and faults; the unit column's are left out, as all columns share them.
-
-    Args:
-        matrix: ``[groups, rows, columns]``.
-        span: ``[1]`` or ``[groups * columns]``.
-        target: The chip.
-    """
-    device = target.device
-    encoded = encode(matrix, span, (0, matrix.shape[1]), target)
-    c, g_us = encoded.coefficients, encoded.g_us
-    unit = c.weight_step.reshape(matrix.shape[0], 1, matrix.shape[2]) / level_step_us(target)
-    mean_us, sigma_us = device.programming.error_us(g_us)
-    off_us, variance_us2 = _fault_errors(g_us, device)
-    alpha = c.alpha  # [groups, 1, planes, columns]
-    mean = (alpha * (mean_us + off_us)).sum(axis=2)
-    if c.unit is not None:
-        mean += c.unit * device.programming.error_us(np.float64(device.g_min_us + level_step_us(target)))[0]
-    deviation = np.sqrt((alpha**2 * (sigma_us**2 + variance_us2)).sum(axis=2))
-    return (mean * unit).astype(np.float32), (deviation * unit).astype(np.float32)
-
-
-def _fault_errors(g_us: F32, device: Device) -> tuple[F64, F64]:
+def fault_errors(g_us: F32, device: Device) -> tuple[F64, F64]:
     """Mean (µS) and variance (µS²), over dice, of what stuck devices change, at each goal."""
     low, high = g_us.astype(np.float64) - device.g_min_us, device.g_max_us - g_us.astype(np.float64)
     share_low, share_high = device.stuck_low_rate, device.stuck_high_rate
@@ -91,11 +69,11 @@ def _read_variance(g_us: F32, target: Target) -> F64:
 
 @dataclass(frozen=True)
 class _Lines:
-    """The converted lines of a layer: device columns, then unit columns as one for each weight column."""
+    """The converted lines of a layer: device columns, then unit columns or references as one for each weight column."""
 
     read: LayerRead
     g_us: F32
-    """Goals of the devices, ``[groups, rows, planes + 1 or 0, columns]``; the last plane is the unit column's."""
+    """Goals of the devices, ``[groups, rows, planes + 1 or 0, columns]``; the last plane is the unit column or the references."""
     alpha: F64
     """Coefficient of each line, ``[groups, slices, planes + 1 or 0, columns]``."""
     drives: list[F32]
@@ -110,7 +88,7 @@ class _Lines:
         target, c = read.target, encoded.coefficients
         g_us, alpha = encoded.g_us, c.alpha
         if c.unit is not None:
-            held = np.full((*g_us.shape[:2], 1, g_us.shape[3]), target.device.g_min_us + level_step_us(target), np.float32)
+            held = np.full((*g_us.shape[:2], 1, g_us.shape[3]), unit_goal_us(target), np.float32)
             g_us, alpha = np.concatenate([g_us, held], axis=2), np.concatenate([alpha, c.unit[:, :, None]], axis=2)
         bits = target.dac.bits
         k = (1.0 if bits is None else 2.0**bits) / read.coding.gain
@@ -119,9 +97,8 @@ class _Lines:
         return cls(read, g_us, alpha, phases, (1.0, -1.0)[: len(phases)], unit)
 
     def without_common(self, shift_us: F64) -> F64 | None:
-        """A shift of every device; None where it moves no sum: the same on both devices of a pair."""
-        pair = self.read.target.weights.representation == "differential_pair" and not self.read.target.array.unit_column
-        return None if pair and np.ptp(shift_us) == 0 else shift_us
+        """A shift of every device; None where it moves no sum: the same on lines whose coefficients add up to 0."""
+        return None if np.ptp(shift_us) == 0 and not self.alpha.sum(axis=2).any() else shift_us
 
     def devices(self, variance_us2: F64, *, by_read: bool = False) -> F64:
         """Power of an independent deviation of each device, ``[groups, columns]``; of the write, or of each read."""

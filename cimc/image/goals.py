@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.ir.encoding import Coefficients, encode, level_step_us
+from cimc.ir.encoding import Coefficients, encode, unit_goal_us
 from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.runtime.arrays.devices import Devices
 from cimc.targets.description import Target, Wires, figures_of
@@ -80,7 +80,7 @@ class _Encoded:
         largest = self.weight_max if self.weight_max.size == 1 else self.weight_max.reshape(layer.groups, -1)[group]
         encoded = encode(self.matrix[group : group + 1, r0:r1], largest, (0, r1 - r0), target)
         tiles = len(layer.column_cuts) - 1 if target.array.unit_column else 0
-        unit = np.full((1, r1 - r0, tiles), target.device.g_min_us + level_step_us(target), np.float32)
+        unit = np.full((1, r1 - r0, tiles), unit_goal_us(target), np.float32)
         return Devices(encoded.g_us, unit, encoded.coefficients)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.calibration.drawn import drawn_weights
 from cimc.calibration.error_power import ErrorPower, error_power, stored_weights
-from cimc.calibration.line_power import device_errors
 from cimc.calibration.reads import FIXED, LayerRead
 from cimc.calibration.window import MIN_COLUMNS
 from cimc.errors import RunError
+from cimc.ir.encoding import has_units, unit_cuts
 from cimc.ir.expand import Disturbance, expand
 from cimc.ir.forecast import Forecast, LayerForecast, OutputForecast
 from cimc.ir.onnx_io import reason, session, split
@@ -31,7 +32,6 @@ from cimc.ir.seeds import fix_seeds
 from cimc.ir.sqnr import power_ratio_db
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.quantise import vmms
-from cimc.targets.description import Target
 
 #: Dice and inputs that the outputs are averaged over, and multiply-accumulates of all runs together.
 DICE, INPUTS, WORK = 3, 64, 30e9
@@ -51,7 +51,7 @@ class Forecasting(Pass):
             return ()
         powers = {layer.name: layer_power(program, layer, state.samples[layer.name]) for layer in program.layers}
         layers = tuple(_layer(name, power) for name, power in powers.items())
-        left_out = _left_out(state.target)
+        left_out = _left_out(program)
         outputs: tuple[OutputForecast, ...] = ()
         basis = ""
         try:
@@ -111,13 +111,16 @@ def _db(signal: float, error: float) -> float | None:
     return None if db is None else round(db, 2)
 
 
-def _left_out(target: Target) -> tuple[str, ...]:
+def _left_out(program: Program) -> tuple[str, ...]:
     """Effects of the target that the closed form does not know."""
+    target = program.target
+    kind, repeated = target.chosen_programmer.kind, any(layer.repeats.columns > 1 for layer in program.layers)
     left = {
         "IR drop of the wires": target.array.wires is not None,
         "drift after programming": target.device.drift is not None,
         "the arrays of the update rule (errors are those of one array a weight)": bool(target.update.shares),
-        "errors of write-verify (those of device.programming are taken)": target.update.programming == "write_verify",
+        f"errors of {kind.replace('_', '-')} (those of device.programming are taken)": kind != "direct",
+        "that repeats of a column share the errors of a unit column or reference": has_units(target) and repeated,
         f"what the device model {target.device.kind} does otherwise than a memristor": target.device.kind != "memristor",
     }
     return tuple(effect for effect, has in left.items() if has)
@@ -197,12 +200,12 @@ def _disturbance(program: Program, layer: Layer, node: ir.Node, power: ErrorPowe
     groups, _, columns = layer.weight.shape
     whole = weight_matrix(program, layer)
     span = program.tensors[f"weight_max/{layer.name}"]
-    large = whole.size > _WEIGHTS
-    stored = stored_weights(whole, span, program.target)
-    if not large:
-        mean, deviation = device_errors(whole, span, program.target)
-        rng = keyed("forecast", layer.name, die)
-        stored += mean + deviation * rng.standard_normal(whole.shape, np.float32)
+    large, target = whole.size > _WEIGHTS, program.target
+    if large:
+        stored = stored_weights(whole, span, target)
+    else:
+        shared = unit_cuts(layer.column_cuts, target)
+        stored = drawn_weights(whole, span, layer.row_cuts, shared, target, keyed("forecast", layer.name, die))
     drawn = [lost for cause, lost in power.causes.items() if (large or cause not in FIXED) and cause != "DAC clipping"]
     noise = np.sum(drawn, axis=0) if drawn else np.zeros(1)
     if noise.size == layer.groups * layer.columns:  # repeats of a column have the same expected error
@@ -211,8 +214,8 @@ def _disturbance(program: Program, layer: Layer, node: ir.Node, power: ErrorPowe
         noise = np.broadcast_to(noise.mean(), (groups, columns))
     noise = noise / layer.repeats.rows**2  # the sums over all repeats of a row are divided by them
     clip = None
-    if program.target.dac.bits is not None:
-        top = full_code(program.target, layer.coding.signed) / layer.coding.gain
+    if target.dac.bits is not None:
+        top = full_code(target, layer.coding.signed) / layer.coding.gain
         clip = (-top if layer.coding.signed else 0.0, top)
     return Disturbance(_unpacked(layer.repeats.averaged(stored), layer), np.sqrt(noise), clip, seed=die + 1)
 

@@ -29,6 +29,10 @@ CHIPS: dict[str, tuple[str, dict[str, Any]]] = {
     "drift and compensation": ("hermes-pcm", {"weights__clip_sigma": 2.0}),
     "a conversion a bit": ("isaac", {"device__read_sigma_us": 4.0, "device__stuck_high_rate": 0.01}),
     "offset inputs": ("bulk-rram", {**NOISY, "dac__signed": "offset", "adc__gain_sigma": None, "adc__offset_sigma_lsb": None}),
+    "shared references": (
+        "bulk-rram",
+        {**NOISY, "weights__representation": "shared_reference", "weights__columns_per_reference": 3, "device__levels": 15},
+    ),
     "slow noise": ("bulk-rram", {"device__slow_noise__sigma_us": 2.0, "device__slow_noise__held_images": 3}),
     "no converters": ("ideal", {"device__read_sigma_us": 0.02, "device__programming__sigma_us": 0.05}),
 }

@@ -16,6 +16,9 @@ from tests.calibration.models import inputs, mean_square_db, product, weights
 #: 48 columns on 12 dice are 576 independent errors: their mean square is off by 6 % (0.25 dB), so 0.75 dB are three deviations.
 COLUMNS, DICE, TOLERANCE_DB = 48, 12, 0.75
 
+#: Columns in pairs share a reference: of their errors half is common, so a fourth of the errors' squares is.
+SHARED = {"weights.representation": "shared_reference", "weights.columns_per_reference": 2, "device.levels": 15}
+
 CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("bulk-rram", {}, False),
     ("bulk-rram", {}, True),
@@ -24,6 +27,10 @@ CASES: list[tuple[str, dict[str, Any], bool]] = [
     ("bulk-rram", {"dac.bits": 3, "dac.clip_share": 0.02}, False),
     ("bulk-rram", {"adc.saturation_share": 0.05}, False),
     ("bulk-rram", {"weights.representation": "offset", "array.unit_column": True}, False),
+    ("bulk-rram", {"weights.representation": "shared_reference", "weights.columns_per_reference": 2}, False),
+    ("bulk-rram-256", SHARED, False),
+    ("bulk-rram-256", SHARED | {"weights.window": "least_error", "weights.scale": "column"}, True),
+    ("bulk-rram-256", SHARED | {"device.stuck_low_rate": 0.03, "device.stuck_high_rate": 0.02}, False),
     ("bulk-rram-256", {}, False),
     ("bulk-rram-256", {"weights.window": "least_error", "dac.full_scale": "least_error", "weights.scale": "column"}, False),
     ("bulk-rram-256", {"adc.pair_read": "subtracted"}, True),

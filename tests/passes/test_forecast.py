@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -14,6 +16,7 @@ from tests.calibration.models import inputs, mean_square_db, product, weights
 F32 = NDArray[np.float32]
 DICE, TOLERANCE_DB = 6, 2.5
 LEAST = {"weights.window": "least_error", "dac.full_scale": "least_error", "weights.scale": "column"}
+SHARED = {"weights.representation": "shared_reference", "weights.columns_per_reference": 8, "device.levels": 255}
 
 NETWORKS = {
     "mlp": (
@@ -59,13 +62,22 @@ def _network(name: str, rng: np.random.Generator) -> tuple[ModelProto, F32]:
 @pytest.mark.parametrize("target", ["bulk-rram", "bulk-rram-256", "hermes-pcm"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_forecast_is_near_the_simulation(name: str, target: str) -> None:
+    _check(name, target, LEAST)
+
+
+def _check(name: str, target: str, settings: dict[str, Any]) -> None:
     model, x = _network(name, np.random.default_rng(11))
-    program = cimc.compile(model, target, calibration={"x": x}, settings=LEAST)
+    program = cimc.compile(model, target, calibration={"x": x}, settings=settings)
     exact = cimc.Chip(cimc.compile(model, "ideal")).run({"x": x})["y"]
     errors = [cimc.Chip(program, seed, backend="reference").run({"x": x})["y"] - exact for seed in range(DICE)]
     (output,) = program.forecast().outputs
     assert output.sqnr_db is not None
     assert abs(output.sqnr_db - mean_square_db(exact, errors)) < TOLERANCE_DB
+
+
+@pytest.mark.parametrize(("name", "target"), [("mlp", "bulk-rram-256"), ("convolutions", "cmo-hfox"), ("groups", "bulk-rram")])
+def test_forecast_with_shared_references_is_near_the_simulation(name: str, target: str) -> None:
+    _check(name, target, LEAST | SHARED)
 
 
 def test_forecast_is_kept_in_the_file(tmp_path: object) -> None:
@@ -92,6 +104,9 @@ def test_what_is_left_out_is_named() -> None:
     program = cimc.compile(product(weights(rng, 20, 4)), "bulk-rram", calibration=data, settings=settings)
     assert any("IR drop" in effect for effect in program.forecast().left_out)
     assert any("write-verify" in effect for effect in program.forecast().left_out)
+    blind = {"programmer.kind": "blind_pulses", "update.programming": "gaussian"}
+    other = cimc.compile(product(weights(rng, 20, 4)), "bulk-rram", calibration=data, settings=blind)
+    assert any("blind-pulses" in effect for effect in other.forecast().left_out)
 
 
 def test_ideal_has_no_forecast() -> None:
