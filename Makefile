@@ -3,17 +3,22 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
 MINIMA := .venv-minima
+# Versions that `make test-pythons` tries, as commands or paths.
+PYTHONS ?= python3.11 python3.12 python3.13
+# What they run: compile, run, train and the public names.
+VERSION_TESTS := tests/test_public_api.py tests/cli/test_run.py tests/cli/test_compile.py tests/cli/test_train.py
 # With `EXTRAS=dev,report,torch` the tests that compare with PyTorch run too, instead of being skipped.
 EXTRAS ?= dev,report
 BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
-.PHONY: help demo test test-minima lint kernels fuzz bench docs clean
+.PHONY: help demo test test-minima test-pythons lint kernels fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
-	@echo "make test-minima  a part of the tests with the lowest versions of all dependencies"
+	@echo "make test-minima   a part of the tests with the lowest versions of all dependencies"
+	@echo "make test-pythons  a part of the tests with each Python of PYTHONS"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make fuzz   thousands of damaged files of each kind: counts of how they end"
 	@echo "make bench  speed, as JSON in benchmarks/results"
@@ -53,8 +58,14 @@ test-minima:
 	$(PYTHON) -m venv --clear $(MINIMA)
 	$(PYTHON) tests/minima.py > $(MINIMA)/constraints.txt
 	$(MINIMA)/bin/python -m pip install --quiet -e . pytest hypothesis -c $(MINIMA)/constraints.txt
-	$(MINIMA)/bin/pytest -q tests/test_public_api.py tests/cli/test_run.py tests/cli/test_compile.py tests/cli/test_train.py \
-		tests/image/test_lenet.py
+	$(MINIMA)/bin/pytest -q $(VERSION_TESTS) tests/image/test_lenet.py
+
+# The same with each Python, in an environment of its own that is removed afterwards.
+test-pythons:
+	for python in $(PYTHONS); do \
+		venv=.venv-$$(basename $$python) && $$python -m venv --clear $$venv && \
+		$$venv/bin/python -m pip install --quiet -e . pytest hypothesis && \
+		$$venv/bin/pytest -q $(VERSION_TESTS) && rm -rf $$venv || exit 1; done
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 2000
@@ -69,4 +80,4 @@ docs: $(READY)
 	$(BIN)/pdoc -o docs/build cimc '!cimc.cli'
 
 clean:
-	rm -rf $(VENV) $(MINIMA) build docs/build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-* build docs/build .mypy_cache .ruff_cache .pytest_cache

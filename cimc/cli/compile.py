@@ -193,8 +193,9 @@ def preprocessing_of(scale: float | None, mean: str | None, std: str | None) -> 
         return None
     from cimc.ir.program import Preprocessing
 
-    if scale is not None and not isfinite(scale):
-        raise CimcError(f"{scale} is not a finite number", where="--scale", fix="for example 0.00392157, which is 1/255")
+    if scale is not None and not (isfinite(scale) and scale):
+        what, fix = f"{scale} is not a finite number other than 0", "for example 0.00392157, which is 1/255"
+        raise CimcError(what, where="--scale", fix=fix)
     deviations = _floats("--std", std or "1")
     if min(deviations) <= 0:
         raise CimcError(f"{std} is not above 0", where="--std", fix="for example 0.229,0.224,0.225")

@@ -131,6 +131,7 @@ def test_time_passes_names_every_pass(made: Path, tmp_path: Path) -> None:
         (["--std", "inf"], "finite numbers"),
         (["--std", "1,-1"], "not above 0"),
         (["--scale", "nan"], "finite number"),
+        (["--scale", "0"], "other than 0"),
         (["--std", "0"], "not above 0"),
         (["--calibration", "missing.npz"], "no such file"),
         (["--stop-after", "tile", "-o", "half.cim"], "half-way"),
