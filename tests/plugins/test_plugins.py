@@ -221,7 +221,7 @@ def test_the_vectorised_path_does_what_the_kernels_do(flux):
 
 
 def test_a_weight_code_from_outside_computes_and_is_refused_where_a_kernel_knows_no_such_code(flux):
-    settings = {"weights.representation": "centred", "array.transposed.dac_bits": 8}
+    settings = {"weights.representation": "centred", "weights.window": "largest", "array.transposed.dac_bits": 8}
     quiet = {"device.read_sigma_us": 0.0, "device.programming.sigma_us": 0.0, "device.programming.mean_us": 0.0}
     c = chip("bulk-rram", **settings | quiet, **{"device.levels": 255, "weights.rounded": True})
     weights = onnx.numpy_helper.to_array(model().graph.initializer[-1]).T
