@@ -88,6 +88,7 @@ def product(kept: Any, x: np.ndarray, **settings: Any) -> tuple[np.ndarray, np.n
 
 #: A chip with all causes, of which one is kept at a time.
 ALL = {"target": "bulk-rram", **NOISY, "device__levels": 8, "weights__rounded": True, "adc__bits": 6, "dac__bits": 5}
+ALL |= {"weights__scale": "layer", "dac__full_scale": "largest"}
 ALL |= {"array__wires__row_segment_ohm": 0.0, "device__stuck_low_rate": 0.0, "array__rows": None, "adc__calibration_reads": None}
 
 
