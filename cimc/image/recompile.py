@@ -68,7 +68,7 @@ def compiled_again(
         known = {Place: Place(chips, copies, only_known=True), Repeat: Repeat(repeats, only_known=True)}
         passes.append(known.get(type(step), step))
         if isinstance(step, Lower) and calibration is None:
-            passes.append(KeepScales(source))
+            passes.append(KeepScales(source, windows=not held))
     program = PassManager(passes).run(state).need_program()
     old = source.provenance
     kept = kept_scales(program, source) if calibration is None else {}
@@ -79,14 +79,17 @@ def compiled_again(
         return program, []
     ranges = {value.name: value.range for value in source.inputs}
     inputs = tuple(value.model_copy(update={"range": ranges.get(value.name, value.range)}) for value in program.inputs)
-    return program.model_copy(update={"inputs": inputs}), _notes(program, kept)
+    return program.model_copy(update={"inputs": inputs}), _notes(program, kept, source.target.name)
 
 
-def _notes(program: Program, kept: Mapping[str, Layer]) -> list[str]:
+def _notes(program: Program, kept: Mapping[str, Layer], source: str) -> list[str]:
     fresh = [layer.name for layer in program.layers if layer.name not in kept]
     notes = []
     if kept:
         notes.append(f"input scales kept of: {', '.join(kept)}; ADC ranges from synthetic inputs of that scale{_ADVICE}")
+    clips = [name for name, old in kept.items() if old.coding.clip_share and program.target.dac.full_scale == "largest"]
+    if clips:
+        notes.append(f"input scales kept of {', '.join(clips)} clip the largest inputs, as was chosen for {source}{_ADVICE}")
     if fresh:
         notes.append(f"input scales and ADC ranges from synthetic input of: {', '.join(fresh)}{_ADVICE}")
     return notes
@@ -96,18 +99,27 @@ def _notes(program: Program, kept: Mapping[str, Layer]) -> list[str]:
 class KeepScales(Pass):
     """Gives layers the full scales that their inputs have in another program, before `ranges` looks at them.
 
+    Where both chips have the same devices, weights and converters, the weights that span the windows are kept too: arrays of
+    another size change nothing that they were chosen by.
+
     Args:
         source: The other program.
+        windows: Whether the weights are those of the other program, so that its windows suit them.
     """
 
     source: Program
+    windows: bool = True
 
     name: ClassVar[str] = "keep-scales"
 
     def call(self, state: Compilation) -> Sequence[str]:
         program = state.need_program()
         kept = kept_scales(program, self.source)
-        layers = []
+        here, there = program.target, self.source.target
+        windows = self.windows and all(
+            getattr(here, part) == getattr(there, part) for part in ("device", "weights", "dac", "adc")
+        )
+        layers, tensors = [], dict(program.tensors)
         for layer in program.layers:
             scale = kept[layer.name].coding.full_scale if layer.name in kept else None
             if scale is None:
@@ -117,9 +129,15 @@ class KeepScales(Pass):
             if vectors is not None and now:
                 state.samples[layer.name] = (vectors * np.float32(scale / now)).astype(np.float32)
             old = kept[layer.name].coding
-            layers.append(layer.model_copy(update={"coding": input_coding(scale, old.signed, old.basis, program.target)}))
+            coding = input_coding(scale, old.signed, old.basis, program.target)
+            coding = coding.model_copy(update={"clip_share": old.clip_share})
+            changes: dict[str, Any] = {"coding": coding}
+            if windows:
+                tensors[f"weight_max/{layer.name}"] = self.source.tensors[f"weight_max/{kept[layer.name].name}"]
+                changes["weight_error"] = kept[layer.name].weight_error
+            layers.append(layer.model_copy(update=changes))
         if kept:
-            state.program = program.model_copy(update={"layers": tuple(layers)})
+            state.program = program.model_copy(update={"layers": tuple(layers), "tensors": tensors})
         return list(kept)
 
 

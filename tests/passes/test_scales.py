@@ -184,6 +184,21 @@ def test_an_image_for_another_chip_has_the_scales_that_a_compilation_for_it_has(
     np.testing.assert_array_equal(image.compiled.tensors[f"weight_max/{layer.name}"], wanted.tensors[f"weight_max/{layer.name}"])
 
 
+def test_an_image_for_arrays_of_another_size_keeps_windows_without_data() -> None:
+    """As one around faults does: devices and converters are the same, and no data could choose anew."""
+    rng = np.random.default_rng(16)
+    weight, x = weights(rng, 80, 6), inputs(rng, (300, 80)) ** 3
+    source = cimc.compile(product(weight), "bulk-rram-256", calibration={"x": x})
+    (layer,) = source.layers
+    image = cimc.export_image(source, "bulk-rram-256", settings={"array.rows": 32, "array.columns": 8})
+    np.testing.assert_array_equal(image.compiled.tensors[f"weight_max/{layer.name}"], source.tensors[f"weight_max/{layer.name}"])
+    coding = image.layers[0].coding
+    assert layer.coding.clip_share > 0
+    assert (coding.full_scale, coding.clip_share) == (layer.coding.full_scale, layer.coding.clip_share)
+    unclipped = cimc.export_image(source, "isaac")
+    assert any("clip the largest inputs" in note for note in unclipped.meta["notes"])
+
+
 def test_what_the_sample_never_drives_is_not_clipped_for_nothing() -> None:
     """A chip without errors: rows without any input in the calibration data keep their large weights too."""
     rng = np.random.default_rng(15)
