@@ -97,7 +97,8 @@ class Bench:
             layer.name: Crossbar(layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], ideal)
             for layer in program.layers
         }
-        self.scales = {name: scale_of_devices(own) for name, own in chip.crossbars.items() if not chip.program.target.is_ideal}
+        real = {} if program.target.is_ideal else chip.crossbars
+        self.scales = {name: scale_of_devices(own, self._exact[name].matrix) for name, own in real.items()}
         self._deviations: dict[str, list[Deviations]] = {}
         self._now: dict[str, Crossbar] = {}
         self._executors: dict[Any, Executor] = {}
@@ -115,8 +116,8 @@ class Bench:
     def deviations(self, layer: str) -> list[Deviations]:
         """Of each copy of a layer."""
         if layer not in self._deviations:
-            own = self.chip.crossbars[layer]
-            self._deviations[layer] = [Deviations(own, copy, self.scales[layer]) for copy in range(len(own.held))]
+            own, matrix = self.chip.crossbars[layer], self._exact[layer].matrix
+            self._deviations[layer] = [Deviations(own, matrix, copy, self.scales[layer]) for copy in range(len(own.held))]
         return self._deviations[layer]
 
     @property

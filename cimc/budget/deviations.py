@@ -23,6 +23,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,12 +45,13 @@ class Deviations:
 
     Args:
         own: The layer on the chip.
+        matrix: The weights that it stands for, as they lie on its crossbars, ``[groups, rows, columns]``.
         copy: Number of the copy.
         scale: What the digital side takes the devices for, over what they were written for; 1 where that agrees.
     """
 
-    def __init__(self, own: Crossbar, copy: int, scale: float = 1.0) -> None:
-        self.own, self.scale = own, scale
+    def __init__(self, own: Crossbar, matrix: NDArray[Any], copy: int, scale: float = 1.0) -> None:
+        self.own, self.matrix, self.scale = own, matrix, scale
         target, cells = own.target, own.cells_of(copy)
         self._span = np.asarray(own.weight_max, np.float64).reshape(-1) / scale
         step = np.broadcast_to(self._span / steps_of_full_weight(target), (own.groups * own.columns,)).copy()
@@ -57,7 +59,7 @@ class Deviations:
             replace(devices[copy], coefficients=replace(devices[copy].coefficients, weight_step=step))
             for devices in (own.held, own.present, own.effective)
         )
-        encoded = encode(own.matrix, self._span, own.row_cuts, target)
+        encoded = encode(matrix, self._span, own.row_cuts, target)
         unit = np.full_like(held.unit_g_us, unit_goal_us(target))
         goals = Devices(encoded.g_us, unit, encoded.coefficients)
         written = held
@@ -72,7 +74,7 @@ class Deviations:
         """Of each stage, ``[groups, rows, columns]``."""
         own = self.own
         span = self._span if self._span.size == 1 else self._span.reshape(own.groups, 1, own.columns)
-        whole = own.matrix.astype(np.float32)
+        whole = self.matrix.astype(np.float32)
         clipped = np.clip(whole, -span, span).astype(np.float32)
         return [whole, clipped, *(self._decoded(devices) for devices in self._stages)]
 
@@ -128,7 +130,7 @@ class Deviations:
         planes = alpha.shape[2]
         pair = own.target.weights.representation == "differential_pair"
         halves = (range(planes // 2), range(planes // 2, planes)) if pair else (range(planes),)
-        negative = own.matrix < 0
+        negative = self.matrix < 0
         for number, half in enumerate(halves):
             plane = next(p for p in half if c.alpha[:, :, p].any())
             weight = alpha[:, :, plane] * unit_weight

@@ -64,7 +64,7 @@ def explain(
         y: Class numbers, ``[inputs]`` or one a place; None: there is no accuracy, and levers are ranked by SQNR.
         model: Stands for the right outputs, in ONNX Runtime; None: the graph that the program was compiled from, with the weights
             that were trained since.
-        seed: Of the die, where a program is given.
+        seed: Of the die, where a program is given; of a trained program of its read noise alone.
         samples: Inputs that are run, spread evenly over ``x``; None: 256, of large networks fewer, but 64. Others of ``x`` serve
             to try a fit of the outputs.
         classes: Axis of the classes, where the labels' shape does not tell it, and the class number of places that do not count.
@@ -117,6 +117,7 @@ def _samples(program: Program) -> int:
 
 def _chip(given: Any, seed: int) -> Chip:
     if isinstance(given, Chip):
+        given.bring_up_to_date()
         return given
     if not isinstance(given, Program):
         what = f"the first argument is of type {type(given).__name__}, it must be a program or a chip"

@@ -26,18 +26,23 @@ _FEW, _SMALL = 32, 0.2
 _AGREES_DB, _EXPLAINED_DB = 50.0, 20.0
 
 
-def scale_of_devices(own: Crossbar) -> float:
+def scale_of_devices(own: Crossbar, matrix: NDArray[Any]) -> float:
     """What the digital side takes a layer's devices for, over the weights that they were written for; 1 where that agrees.
 
     The slope of the held weights over the program's, of those large enough that conductances, which cannot fall below 0, are not
     shifted by much.
+
+    Args:
+        own: The layer on the chip.
+        matrix: The program's weights, as they lie on its crossbars, ``[groups, rows, columns]``.
     """
-    span = float(np.max(own.weight_max, initial=0.0))
-    sound: NDArray[np.bool_] = np.ones(own.matrix.shape, np.bool_)
+    span: F64 = np.asarray(own.weight_max, np.float64).reshape(-1)
+    span = span if span.size == 1 else span.reshape(own.groups, 1, own.columns)
+    sound: NDArray[np.bool_] = np.ones(matrix.shape, np.bool_)
     if may_be_stuck(own.target.device):
         sound = np.asarray(np.isnan(stuck_us(own.target.device, own.cells_of(0).keys())).all(axis=2))
     held = own.held[0].weights(own.row_cuts, own.unit_cuts, own.target).astype(np.float64)
-    weights = own.matrix.astype(np.float64)
+    weights = matrix.astype(np.float64)
     power = float(np.square(weights[sound]).sum())
     factor = min(1.0, max(float(weights[sound] @ held[sound]) / power, 1e-3)) if power else 1.0
     for _ in range(4):

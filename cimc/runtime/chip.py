@@ -115,7 +115,7 @@ class Chip:
             DataError: Inputs do not suit the model.
         """
         self._by_name(inputs, "run")
-        self._fresh()
+        self.bring_up_to_date()
         first = self._images if first_image is None else first_image
         within("first_image", first, 0, 2**62, whole=True)
         outputs = self._executor.run(inputs, first, keep, stream=stream)
@@ -247,7 +247,7 @@ class Chip:
             self._by_name(batch, call)
         if not batches:
             raise DataError("there are no inputs", where=f"Chip.{call}", fix="give at least one batch")
-        self._fresh()
+        self.bring_up_to_date()
         return batches
 
     def _execution(self, fits: Mapping[str, OutputFit]) -> Executor:
@@ -314,7 +314,7 @@ class Chip:
 
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
-        self._fresh()
+        self.bring_up_to_date()
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
         if self.time_s:
             state["time_s"] = np.array([self.time_s], np.float64)
@@ -342,7 +342,8 @@ class Chip:
             what = f"the inputs are of type {type(inputs).__name__}, they must be a dict of arrays by input name"
             raise DataError(what, where=f"Chip.{call}", fix=f"chip.{call}({{{shown}}})")
 
-    def _fresh(self) -> None:
+    def bring_up_to_date(self) -> None:
+        """Take in what training has left to do (`refresh`); every run and every save does so by itself."""
         if self.refresh is not None:
             refresh, self.refresh = self.refresh, None
             refresh()

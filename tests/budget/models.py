@@ -13,6 +13,8 @@ import cimc
 #: Of the first layer, and of the second.
 INPUTS, HIDDEN, CLASSES = 24, 16, 4
 
+SCALES = {"weights.window": "largest", "weights.scale": "layer", "dac.full_scale": "largest"}
+
 
 def weights(seed: int = 0) -> dict[str, NDArray[np.float32]]:
     random = np.random.default_rng(seed)
@@ -40,6 +42,6 @@ def data(count: int = 64, seed: int = 1) -> NDArray[np.float32]:
 
 
 def program(target: str = "ideal", **settings: Any) -> cimc.Program:
-    """The two layers for a chip; ``a__b`` sets ``a.b``."""
-    given = {name.replace("__", "."): value for name, value in settings.items()}
+    """The two layers for a chip, one weight scale a layer, nothing clipped; ``a__b`` sets ``a.b``."""
+    given = SCALES | {name.replace("__", "."): value for name, value in settings.items()}
     return cimc.compile(model(), target=target, calibration={"x": data()}, settings=given)

@@ -133,8 +133,10 @@ def test_a_chip_that_has_aged_drifts_and_stays_as_it_is() -> None:
 def test_a_trained_chip_and_its_fit() -> None:
     chip = cimc.Chip(program("bulk-rram", **BULK), 2)
     cimc.Trainer(chip, batch_size=32, init="weights", lr=1e-3).fit(X, Y, epochs=1)
+    in_memory = cimc.explain(chip, X, Y)
     trained = chip.trained_program()
-    found = cimc.explain(trained, X, Y)
+    found = cimc.explain(trained, X, Y, seed=2)
+    assert (found.total, found.rows) == (in_memory.total, in_memory.rows)
     # Without errors it is the model of the trained weights.
     assert found.total.exact_sqnr_db is None or found.total.exact_sqnr_db > 100
     assert {"programming error", "read noise"} <= {part.cause for part in found.causes}
@@ -203,3 +205,22 @@ def test_the_command_prints_one_object(tmp_path: Path) -> None:
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0
     assert "programming error" in shown.stdout
+
+
+@pytest.mark.parametrize(
+    ("cause", "change"),
+    [
+        ("DAC clipping", {"coding": {"gain": 4.0}}),
+        ("ADC saturation", {"adc_range_ua": 0.25}),
+        ("DAC step", {"coding": {"gain": 1 / 64}, "adc_range_ua": 1 / 64}),
+        ("ADC step", {"adc_range_ua": 64.0}),
+    ],
+)
+def test_a_wrong_range_of_one_layer_is_found_there(cause: str, change: dict[str, Any]) -> None:
+    made = program("bulk-rram", device__programming__sigma_us=0.5, device__read_sigma_us=0.2)
+    layer = made.layers[1]
+    coding = layer.coding.model_copy(update={"gain": layer.coding.gain * change.get("coding", {}).get("gain", 1.0)})
+    wrong = layer.model_copy(update={"coding": coding, "adc_range_ua": layer.adc_range_ua * change.get("adc_range_ua", 1.0)})
+    found = cimc.explain(made.model_copy(update={"layers": (made.layers[0], wrong)}), X, Y)
+    assert (found.rows[0].layer, found.rows[0].cause) == ("fc2", cause)
+    assert any(lever.kind == "chip" or lever.layer == "fc2" for lever in found.levers)

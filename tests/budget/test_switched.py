@@ -49,7 +49,7 @@ def chip_of(name: str, shift: float = 0.0) -> tuple[cimc.Chip, np.ndarray]:
 
 
 def switched(own: Crossbar, kept: Any) -> SwitchedLayer:
-    return SwitchedLayer(own, [Deviations(own, copy) for copy in range(len(own.held))], kept)
+    return SwitchedLayer(own, [Deviations(own, own.matrix, copy) for copy in range(len(own.held))], kept)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
