@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from cimc.budget.causes import OF_DEVICES, Cause, Kept
 from cimc.ir.encoding import encode, level_step_us, steps_of_full_weight, unit_goal_us
+from cimc.ir.weight_codes.registry import weight_code
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.cells import may_be_stuck, stuck_us
 from cimc.runtime.crossbar import Crossbar
@@ -127,12 +128,11 @@ class Deviations:
         own, c = self.own, devices.coefficients
         alpha = np.repeat(c.alpha, np.diff(own.row_cuts), axis=1)
         unit_weight = (c.weight_step / level_step_us(own.target)).reshape(own.groups, 1, own.columns)
-        planes = alpha.shape[2]
-        pair = own.target.weights.representation == "differential_pair"
-        halves = (range(planes // 2), range(planes // 2, planes)) if pair else (range(planes),)
+        signs = np.sign(weight_code(own.target).alpha)
+        plus = int(np.argmax(signs > 0))
+        minus = int(np.argmax(signs < 0)) if (signs < 0).any() else plus
         negative = self.matrix < 0
-        for number, half in enumerate(halves):
-            plane = next(p for p in half if c.alpha[:, :, p].any())
+        for plane, mine in ((plus, ~negative), (minus, negative)):
             weight = alpha[:, :, plane] * unit_weight
-            usable = (weight != 0) & ((negative == bool(number)) | (not pair))
-            devices.g_us[:, :, plane] += np.where(usable, weights / np.where(weight != 0, weight, 1.0), 0).astype(np.float32)
+            more = np.where(mine & (weight != 0), weights / np.where(weight != 0, weight, 1.0), 0)
+            devices.g_us[:, :, plane] += more.astype(np.float32)

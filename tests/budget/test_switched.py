@@ -33,6 +33,10 @@ CHIPS: dict[str, tuple[str, dict[str, Any]]] = {
         "bulk-rram",
         {**NOISY, "weights__representation": "shared_reference", "weights__columns_per_reference": 3, "device__levels": 15},
     ),
+    "shared reference": (
+        "bulk-rram",
+        {"weights__representation": "shared_reference", "weights__columns_per_reference": 4, "device__levels": None},
+    ),
     "slow noise": ("bulk-rram", {"device__slow_noise__sigma_us": 2.0, "device__slow_noise__held_images": 3}),
     "no converters": ("ideal", {"device__read_sigma_us": 0.02, "device__programming__sigma_us": 0.05}),
 }
