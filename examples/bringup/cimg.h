@@ -166,11 +166,12 @@ struct cimg_layer {
     uint32_t first_segment;
     uint32_t segments;
     uint32_t input_signed;
-    uint32_t reserved;
+    uint32_t row_repeats;
     double input_gain;
     double input_full_scale;
     double adc_range_a;
-    uint64_t reserved2;
+    uint32_t column_repeats;
+    uint32_t repeated_reads;
 };
 static_assert(sizeof(struct cimg_layer) == 80, "cimg_layer");
 static_assert(offsetof(struct cimg_layer, name) == 0, "cimg_layer.name");
@@ -184,11 +185,12 @@ static_assert(offsetof(struct cimg_layer, copies) == 28, "cimg_layer.copies");
 static_assert(offsetof(struct cimg_layer, first_segment) == 32, "cimg_layer.first_segment");
 static_assert(offsetof(struct cimg_layer, segments) == 36, "cimg_layer.segments");
 static_assert(offsetof(struct cimg_layer, input_signed) == 40, "cimg_layer.input_signed");
-static_assert(offsetof(struct cimg_layer, reserved) == 44, "cimg_layer.reserved");
+static_assert(offsetof(struct cimg_layer, row_repeats) == 44, "cimg_layer.row_repeats");
 static_assert(offsetof(struct cimg_layer, input_gain) == 48, "cimg_layer.input_gain");
 static_assert(offsetof(struct cimg_layer, input_full_scale) == 56, "cimg_layer.input_full_scale");
 static_assert(offsetof(struct cimg_layer, adc_range_a) == 64, "cimg_layer.adc_range_a");
-static_assert(offsetof(struct cimg_layer, reserved2) == 72, "cimg_layer.reserved2");
+static_assert(offsetof(struct cimg_layer, column_repeats) == 72, "cimg_layer.column_repeats");
+static_assert(offsetof(struct cimg_layer, repeated_reads) == 76, "cimg_layer.repeated_reads");
 
 struct cimg_segment {
     uint32_t layer;

@@ -11,7 +11,7 @@ import pytest
 
 from cimc import Chip, CimcError, export_image
 from cimc.compiler import compile_model
-from cimc.errors import FitError
+from cimc.errors import FitError, TargetError
 from cimc.ir.program import Program
 from cimc.runtime.backends.cpu import Cpu
 from cimc.runtime.backends.reference import Reference
@@ -113,7 +113,7 @@ def test_built_in_targets_are_written_without_fields_that_they_do_not_use() -> N
     ],
 )
 def test_reads_that_no_converter_does_are_refused(changes: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(TargetError, match=message):
         target(PAIR, **changes)
 
 
