@@ -68,7 +68,8 @@ def compiled_again(
         known = {Place: Place(chips, copies, only_known=True), Repeat: Repeat(repeats, only_known=True)}
         passes.append(known.get(type(step), step))
         if isinstance(step, Lower) and calibration is None:
-            passes.append(KeepScales(source, windows=not held))
+            # What several arrays hold together may be larger than the weight that spans the window of one.
+            passes.append(KeepScales(source, windows=not held and not source.target.update.shares))
     program = PassManager(passes).run(state).need_program()
     old = source.provenance
     kept = kept_scales(program, source) if calibration is None else {}
