@@ -120,7 +120,9 @@ def test_a_transposed_read_may_have_its_own_time_and_energy() -> None:
 def test_reads_are_counted_apart_and_their_saturation_moves_no_range() -> None:
     x, y = data(64)
     # In so wide a window the forward reads outgrow no range by themselves.
-    t = trainer(chip(**READ, **{"array.transposed.sigma_lsb": 150.0}), backward="analog", init="weights", window=3.0)
+    unclipped = {"weights.window": "largest", "weights.scale": "layer"}
+    made = chip(**READ, **unclipped, **{"array.transposed.sigma_lsb": 150.0})
+    t = trainer(made, backward="analog", init="weights", window=3.0)
     history = t.fit(x, y, epochs=2)
     reads = t.chip.stats()["Gemm_0"]
     # Each image's dense product has one vector, on one tile of 64 word lines; so has each image of a calibration, if it asks.
