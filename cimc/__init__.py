@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cimc.image.reader import load_image
     from cimc.ir.artifact import load
     from cimc.ir.program import Program
+    from cimc.population.study import evaluate, sweep
     from cimc.runtime.chip import Chip
     from cimc.targets.description import Target
     from cimc.targets.kinds import register, register_device
@@ -34,12 +35,14 @@ _LAZY = {
     "Trainer": "cimc.training.trainer",
     "compile": "cimc.compiler",
     "explain": "cimc.budget.explain",
+    "evaluate": "cimc.population.study",
     "export_image": "cimc.image.export",
     "fault_map": "cimc.image.mapped",
     "load": "cimc.ir.artifact",
     "load_image": "cimc.image.reader",
     "register": "cimc.targets.kinds",
     "register_device": "cimc.targets.kinds",
+    "sweep": "cimc.population.study",
     "tune": "cimc.tuning.tune",
 }
 _MODULES = ("backend", "datasets")
@@ -61,6 +64,7 @@ __all__ = [
     "backend",
     "compile",
     "datasets",
+    "evaluate",
     "explain",
     "export_image",
     "fault_map",
@@ -68,6 +72,7 @@ __all__ = [
     "load_image",
     "register",
     "register_device",
+    "sweep",
     "tune",
 ]
 

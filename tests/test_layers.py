@@ -26,6 +26,7 @@ ALLOWED = {
     "passes": {"threads", "errors", "arguments", "targets", "ir", "calibration"},
     "runtime": {"threads", "errors", "arguments", "targets", "ir"},
     "data": {"errors", "arguments", "files", "ir"},
+    "journal": {"errors", "files"},
     "datasets": {"errors", "arguments", "data"},
     "pipeline": {"errors", "ir", "passes", "data"},
     "compiler": {"errors", "arguments", "version", "targets", "ir", "frontend", "passes", "data", "pipeline"},
@@ -34,7 +35,9 @@ ALLOWED = {
     "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data"},
     "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
-    | {"training"},
+    | {"training", "journal"},
+    "population": {"threads", "errors", "arguments", "files", "targets", "ir", "runtime", "compiler", "data", "report", "image"}
+    | {"journal"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "devices": {"targets", "ir", "runtime"},
     "rules": {"targets", "runtime", "training"},

@@ -15,6 +15,7 @@ from cimc.cli.explain import explain
 from cimc.cli.export import export
 from cimc.cli.image import app as image_app
 from cimc.cli.inspect import inspect
+from cimc.cli.limit import yield_
 from cimc.cli.process import run as run_process
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
@@ -42,6 +43,7 @@ app.command("calibrate")(calibrate)
 app.command("explain")(explain)
 app.command("inspect")(inspect)
 app.command("export")(export)
+app.command("yield")(yield_)
 app.command("warmup")(warmup)
 app.add_typer(image_app, name="image")
 app.add_typer(targets_app, name="targets")

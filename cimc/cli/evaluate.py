@@ -1,4 +1,4 @@
-"""`cimc evaluate`: accuracy of a classifier on one chip."""
+"""`cimc evaluate`: accuracy of a classifier on one chip, or on many."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from cimc.cli.common import (
     told_time,
 )
 from cimc.cli.plugins import Plugins
-from cimc.errors import DataError
+from cimc.errors import CimcError, DataError
 
 
 def evaluate(
@@ -44,11 +44,39 @@ def evaluate(
     ignore_index: Annotated[
         int | None, typer.Option(help="Label of places that do not count, such as -100; default: all count.")
     ] = None,
+    chips: Annotated[int | None, typer.Option(min=1, help="Evaluate so many dice, of seeds from --seed on.")] = None,
+    sweep: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATH=V,V,...", help="Values of a field of the die; several make a grid of --chips (10) dice each."),
+    ] = None,
+    yield_at: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="A", help="Also the share of dice with at least this accuracy.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler; default: this process.")
+    ] = None,
+    csv: Annotated[Path | None, typer.Option(metavar="F.csv", help="A row for each die; .json and .parquet too.")] = None,
+    journal: Annotated[Path | None, typer.Option(metavar="J.jsonl", help="Keep each die's figures as it ends.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Take up what the journal holds.")] = False,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
-    """Accuracy on the chip, beside ONNX Runtime's on the same images."""
+    """Accuracy on the chip, beside ONNX Runtime's on the same images; on many chips with --chips or --sweep."""
+    if chips is not None or sweep:
+        from cimc.cli.population import evaluate_many
+
+        if backend != "cpu":
+            raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
+        evaluate_many(
+            program_file, data, chips=chips, sweep=sweep or [], seed=seed, model=model, batch=batch, time=time,
+            class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, scheduler=scheduler, table=csv,
+            journal=journal, resume=resume, json=json,
+        )  # fmt: skip
+        return
+    for name, value in (("--yield-at", yield_at), ("--scheduler", scheduler), ("--csv", csv), ("--journal", journal)):
+        if value is not None:
+            raise CimcError(f"{name} is for many dice", where=name, fix="add --chips N")
     from cimc.data import load_labelled, needed_inputs
     from cimc.ir.artifact import load
     from cimc.ir.classes import Classes

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from cimc.errors import ArtifactError, RunError
-from cimc.files import check_outputs
+from cimc.errors import ArtifactError
+from cimc.journal import Journal
 from cimc.tuning.bench import Measured
 from cimc.tuning.candidate import Candidate
 from cimc.tuning.costs import Cost
@@ -53,12 +52,15 @@ class Trial:
 
 
 class TraceFile:
-    """A file of trials, a line each, after a line that says what they are of.
+    """The trials of a search, kept in a file as each ends.
 
     Args:
         path: None: nothing is kept.
         about: Model, target, data and options, in JSON; trials of anything else are not taken up.
         resume: Take up what the file holds; otherwise it is begun anew.
+
+    Attributes:
+        known: Trials by the key of their candidate.
 
     Raises:
         ArtifactError: The file is not of this search, or damaged.
@@ -66,50 +68,17 @@ class TraceFile:
     """
 
     def __init__(self, path: Path | None, about: Mapping[str, Any], *, resume: bool) -> None:
-        self._path, self.known = path, {}
-        if path is None:
-            return
-        if resume and path.exists():
-            self.known = _read(path, about)
-            return
-        check_outputs([path])
-        self._write(json.dumps({"search": about}, sort_keys=True), "w")
+        self._journal = Journal(path, about, "--trace", resume=resume)
+        try:
+            trials = [Trial.of(record) for record in self._journal.records]
+        except (ValueError, KeyError, TypeError) as error:
+            raise ArtifactError("a record is no trial", where=str(path), fix="leave --resume out") from error
+        self.known = {trial.candidate.key: trial for trial in trials}
 
     def add(self, trial: Trial) -> None:
         """Keep a trial: a search that is killed loses none that ended."""
         self.known[trial.candidate.key] = trial
-        if self._path is not None:
-            self._write(json.dumps(trial.to_dict(), sort_keys=True), "a")
-
-    def _write(self, line: str, mode: str) -> None:
-        assert self._path is not None
-        try:
-            with self._path.open(mode, encoding="utf-8") as file:
-                file.write(line + "\n")
-        except OSError as error:
-            raise RunError(f"cannot be written: {error.strerror}", where=str(self._path), fix="another --trace") from error
-
-
-def _read(path: Path, about: Mapping[str, Any]) -> dict[str, Trial]:
-    where = str(path)
-    try:
-        head, *lines = path.read_text(encoding="utf-8").splitlines()
-        own = json.loads(head)["search"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ArtifactError("it is no trace of a search", where=where, fix="leave --resume out") from error
-    differing = [name for name in about if own.get(name) != json.loads(json.dumps(about[name]))]
-    if differing:
-        raise ArtifactError(f"it is of another search: {', '.join(differing)} differ", where=where, fix="leave --resume out")
-    known: dict[str, Trial] = {}
-    for number, line in enumerate(lines, 2):
-        try:
-            trial = Trial.of(json.loads(line))
-        except (ValueError, KeyError, TypeError) as error:
-            if number == len(lines) + 1:
-                break  # the last line of a search that was killed
-            raise ArtifactError(f"line {number} is no trial", where=where, fix="leave --resume out") from error
-        known[trial.candidate.key] = trial
-    return known
+        self._journal.add(trial.to_dict())
 
 
 def front(trials: Sequence[Trial]) -> list[Trial]:

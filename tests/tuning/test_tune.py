@@ -112,10 +112,10 @@ def test_a_search_goes_on_from_its_trace(
     again = _tune(teacher, goal=8.0, trace=path, resume=True)
     assert again.to_dict() == first.to_dict()
     assert all(seeds.start == 2 for seeds in measured)  # the report alone
-    with pytest.raises(cimc.ArtifactError, match="of another search: dice differ"):
+    with pytest.raises(cimc.ArtifactError, match="of other work: dice differ"):
         _tune(teacher, goal=8.0, trace=path, resume=True, dice=3)
     path.write_text("no trace")
-    with pytest.raises(cimc.ArtifactError, match="no trace of a search"):
+    with pytest.raises(cimc.ArtifactError, match="no journal of such work"):
         _tune(teacher, goal=8.0, trace=path, resume=True)
 
 

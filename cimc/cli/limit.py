@@ -1,0 +1,92 @@
+"""`cimc yield`: how far a field of the chip may go until too few dice reach an accuracy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cimc.cli.common import Json, note, print_json, print_table
+from cimc.cli.outputs import guard
+from cimc.cli.plugins import Plugins
+from cimc.errors import CimcError
+
+if TYPE_CHECKING:
+    from cimc.population.result import Yield
+
+
+def yield_(
+    program_file: Annotated[
+        Path,
+        typer.Argument(metavar="M.cim|MODEL.onnx", show_default=False, help="A program, or a model to compile for each value."),
+    ],
+    data: Annotated[Path, typer.Option(metavar="D.npz", help="x and y, or x_test and y_test.")],
+    accuracy: Annotated[float, typer.Option(min=0, max=1, help="That a die has to reach.")],
+    vary: Annotated[str, typer.Option(metavar="PATH", help="The field, such as device.programming.sigma_us.")],
+    good: Annotated[
+        str, typer.Option(metavar="VALUE", help="Where the search begins; between whole ends it takes whole numbers.")
+    ],
+    bad: Annotated[str, typer.Option(metavar="VALUE", help="Where it ends.")],
+    at_least: Annotated[float, typer.Option(min=0, max=1, metavar="SHARE", help="Share of the dice that have to.")] = 0.9,
+    chips: Annotated[int, typer.Option(min=1, help="Dice at each value.")] = 50,
+    seed: Annotated[int, typer.Option(min=0, help="Of the first die.")] = 0,
+    target: Annotated[str | None, typer.Option("--target", "-t", help="Of a model: a chip's name or a YAML file.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(help="Of a model: images that set input scales and ADC ranges; default: x_train of the data.")
+    ] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler.")] = None,
+    plugins: Plugins = None,
+    json: Json = False,
+) -> None:
+    """The last value of a field at which enough dice reach an accuracy."""
+    from cimc.compiler import compile_model
+    from cimc.data import load_labelled, needed_inputs, read_npz
+    from cimc.ir.artifact import load
+    from cimc.ir.kinds import kind_of
+    from cimc.population.limit import limit_of
+
+    guard([], [program_file, data, calibration])
+    compiled = kind_of(program_file) == "program"
+    options: dict[str, Any] = {}
+    if compiled:
+        if target is not None or calibration is not None:
+            raise CimcError("a target is of a model, but this is a program", where="--target", fix="give the ONNX model")
+        program = load(program_file)
+    else:
+        program = compile_model(program_file, "ideal").need_program()
+        options = {"target": target or "bulk-rram", "calibration": calibration}
+        if calibration is None and "x_train" in read_npz(data, ["x_train"]):
+            options["calibration"] = data
+    (spec,) = needed_inputs(program.inputs)[:1] or [program.inputs[0]]
+    x, y = load_labelled(data, spec, how=program.preprocessing)
+
+    def told(value: float, found: Yield) -> None:
+        note(f"{vary}={value:g}: {100 * found.share:.3g} % of the dice (95 %: {100 * found.low:.3g} to {100 * found.high:.3g})")
+
+    source = program if compiled else program_file
+    result = limit_of(
+        source, x, y, vary, _number(good, "--good"), _number(bad, "--bad"), accuracy=accuracy, at_least=at_least, chips=chips,
+        seed=seed, scheduler=scheduler, told=told, **options,
+    )  # fmt: skip
+    if json:
+        print_json(result.to_dict())
+        return
+    rows = [(value, found.share, found.low, found.high) for value, found in result.tried]
+    title = f"dice with an accuracy of {accuracy:g} or more, {chips} at each value"
+    print_table(title, (vary, "yield", "95 % from", "to"), rows)
+    end = "every value that was tried" if result.bad is None else f"not {result.bad:g}"
+    note(f"{100 * at_least:g} % of the dice: up to {vary}={result.good:g}, {end}")
+    note(f"with 97.5 % confidence up to {result.sure:g}" if result.sure is not None else "more --chips would make it sure")
+
+
+def _number(text: str, option: str) -> float:
+    """A whole number as such.
+
+    Raises:
+        CimcError: It is no number.
+    """
+    try:
+        return int(text) if text.lstrip("+-").isdecimal() else float(text)
+    except ValueError as error:
+        raise CimcError(f"{text} is no number", where=option) from error

@@ -1,0 +1,99 @@
+"""Many dice on the command line: `cimc evaluate --chips`, `--sweep`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cimc.cli.common import note, parse_time, print_json, print_table, progress, told_time
+from cimc.cli.outputs import guard
+from cimc.errors import CimcError, DataError
+
+if TYPE_CHECKING:
+    from cimc.population.result import Population
+
+
+def evaluate_many(
+    source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
+    time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, scheduler: str | None,
+    table: Path | None, journal: Path | None, resume: bool, json: bool,
+) -> None:  # fmt: skip
+    """Evaluate a program or an image on many dice, and print the table."""
+    from cimc.data import load_labelled, needed_inputs
+    from cimc.image.reader import load_image
+    from cimc.ir.artifact import load
+    from cimc.ir.classes import Classes
+    from cimc.ir.kinds import kind_of
+    from cimc.population import study
+
+    guard([table, journal], [source, data, model])
+    if resume and journal is None:
+        raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
+    grid = parse_sweep(sweep)
+    opened = load_image(source) if kind_of(source) == "image" else load(source)
+    program = opened if not hasattr(opened, "compiled") else opened.compiled
+    needed = needed_inputs(program.inputs)
+    if len(needed) != 1:
+        raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(source), fix="use cimc run")
+    x, y = load_labelled(data, needed[0], how=program.preprocessing, ignore=ignore_index)
+    times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
+    count = 10 if chips is None else chips
+    points = 1
+    for values in grid.values():
+        points *= len(values)
+    how = Classes(class_axis, ignore=ignore_index)
+    options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
+    options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
+    with progress("dice", count * points, quiet=json) as advance:
+        if grid:
+            if hasattr(opened, "compiled"):
+                raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
+            found = study.sweep(opened, x, y, grid, advance=advance, **options)
+        else:
+            found = study.evaluate(opened, x, y, model=model, advance=advance, **options)
+    if table is not None:
+        found.save(table)
+    if json:
+        print_json(found.to_dict(yield_at))
+        return
+    _print(found, yield_at, f"{source}: {count} dice, {found.images} images")
+    note(f"accuracy of ONNX Runtime: {found.reference:.4f}")
+
+
+def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
+    """``["device.read_sigma_us=0,1,2"]`` as values by path; values as YAML has them.
+
+    Raises:
+        CimcError: Not of that form, or a path twice.
+    """
+    import yaml
+
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        path, equals, values = text.partition("=")
+        fix = "for example device.programming.sigma_us=1,2,4"
+        if not equals or not path or not values or path in grid:
+            raise CimcError(f"--sweep {text} is not PATH=VALUE,VALUE,...", fix=fix)
+        try:
+            grid[path] = [yaml.safe_load(value) for value in values.split(",")]
+        except yaml.YAMLError as error:
+            raise CimcError(f"--sweep {text} holds no values", fix=fix) from error
+    return grid
+
+
+def _print(found: Population, yield_at: float | None, title: str) -> None:
+    paths = list(found.settings[0])
+    timed = len(found.times) > 1 or found.times[0] > 0
+    columns = [*paths, *(["time"] if timed else []), "median", "lower quartile", "upper quartile", "lowest", "highest"]
+    columns += [f"yield at {yield_at:g}", "95 % from", "to"] if yield_at is not None else []
+    rows = []
+    for number, row in enumerate(found.quantiles()):
+        cells = [row[path] for path in paths] + ([told_time(row["time_s"])] if timed else [])
+        cells += [row[word] for word in ("median", "q25", "q75", "min", "max")]
+        if yield_at is not None:
+            point, time = divmod(number, len(found.times))
+            share = found.yield_at(yield_at, point, time)
+            cells += [share.share, share.low, share.high]
+        rows.append(tuple(cells))
+    print_table(title, tuple(columns), rows)

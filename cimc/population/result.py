@@ -1,0 +1,182 @@
+"""What a population of dice came to."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cimc.arguments import within
+from cimc.errors import CimcError
+from cimc.files import write_file
+
+
+@dataclass(frozen=True)
+class Quantiles:
+    """Of an accuracy over dice."""
+
+    median: float
+    q25: float
+    q75: float
+    min: float
+    max: float
+
+    @classmethod
+    def of(cls, values: NDArray[np.float64]) -> Quantiles:
+        q = np.quantile(values, (0.5, 0.25, 0.75, 0.0, 1.0))
+        return cls(*(float(value) for value in q))
+
+
+@dataclass(frozen=True)
+class Yield:
+    """Share of dice with at least an accuracy, and the ends of its 95 % confidence interval by Wilson's score.
+
+    E. B. Wilson, J. Am. Stat. Assoc. 22, 209 (1927).
+    """
+
+    accuracy: float
+    share: float
+    low: float
+    high: float
+    chips: int
+
+
+@dataclass(frozen=True)
+class Population:
+    """Accuracies of dice, by setting and time.
+
+    Attributes:
+        settings: Of each point: fields of the target by path.
+        times: Seconds.
+        seeds: Of the dice.
+        accuracy: ``[points, times, chips]``.
+        agreement: The same shape: share of images on which chip and ONNX Runtime say the same.
+        reference: Accuracy of ONNX Runtime on the same images.
+        images: How many.
+    """
+
+    settings: tuple[Mapping[str, Any], ...]
+    times: tuple[float, ...]
+    seeds: tuple[int, ...]
+    accuracy: NDArray[np.float64]
+    agreement: NDArray[np.float64]
+    reference: float
+    images: int
+
+    def quantiles(self) -> list[dict[str, Any]]:
+        """A row for each setting and time: the settings, ``time_s``, and quantiles over dice."""
+        return [
+            {**self.settings[p], "time_s": self.times[t], **vars(Quantiles.of(self.accuracy[p, t]))}
+            for p in range(len(self.settings))
+            for t in range(len(self.times))
+        ]
+
+    def table(self) -> list[dict[str, Any]]:
+        """A row for each die at each setting and time."""
+        return [
+            {
+                **self.settings[p],
+                "time_s": self.times[t],
+                "seed": seed,
+                "accuracy": float(self.accuracy[p, t, c]),
+                "agreement": float(self.agreement[p, t, c]),
+            }
+            for p in range(len(self.settings))
+            for t in range(len(self.times))
+            for c, seed in enumerate(self.seeds)
+        ]
+
+    def yield_at(self, accuracy: float, point: int = 0, time: int = 0) -> Yield:
+        """The share of dice that reach an accuracy (0 to 1).
+
+        Args:
+            accuracy: That is to be reached.
+            point: Number of the setting.
+            time: Number of the time.
+
+        Raises:
+            CimcError: There is no such setting or time, or the accuracy is not from 0 to 1.
+        """
+        within("accuracy", accuracy, 0, 1)
+        for name, value, count in (("point", point, len(self.settings)), ("time", time, len(self.times))):
+            within(name, value, 0, count, open_high=True, whole=True)
+        values = self.accuracy[point, time]
+        n, share, z = values.size, float((values >= accuracy).mean()), NormalDist().inv_cdf(0.975)
+        centre, spread = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+        low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
+        return Yield(float(accuracy), share, max(0.0, float(low)), min(1.0, float(high)), n)
+
+    def to_frame(self) -> Any:
+        """`table` as a pandas data frame.
+
+        Raises:
+            CimcError: pandas is not installed.
+        """
+        try:
+            pandas = import_module("pandas")
+        except ImportError as error:
+            raise CimcError("pandas is not installed", where="to_frame", fix="pip install pandas, or use .table()") from error
+        return pandas.DataFrame(self.table())
+
+    def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
+        """The JSON form; ``accuracy`` is that of the first setting and time."""
+        points = []
+        for p, settings in enumerate(self.settings):
+            for t, time_s in enumerate(self.times):
+                values = self.accuracy[p, t]
+                row = {"settings": dict(settings), "time_s": time_s, "accuracy": _accuracy(values)}
+                if yield_at is not None:
+                    row["yield"] = vars(self.yield_at(yield_at, p, t))
+                points.append(row)
+        return {
+            "accuracy": points[0]["accuracy"],
+            "points": points,
+            "yield": points[0].get("yield"),
+            "chips": len(self.seeds),
+            "images": self.images,
+            "reference_accuracy": self.reference,
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write ``table`` as CSV, or all as JSON, by the ending of the name; Parquet with pandas and pyarrow installed.
+
+        Raises:
+            CimcError: Another ending, or what it needs is not installed.
+            RunError: The file cannot be written.
+        """
+        kind = Path(path).suffix.lower()
+        if kind == ".csv":
+            write_file(path, _csv(self.table()).encode())
+        elif kind == ".json":
+            write_file(path, (json.dumps(self.to_dict()) + "\n").encode())
+        elif kind == ".parquet":
+            buffer = io.BytesIO()
+            try:
+                self.to_frame().to_parquet(buffer)
+            except ImportError as error:
+                raise CimcError("Parquet needs pyarrow", where=str(path), fix="pip install pyarrow, or a .csv") from error
+            write_file(path, buffer.getvalue())
+        else:
+            what = f"no table is written as {kind or 'a name without ending'}"
+            raise CimcError(what, where=str(path), fix=".csv, .json or .parquet")
+
+
+def _accuracy(values: NDArray[np.float64]) -> dict[str, Any]:
+    return {**vars(Quantiles.of(values)), "values": [float(value) for value in values]}
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in rows for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

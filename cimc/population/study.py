@@ -1,0 +1,308 @@
+"""`cimc.evaluate` and `cimc.sweep`: accuracy over many dice, at settings and at times."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx_ir import from_proto
+
+from cimc.arguments import checked, within
+from cimc.compiler import Model, compile_model
+from cimc.data import as_input, needed_inputs, preprocess
+from cimc.errors import CimcError, DataError
+from cimc.frontend.load import load as load_model
+from cimc.image.image import Image
+from cimc.image.reader import load_image
+from cimc.ir.artifact import load
+from cimc.ir.classes import Classes
+from cimc.ir.kinds import kind_of
+from cimc.ir.program import Program
+from cimc.journal import Journal
+from cimc.population.result import Population
+from cimc.population.settings import is_free, with_settings
+from cimc.population.work import Found, Work, pieces_of
+from cimc.population.workers import results
+from cimc.report.evaluate import said
+from cimc.report.reference import Reference, named
+
+Array = NDArray[Any]
+Point = tuple[int, Mapping[str, Any]]
+
+#: Dice of one study, and settings of a grid.
+_MOST = 1 << 20
+
+
+@checked("source", "model", "scheduler")
+def evaluate(
+    source: Program | Image | str | Path,
+    x: Any,
+    y: Any,
+    *,
+    chips: int = 100,
+    seed: int = 0,
+    time_s: float | Sequence[float] = 0.0,
+    settings: Mapping[str, Any] | None = None,
+    model: Model | None = None,
+    classes: Classes | None = None,
+    scheduler: Any = None,
+    journal: str | Path | None = None,
+    resume: bool = False,
+    batch: int = 256,
+    advance: Callable[[int], None] | None = None,
+) -> Population:
+    """Accuracy over many dice of a program or an image.
+
+    Args:
+        source: A compiled program, an image, or the file of one.
+        x: Images, along the first axis, as the model wants them but for the program's preprocessing.
+        y: Class numbers.
+        chips: Dice, of seeds ``seed``, ``seed + 1``, …
+        seed: Of the first die.
+        time_s: Times (s) after programming at which each die is evaluated, not falling.
+        settings: Fields of the target that change for the dice alone: those of `cimc.population.settings.FREE`. The program
+            stays as it was compiled.
+        model: Run by ONNX Runtime on the same images; None: the program's own graph.
+        classes: Axis of the classes, and the class number of places that do not count.
+        scheduler: None: this process; ``local:N``: N processes; ``tcp://HOST:PORT`` or a Dask client. The figures are the same.
+        journal: A file that keeps each die's figures as it ends.
+        resume: Take up what the journal holds.
+        batch: Images a run; the figures do not depend on it.
+        advance: Told 1 after each die.
+
+    Raises:
+        DataError: Images or labels do not suit the model.
+        CimcError: An option is out of range, or a setting changes the program.
+    """
+    opened = _opened(source)
+    fields = dict(settings or {})
+    if isinstance(opened, Program):
+        with_settings(opened, fields)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), scheduler, journal, resume, batch, advance)
+    return run.population((opened,), [(0, fields)], [fields], x, y, model)
+
+
+@checked("model_or_program", "scheduler", "options")
+def sweep(
+    model_or_program: Model | Program,
+    x: Any,
+    y: Any,
+    grid: Mapping[str, Sequence[Any]],
+    *,
+    chips: int = 10,
+    seed: int = 0,
+    time_s: float | Sequence[float] = 0.0,
+    classes: Classes | None = None,
+    scheduler: Any = None,
+    journal: str | Path | None = None,
+    resume: bool = False,
+    batch: int = 256,
+    advance: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Population:
+    """Accuracy over many dice at each setting of a grid.
+
+    Args:
+        model_or_program: A compiled program, whose die and reads may vary; or an ONNX model, which is compiled for each value
+            of a field that changes the program.
+        x: As `evaluate`, and so are ``y``, ``chips`` and all that follows.
+        y: Class numbers.
+        grid: Values by dotted path of a target's field; several paths make a grid.
+        chips: Dice at each setting.
+        seed: Of the first die.
+        time_s: Times (s).
+        classes: Axis of the classes.
+        scheduler: Where the dice are evaluated.
+        journal: Keeps each die's figures.
+        resume: Take up what the journal holds.
+        batch: Images a run.
+        advance: Told 1 after each die.
+        options: Of the compilation of a model: ``target``, ``calibration``, ``settings``, …
+
+    Raises:
+        DataError: Images or labels do not suit the model.
+        CimcError: An option is out of range; the model is not usable; a field changes the program, and there is only a program.
+    """
+    values = _grid(grid)
+    settings = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    programs: tuple[Program, ...]
+    points: list[Point]
+    if not isinstance(model_or_program, Program) and not _is_compiled(model_or_program):
+        model: Model | None = model_or_program
+        programs, points = _compiled(model_or_program, settings, options)
+    else:
+        if options:
+            what = f"{next(iter(options))} is of a compilation, but this is a program"
+            raise CimcError(what, where="sweep", fix="give the model")
+        opened = _opened(model_or_program)  # type: ignore[arg-type]
+        assert isinstance(opened, Program)
+        for fields in settings:
+            with_settings(opened, fields)
+        model, programs, points = None, (opened,), [(0, fields) for fields in settings]
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), scheduler, journal, resume, batch, advance)
+    return run.population(programs, points, settings, x, y, model)
+
+
+def _compiled(
+    model: Any, settings: Sequence[Mapping[str, Any]], options: Mapping[str, Any]
+) -> tuple[tuple[Program, ...], list[Point]]:  # fmt: skip
+    """A program for each set of fields that change it; and for each setting its program and what is left for the die."""
+    made: dict[str, int] = {}
+    programs: list[Program] = []
+    points: list[Point] = []
+    base = options.get("settings") or {}
+    if not isinstance(base, Mapping):
+        raise CimcError("settings are no dict here", where="sweep", fix='give {"device.levels": 4}')
+    rest = {name: value for name, value in options.items() if name != "settings"}
+    for fields in settings:
+        bound = {path: value for path, value in fields.items() if not is_free(path)}
+        key = repr(sorted(bound.items()))
+        if key not in made:
+            made[key] = len(programs)
+            programs.append(compile_model(model, settings={**base, **bound}, **rest).need_program())
+        points.append((made[key], {path: value for path, value in fields.items() if is_free(path)}))
+    return tuple(programs), points
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Options of a study, as `evaluate` tells them."""
+
+    chips: int
+    seed: int
+    times: tuple[float, ...]
+    classes: Classes
+    scheduler: Any
+    journal: str | Path | None
+    resume: bool
+    batch: int
+    advance: Callable[[int], None] | None
+
+    def __post_init__(self) -> None:
+        within("chips", self.chips, 1, _MOST, whole=True)
+        within("seed", self.seed, 0, 2**62, whole=True)
+        within("batch", self.batch, 1, 2**31, whole=True)
+
+    def population(
+        self, programs: tuple[Program | Image, ...], points: Sequence[Point], settings: Sequence[Mapping[str, Any]], x: Any,
+        y: Any, model: Model | None,
+    ) -> Population:  # fmt: skip
+        """Evaluate every die at every setting, those of the journal left out."""
+        compiled = [_program(source) for source in programs]
+        images, labels = _images(compiled[0], x, y)
+        size = _fixed_batch(compiled[0]) or self.batch
+        expected = tuple(_expected(program, model, images, labels, self.classes, size) for program in compiled)
+        work = Work(programs, images, labels, expected, self.classes, self.times, size)
+        seeds = range(self.seed, self.seed + self.chips)
+        about = {
+            "models": [program.provenance.model_sha256 for program in compiled],
+            "targets": [program.target.model_dump(mode="json") for program in compiled],
+            "settings": [dict(fields) for fields in settings], "data": _sha256(images, labels), "times": list(self.times),
+            "seed": self.seed, "chips": self.chips,
+        }  # fmt: skip
+        kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
+        known = {(found.point, found.seed): found for found in map(_found, kept.records)}
+        left = [piece for piece in pieces_of(points, seeds) if piece.key not in known]
+        for found in results(work, left, self.scheduler):
+            known[found.point, found.seed] = found
+            kept.add(found.to_dict())
+            if self.advance is not None:
+                self.advance(1)
+        figures = [
+            np.array([[getattr(known[p, seed], word) for seed in seeds] for p in range(len(settings))]).transpose(0, 2, 1)
+            for word in ("accuracies", "agreements")
+        ]
+        judged = np.ones(labels.shape, np.bool_) if self.classes.ignore is None else labels != self.classes.ignore
+        right = float(((expected[0] == labels) & judged).sum() / max(1, judged.sum()))
+        return Population(tuple(settings), self.times, tuple(seeds), figures[0], figures[1], right, len(images))
+
+
+def _found(record: Mapping[str, Any]) -> Found:
+    try:
+        shares = (tuple(map(float, record[word])) for word in ("accuracies", "agreements"))
+        return Found(int(record["point"]), int(record["seed"]), *shares)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError("a record of the journal is no die", where="journal", fix="leave --resume out") from error
+
+
+def _opened(source: Program | Image | str | Path) -> Program | Image:
+    if isinstance(source, Program | Image):
+        return source
+    if not isinstance(source, str | Path):
+        raise CimcError(f"a {type(source).__name__} is no program", where="evaluate", fix="give a program, an image, or a file")
+    return load_image(source) if kind_of(source) == "image" else load(source)
+
+
+def _is_compiled(source: Any) -> bool:
+    return isinstance(source, str | Path) and Path(source).is_file() and kind_of(source) == "program"
+
+
+def _program(source: Program | Image) -> Program:
+    return source.compiled if isinstance(source, Image) else source
+
+
+def _grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    if not isinstance(grid, Mapping) or not grid:
+        raise CimcError("there is nothing to sweep", where="grid", fix='give {"device.programming.sigma_us": [1, 2, 4]}')
+    found: dict[str, list[Any]] = {}
+    for path, values in grid.items():
+        if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or not len(values):
+            raise CimcError(f"{values!r} are no values", where=f"grid, {path}", fix="give a list of values")
+        found[path] = [value.item() if isinstance(value, np.generic) else value for value in values]
+    total = int(np.prod([len(values) for values in found.values()], dtype=np.float64))
+    if total > _MOST:
+        raise CimcError(f"the grid has {total} settings", where="grid", fix="fewer values")
+    return found
+
+
+def _times(time_s: float | Sequence[float]) -> tuple[float, ...]:
+    times = tuple(float(t) for t in (time_s if isinstance(time_s, Sequence | np.ndarray) else (time_s,)))
+    for time in times:
+        within("time_s", time, 0, 1e12)
+    if not times or list(times) != sorted(times):
+        raise CimcError(f"times {list(times)} fall", where="time_s", fix="give them in order")
+    return times
+
+
+def _images(program: Program, x: Any, y: Any) -> tuple[Array, Array]:
+    needed = needed_inputs(program.inputs)
+    if len(needed) != 1:
+        raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `chip.run`")
+    images, labels = as_input(np.asarray(x), needed[0], "x", program.preprocessing), np.asarray(y)
+    if len(images) != len(labels) or not np.issubdtype(labels.dtype, np.integer) or not labels.ndim:
+        what = f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
+        raise DataError(what, where="y", fix="give a whole number an image, or a place of it")
+    size = _fixed_batch(program)
+    if size is not None and len(images) % size:
+        raise DataError(f"{len(images)} images are no whole number of batches of {size}", where="x", fix="leave some out")
+    return images, labels
+
+
+def _fixed_batch(program: Program) -> int | None:
+    shape = needed_inputs(program.inputs)[0].shape
+    return shape[0] if shape and isinstance(shape[0], int) else None
+
+
+def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Classes, batch: int) -> Array:
+    """What ONNX Runtime says of the images."""
+    name, output = needed_inputs(program.inputs)[0].name, program.outputs[0].name
+    loaded = from_proto(program.to_onnx()) if model is None else load_model(model).model
+    runner = Reference(loaded, named(model), [name], [output], bound=program.bound_values())
+    found = np.zeros(y.shape, np.int64)
+    for first in range(0, len(x), batch):
+        here = slice(first, first + batch)
+        scores = runner.run({name: preprocess(x[here], program.preprocessing)})[output]
+        found[here] = said(scores, y[here], how)
+    return found
+
+
+def _sha256(x: Array, y: Array) -> str:
+    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes())
+    digest.update(np.ascontiguousarray(y).tobytes())
+    return digest.hexdigest()
