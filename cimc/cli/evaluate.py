@@ -52,6 +52,10 @@ def evaluate(
     yield_at: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="A", help="Also the share of dice with at least this accuracy.")
     ] = None,
+    fit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="First fit the outputs of each die on N images of x_train."),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler; default: this process.")
     ] = None,
@@ -70,11 +74,12 @@ def evaluate(
             raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
         evaluate_many(
             program_file, data, chips=chips, sweep=sweep or [], seed=seed, model=model, batch=batch, time=time,
-            class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, scheduler=scheduler, table=csv,
+            class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
             journal=journal, resume=resume, json=json,
         )  # fmt: skip
         return
-    for name, value in (("--yield-at", yield_at), ("--scheduler", scheduler), ("--csv", csv), ("--journal", journal)):
+    many = {"--yield-at": yield_at, "--fit": fit, "--scheduler": scheduler, "--csv": csv, "--journal": journal}
+    for name, value in many.items():
         if value is not None:
             raise CimcError(f"{name} is for many dice", where=name, fix="add --chips N")
     from cimc.data import load_labelled, needed_inputs

@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
-    time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, scheduler: str | None,
-    table: Path | None, journal: Path | None, resume: bool, json: bool,
+    time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
+    scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a program or an image on many dice, and print the table."""
     from cimc.data import load_labelled, needed_inputs
+    from cimc.image.image import Image
     from cimc.image.reader import load_image
     from cimc.ir.artifact import load
     from cimc.ir.classes import Classes
@@ -32,7 +33,7 @@ def evaluate_many(
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
     grid = parse_sweep(sweep)
     opened = load_image(source) if kind_of(source) == "image" else load(source)
-    program = opened if not hasattr(opened, "compiled") else opened.compiled
+    program = opened.compiled if isinstance(opened, Image) else opened
     needed = needed_inputs(program.inputs)
     if len(needed) != 1:
         raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(source), fix="use cimc run")
@@ -45,9 +46,13 @@ def evaluate_many(
     how = Classes(class_axis, ignore=ignore_index)
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
+    if fit is not None:
+        options["fit"] = _images(data, fit)
+    if not isinstance(opened, Image) and "state/seed" in program.tensors:
+        note("note: the file holds a chip; its weights are written into each die (without --chips: that chip alone)")
     with progress("dice", count * points, quiet=json) as advance:
         if grid:
-            if hasattr(opened, "compiled"):
+            if isinstance(opened, Image):
                 raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
             found = study.sweep(opened, x, y, grid, advance=advance, **options)
         else:
@@ -59,6 +64,22 @@ def evaluate_many(
         return
     _print(found, yield_at, f"{source}: {count} dice, {found.images} images")
     note(f"accuracy of ONNX Runtime: {found.reference:.4f}")
+
+
+def _images(data: Path, count: int) -> Any:
+    """Images to fit on, spread evenly over ``x_train``.
+
+    Raises:
+        DataError: The file has none.
+    """
+    import numpy as np
+
+    from cimc.data import read_npz
+
+    held = read_npz(data, ["x_train"]).get("x_train")
+    if held is None:
+        raise DataError("holds no array x_train to fit on", where=str(data), fix="save x_train, or leave --fit out")
+    return held[np.arange(min(count, len(held))) * len(held) // min(count, len(held))]
 
 
 def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:

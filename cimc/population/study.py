@@ -37,6 +37,8 @@ Point = tuple[int, Mapping[str, Any]]
 
 #: Dice of one study, and settings of a grid.
 _MOST = 1 << 20
+#: Images of a run while outputs are fitted, where the model takes any number.
+_FIT_BATCH = 32
 
 
 @checked("source", "model", "scheduler")
@@ -51,6 +53,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     model: Model | None = None,
     classes: Classes | None = None,
+    fit: Any = None,
     scheduler: Any = None,
     journal: str | Path | None = None,
     resume: bool = False,
@@ -60,7 +63,8 @@ def evaluate(
     """Accuracy over many dice of a program or an image.
 
     Args:
-        source: A compiled program, an image, or the file of one.
+        source: A compiled program, an image, or the file of one. The weights of a trained program are written into each die; the
+            chip that was trained is not among them.
         x: Images, along the first axis, as the model wants them but for the program's preprocessing.
         y: Class numbers.
         chips: Dice, of seeds ``seed``, ``seed + 1``, …
@@ -70,6 +74,7 @@ def evaluate(
             stays as it was compiled.
         model: Run by ONNX Runtime on the same images; None: the program's own graph.
         classes: Axis of the classes, and the class number of places that do not count.
+        fit: Images, as ``x``, that the outputs of each die are fitted on first (`Chip.fit_outputs`); None: they are not.
         scheduler: None: this process; ``local:N``: N processes; ``tcp://HOST:PORT`` or a Dask client. The figures are the same.
         journal: A file that keeps each die's figures as it ends.
         resume: Take up what the journal holds.
@@ -84,7 +89,7 @@ def evaluate(
     fields = dict(settings or {})
     if isinstance(opened, Program):
         with_settings(opened, fields)
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), fit, scheduler, journal, resume, batch, advance)
     return run.population((opened,), [(0, fields)], [fields], x, y, model)
 
 
@@ -99,6 +104,7 @@ def sweep(
     seed: int = 0,
     time_s: float | Sequence[float] = 0.0,
     classes: Classes | None = None,
+    fit: Any = None,
     scheduler: Any = None,
     journal: str | Path | None = None,
     resume: bool = False,
@@ -118,6 +124,7 @@ def sweep(
         seed: Of the first die.
         time_s: Times (s).
         classes: Axis of the classes.
+        fit: Images that outputs are fitted on.
         scheduler: Where the dice are evaluated.
         journal: Keeps each die's figures.
         resume: Take up what the journal holds.
@@ -145,7 +152,7 @@ def sweep(
         for fields in settings:
             with_settings(opened, fields)
         model, programs, points = None, (opened,), [(0, fields) for fields in settings]
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), fit, scheduler, journal, resume, batch, advance)
     return run.population(programs, points, settings, x, y, model)
 
 
@@ -178,6 +185,7 @@ class _Run:
     seed: int
     times: tuple[float, ...]
     classes: Classes
+    fit: Any
     scheduler: Any
     journal: str | Path | None
     resume: bool
@@ -194,17 +202,18 @@ class _Run:
         y: Any, model: Model | None,
     ) -> Population:  # fmt: skip
         """Evaluate every die at every setting, those of the journal left out."""
+        programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
         compiled = [_program(source) for source in programs]
         images, labels = _images(compiled[0], x, y)
         size = _fixed_batch(compiled[0]) or self.batch
         expected = tuple(_expected(program, model, images, labels, self.classes, size) for program in compiled)
-        work = Work(programs, images, labels, expected, self.classes, self.times, size)
+        work = Work(programs, images, labels, expected, self.classes, self.times, size, self._fitted(compiled[0]))
         seeds = range(self.seed, self.seed + self.chips)
         about = {
             "models": [program.provenance.model_sha256 for program in compiled],
             "targets": [program.target.model_dump(mode="json") for program in compiled],
             "settings": [dict(fields) for fields in settings], "data": _sha256(images, labels), "times": list(self.times),
-            "seed": self.seed, "chips": self.chips,
+            "seed": self.seed, "chips": self.chips, "fit": [_sha256(*part.values()) for part in work.fitted],
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
@@ -221,6 +230,25 @@ class _Run:
         judged = np.ones(labels.shape, np.bool_) if self.classes.ignore is None else labels != self.classes.ignore
         right = float(((expected[0] == labels) & judged).sum() / max(1, judged.sum()))
         return Population(tuple(settings), self.times, tuple(seeds), figures[0], figures[1], right, len(images))
+
+    def _fitted(self, program: Program) -> tuple[dict[str, Array], ...]:
+        """Inputs that outputs are fitted on, as the model takes them, in batches."""
+        if self.fit is None:
+            return ()
+        (spec,) = needed_inputs(program.inputs)
+        images = preprocess(as_input(np.asarray(self.fit), spec, "fit", program.preprocessing), program.preprocessing)
+        size = _fixed_batch(program) or _FIT_BATCH
+        parts = [images[n : n + size] for n in range(0, len(images) // size * size or size, size)]
+        return tuple({spec.name: part} for part in parts)
+
+
+def without_chip(program: Program) -> Program:
+    """The program without the chip that it may hold: its weights are then written into any die."""
+    tensors = {name: tensor for name, tensor in program.tensors.items() if not name.startswith("state/")}
+    if len(tensors) == len(program.tensors):
+        return program
+    provenance = program.provenance.model_copy(update={"fitted": ""})
+    return program.model_copy(update={"tensors": tensors, "provenance": provenance})
 
 
 def _found(record: Mapping[str, Any]) -> Found:
@@ -302,7 +330,8 @@ def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Cl
     return found
 
 
-def _sha256(x: Array, y: Array) -> str:
-    digest = hashlib.sha256(np.ascontiguousarray(x).tobytes())
-    digest.update(np.ascontiguousarray(y).tobytes())
+def _sha256(*arrays: Array) -> str:
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()

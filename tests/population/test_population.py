@@ -144,6 +144,28 @@ def test_dice_of_an_image(program: cimc.Program, data: tuple[Array, Array], tmp_
         cimc.evaluate(image, *data, chips=1, settings={SIGMA: 1.0})
 
 
+def test_outputs_of_each_die_are_fitted(program: cimc.Program, data: tuple[Array, Array]) -> None:
+    x, y = data
+    found = cimc.evaluate(program, x, y, chips=2, fit=x[:64])
+    for n in range(2):
+        chip = cimc.Chip(program, n)
+        chip.fit_outputs([{"x": x[:32]}, {"x": x[32:64]}])
+        assert found.accuracy[0, 0, n] == float((chip.run({"x": x}, 0)["y"].argmax(1) == y).mean())
+
+
+def test_trained_weights_are_written_into_each_die(program: cimc.Program, data: tuple[Array, Array]) -> None:
+    x, y = data
+    trainer = cimc.Trainer(cimc.Chip(program), lr=0.05, batch_size=40)
+    trainer.fit(x, y, epochs=1)
+    trained = trainer.program()
+    found = cimc.evaluate(trained, x, y, chips=3)
+    assert len(set(found.accuracy.reshape(-1))) > 1  # other dice, not other read noise of one
+    plain = trained.model_copy(update={"tensors": {n: t for n, t in trained.tensors.items() if not n.startswith("state/")}})
+    for n in range(3):
+        chip = cimc.Chip(plain, n)
+        assert found.accuracy[0, 0, n] == float((chip.run({"x": x}, 0)["y"].argmax(1) == y).mean())
+
+
 def test_a_study_that_was_killed_goes_on(
     program: cimc.Program, data: tuple[Array, Array], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
