@@ -63,7 +63,7 @@ def workouts() -> list[tuple[str, Callable[[], None]]]:
     found.append(("inference through wires", _wires))
     for name, (options, settings) in _TRAININGS.items():
         found.append((f"training, {name}", lambda o=options, s=settings: _train(o, s)))  # type: ignore[misc]
-    return [*found, ("images", _image)]
+    return [*found, ("images", _image), ("explaining", _explain)]
 
 
 def _model(text: str) -> onnx.ModelProto:
@@ -127,3 +127,9 @@ def _image() -> None:
         image = cimc.export_image(_program(_CONVOLUTION, target, _SMALL))
         for method in ("auto", "gaussian"):
             image.program(programming=method).run({"x": _images(2)})
+
+
+def _explain() -> None:
+    import cimc
+
+    cimc.explain(_program(_CONVOLUTION, "bulk-rram", _SMALL), _images(4))

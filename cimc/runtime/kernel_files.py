@@ -37,7 +37,7 @@ _STALE_S = 24 * 3600
 
 def sources() -> dict[Path, bytes]:
     """Modules that the compiled code depends on, with their text."""
-    paths = (path for folder in ("runtime", "training") for path in sorted((_PACKAGE / folder).rglob("*.py")))
+    paths = (path for folder in ("budget", "runtime", "training") for path in sorted((_PACKAGE / folder).rglob("*.py")))
     texts = {path: path.read_bytes() for path in paths}
     return {path: text for path, text in texts.items() if any(mark in text for mark in _MARKS)}
 

@@ -6,12 +6,11 @@ from cimc.runtime import rng
 from cimc.runtime.cells import Keys
 from cimc.runtime.devices import State
 from cimc.runtime.programmers.access import F32, I64, U32, DeviceState
-from cimc.runtime.programmers.draws import device_key, draw
 from cimc.runtime.programmers.registry import programmer
 from cimc.runtime.programmers.report import Report, Writes
 from cimc.targets.description import Target
 
-__all__ = ["F32", "I64", "U32", "DeviceState", "Writer", "Writes", "device_key", "device_seed", "draw", "writer"]
+__all__ = ["F32", "I64", "U32", "DeviceState", "Writer", "Writes", "device_seed", "writer"]
 
 
 class Writer(DeviceState):

@@ -47,7 +47,7 @@ def device_keys(seed: int, devices: NDArray[np.int64], numbers: NDArray[np.uint3
         numbers: Number of the write of each device, ``[n]``.
 
     Returns:
-        ``[n]``, as `cimc.runtime.write.device_key` gives them one by one.
+        ``[n]``, as `cimc.runtime.programmers.draws.device_key` gives them one by one.
     """
     out = np.empty(devices.size, np.uint64)
     _device_keys(np.uint64(seed), devices, numbers, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.runtime.jit import kernel
-from cimc.runtime.write import device_key, draw
+from cimc.runtime.programmers.draws import device_key, draw
 from cimc.training.accumulator import F32, I64, U32, goal_us, steps_of
 
 

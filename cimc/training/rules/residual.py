@@ -22,8 +22,9 @@ from cimc.runtime import rng
 from cimc.runtime.cells import Keys
 from cimc.runtime.devices import State
 from cimc.runtime.jit import kernel
+from cimc.runtime.programmers.draws import device_key
 from cimc.runtime.pulses import PulseWriter, pulse_steps
-from cimc.runtime.write import Writes, device_key
+from cimc.runtime.write import Writes
 from cimc.targets.description import Target
 from cimc.training.accumulator import F32, I64, U32, LayerState, WeightDevices, checked
 from cimc.training.rules.reading import read_back
