@@ -51,7 +51,7 @@ kernels: $(READY)
 # mypy takes one core and about as long as the kernels.
 test: $(READY)
 	$(MAKE) -j2 lint kernels
-	$(BIN)/pytest -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
 
 # Compile, run, train and export on the lowest versions that pyproject.toml allows.
 test-minima:

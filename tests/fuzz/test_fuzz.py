@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.driver import fuzz
 
 #: Fuzzers with their numbers of cases. Those of one test share compiled kernels, which two processes would compile twice.
-TOGETHER = [{"cim": 100, "checkpoint": 60, "cimg": 60, "faults": 60, "onnx_file": 100}, {"npz": 150}]
+TOGETHER = [{"cim": 60, "checkpoint": 40, "cimg": 40, "faults": 40, "onnx_file": 60}, {"npz": 150}]
 
 
 @pytest.mark.parametrize("fuzzers", TOGETHER, ids=" ".join)

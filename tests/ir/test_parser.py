@@ -97,7 +97,7 @@ def test_lenet_and_its_training_step_read_back(target: str) -> None:
 
 @pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
 def test_light_models_read_back(name: str) -> None:
-    assert_reads_back(cimc.compile(LIGHT / f"light_{name}.onnx", "bulk-rram-256"))
+    assert_reads_back(cimc.compile(LIGHT / f"light_{name}.onnx", "bulk-rram-256", settings={"weights.window": "largest"}))
 
 
 @settings(deadline=None, max_examples=40)

@@ -49,7 +49,7 @@ def test_compiles_and_runs_on_the_chip(network: Network) -> None:
     assert path is not None
     model, inputs = model_of(path), network.inputs(0)
     for calibration in (None, network.inputs(1)):
-        settings = {} if calibration else _range(inputs)
+        settings = {} if calibration else {**_range(inputs), "weights.window": "largest", "weights.scale": "layer"}
         program = cimc.compile(model, "bulk-rram-256", calibration=calibration, settings=settings, **network.options)
         placed = program.placement()
         assert all(row["why"] for row in placed)

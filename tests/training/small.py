@@ -46,9 +46,9 @@ def data(images: int = 192, seed: int = 1) -> tuple[NDArray[np.float32], NDArray
     return x, y
 
 
-def chip(target: str = "bulk-rram", seed: int = 0, text: str = TEXT, **settings: Any) -> cimc.Chip:
+def chip(target: str = "bulk-rram", seed: int = 0, text: str = TEXT, backend: str = "cpu", **settings: Any) -> cimc.Chip:
     program = cimc.compile(model(text), target=target, calibration={"x": data(32)[0]}, settings=settings or None)
-    return cimc.Chip(program, seed)
+    return cimc.Chip(program, seed, backend=backend)
 
 
 def trainer(chip: cimc.Chip, **options: Any) -> cimc.Trainer:
