@@ -36,7 +36,20 @@ ALLOWED = {
     "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
     | {"training", "journal"},
-    "population": {"threads", "errors", "arguments", "files", "targets", "ir", "runtime", "compiler", "data", "report", "image"}
+    "population": {
+        "threads",
+        "errors",
+        "arguments",
+        "files",
+        "targets",
+        "ir",
+        "frontend",
+        "runtime",
+        "compiler",
+        "data",
+        "report",
+        "image",
+    }
     | {"journal"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "devices": {"targets", "ir", "runtime"},

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from cimc.errors import TargetError
 from tests.runtime.crossbars import PAIR, crossbar, dense, target
 
 EXACT: dict[str, Any] = {"adc": {"bits": None}}
@@ -54,5 +55,5 @@ def test_telegraph_noise_has_two_levels() -> None:
 
 def test_a_target_without_it_is_written_as_before_and_pairs_subtracted_in_the_array_are_refused() -> None:
     assert "slow_noise" not in target(PAIR).model_dump()["device"]
-    with pytest.raises(ValueError, match="slow_noise is not simulated"):
+    with pytest.raises(TargetError, match="slow_noise is not simulated"):
         target(PAIR, device={"slow_noise": {}}, adc={"pair_read": "subtracted"})

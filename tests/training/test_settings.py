@@ -144,7 +144,7 @@ def test_a_setting_without_effect_is_refused(make: Callable[[], Any], said: str)
 @pytest.mark.parametrize(
     ("settings", "options", "said"),
     [
-        ({"weights.clip_sigma": 2.5}, {}, "weights.clip_sigma 2.5 is not used: update.window_he"),
+        ({"weights.clip_sigma": 2.5}, {}, "weights.clip_sigma 2.5 is not used where that is wider: update.window_he"),
         ({"weights.clip_sigma": 2.5}, {"w_max": 1.0}, "weights.clip_sigma 2.5 is not used: w_max"),
         ({"update.threshold_share": 0.2}, {"update": "naive", "optimizer": "sgd"}, "update.threshold_share 0.2 is not used"),
         ({"update.limit_share": 0.2}, {}, "update.limit_share 0.2 is not used"),
