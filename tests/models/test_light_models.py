@@ -17,9 +17,8 @@ import cimc
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
 NAMES = [
-    "squeezenet", "shufflenet", "inception_v1", "inception_v2", "densenet121", "resnet50", "bvlc_alexnet",
-    pytest.param("zfnet512", marks=pytest.mark.slow),
-    pytest.param("vgg19", marks=pytest.mark.slow),
+    "squeezenet", "shufflenet", "inception_v1", "bvlc_alexnet",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("inception_v2", "densenet121", "resnet50", "zfnet512", "vgg19")),
 ]  # fmt: skip
 
 
