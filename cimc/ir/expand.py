@@ -21,16 +21,10 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.ir.dialect import DOMAIN
-from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.vmm import geometry_of, view_of
 
 _NARROW = (ir.DataType.FLOAT16, ir.DataType.BFLOAT16)
-
-
-def matrix_of(view: WeightView, tensor: NDArray[Any]) -> NDArray[Any]:
-    """``[groups, rows, columns]``, a view of ``tensor`` where the layout allows."""
-    matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
-    return matrix
 
 
 @dataclass(frozen=True)
@@ -76,7 +70,7 @@ class _Expansion:
         weight = cast(ir.Value, node.inputs[1])
         tensor = cast(ir.TensorProtocol, weight.const_value)
         self.dtype = tensor.dtype
-        self.matrix = self._wide(matrix_of(self.view, tensor.numpy()))
+        self.matrix = self._wide(self.view.matrix_of(tensor.numpy()))
         if disturbance is not None:
             self.matrix = disturbance.matrix.astype(self.matrix.dtype, copy=False)
         bias = node.inputs[2] if len(node.inputs) > 2 else None

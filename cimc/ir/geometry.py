@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 from math import prod
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 Shape = tuple[int, ...]
@@ -186,3 +187,8 @@ class WeightView(_Geometry):
     split: tuple[Whole, ...]
     perm: tuple[Whole, ...]
     shape: tuple[Whole, Whole, Whole] = Field(description="Groups, rows, columns.")
+
+    def matrix_of(self, tensor: NDArray[Any]) -> NDArray[Any]:
+        """``[groups, rows, columns]`` of an array of the initializer's shape, a view of it where the layout allows."""
+        matrix: NDArray[Any] = tensor[self.index].reshape(self.split).transpose(self.perm).reshape(self.shape)
+        return matrix

@@ -443,9 +443,7 @@ def weight_matrix(program: ProgramRecord, layer: Layer) -> NDArray[Any]:
 
 def to_matrix(layer: Layer, tensor: NDArray[Any]) -> NDArray[Any]:
     """What a layer views of an array of its initializer's shape, as `weight_matrix` gives it."""
-    view = layer.weight
-    matrix: NDArray[Any] = tensor[view.index].reshape(view.split).transpose(view.perm).reshape(view.shape)
-    return on_crossbars(matrix, layer)
+    return on_crossbars(layer.weight.matrix_of(tensor), layer)
 
 
 def on_crossbars(matrix: NDArray[Any], layer: Layer) -> NDArray[Any]:

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError, VerifyError
 from cimc.ir import encoding
 from cimc.ir.dialect import DOMAIN
-from cimc.ir.expand import matrix_of
 from cimc.ir.vmm import layer_of, view_of
 from cimc.passes.base import Compilation, Pass
 from cimc.targets.description import Target
@@ -43,7 +42,7 @@ class Quantise(Pass):
             if layer not in done:
                 weight = cast(ir.Value, node.inputs[1])
                 tensor = cast(ir.TensorProtocol, weight.const_value).numpy()
-                matrix = matrix_of(view_of(node), tensor)
+                matrix = view_of(node).matrix_of(tensor)
                 span = weight_max(matrix, state.target)
                 if not np.isfinite(span).all():
                     raise ModelError(f"weight '{weight.name}' holds NaN or Inf; no conductance can", where=f"layer {layer}")

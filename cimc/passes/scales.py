@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 from cimc.calibration.reads import LayerRead
 from cimc.calibration.scales import least_error_scales
 from cimc.errors import FitError
-from cimc.ir.expand import matrix_of
 from cimc.ir.ranging import choose_range
 from cimc.ir.records import InputCoding, on_crossbars
 from cimc.ir.vmm import layer_of, view_of
@@ -54,7 +53,7 @@ class Scales(Pass):
             name = node.attributes.get_string("layer") or ""
             if name not in chosen:
                 tensor = cast(ir.TensorProtocol, cast(ir.Value, node.inputs[1]).const_value).numpy()
-                matrix = matrix_of(view_of(node), tensor)
+                matrix = view_of(node).matrix_of(tensor)
                 span, coding = _choice(state, node, matrix, window=window, inputs=inputs)
                 layer = layer_of(node)
                 once = span if span.size == 1 else span.reshape(layer.groups, layer.repeats.columns, -1)[:, 0].reshape(-1)
