@@ -16,14 +16,13 @@ from cimc.budget.scale import StepCheck, scale_of_devices
 from cimc.budget.switched import SwitchedLayer
 from cimc.errors import DataError
 from cimc.ir.classes import Classes
-from cimc.ir.program import weight_matrix
 from cimc.ir.sqnr import power_ratio_db
 from cimc.report.evaluate import said
 from cimc.runtime.chip import Chip
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.executor import Executor, image_count
+from cimc.runtime.fitting import ideal_crossbars
 from cimc.runtime.output_fit import OutputFit
-from cimc.targets.load import load_target
 
 Array = NDArray[Any]
 F64 = NDArray[np.float64]
@@ -92,11 +91,7 @@ class Bench:
     ) -> None:
         self.chip, self.samples, self._advance = chip, samples, advance or (lambda _: None)
         self._checks = {check.step: check for check in checks if check.correction is not None}
-        program, ideal = chip.program, load_target("ideal")
-        self._exact = {
-            layer.name: Crossbar(layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], ideal)
-            for layer in program.layers
-        }
+        program, self._exact = chip.program, ideal_crossbars(chip.program)
         real = {} if program.target.is_ideal else chip.crossbars
         self.scales = {name: scale_of_devices(own, self._exact[name].matrix) for name, own in real.items()}
         self._deviations: dict[str, list[Deviations]] = {}

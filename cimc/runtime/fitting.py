@@ -51,11 +51,16 @@ class StepFit:
 def ideal_executor(program: Program, seed: int, deterministic: bool = False) -> Executor:
     """Runs the program with exact products of its weights; random operators draw as on the chip of that seed."""
     target = load_target("ideal")
-    crossbars = {
+    return Executor(program.model_copy(update={"target": target}), ideal_crossbars(program), seed, deterministic)
+
+
+def ideal_crossbars(program: Program) -> dict[str, Crossbar]:
+    """Layers that multiply exactly by the program's weights, by name."""
+    target = load_target("ideal")
+    return {
         layer.name: Crossbar(layer, weight_matrix(program, layer), program.tensors[f"weight_max/{layer.name}"], target)
         for layer in program.layers
     }
-    return Executor(program.model_copy(update={"target": target}), crossbars, seed, deterministic)
 
 
 def fit_steps(
