@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from math import prod
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from cimc.compiler import Model
 from cimc.data import needed_inputs, prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.classes import Classes
+from cimc.ir.cost import macs_by_layer
 from cimc.ir.program import Program
 from cimc.report.calibrate import batches, fixed_batch, split
 from cimc.runtime.chip import Chip
@@ -111,7 +111,7 @@ def explain(
 
 def _samples(program: Program) -> int:
     """How many samples take seconds for a small network, and about a minute for a larger one."""
-    work = sum(float(step.positions or 1) * prod(program.layer(step.layer).weight.shape) for step in program.vmm_steps)
+    work = sum(macs_by_layer(program).values())
     return int(np.clip(_WORK / max(1.0, work * len(program.layers)), _FEWEST, _MOST))
 
 

@@ -45,6 +45,12 @@ class ErrorPower:
         """All causes together: they are taken for independent."""
         return np.asarray(sum(self.causes.values(), np.zeros_like(self.signal)))
 
+    @property
+    def share(self) -> float:
+        """Error power of all columns over the power of their product; 0 where that is 0."""
+        signal = float(self.signal.sum())
+        return float(self.total.sum()) / signal if signal > 0 else 0.0
+
 
 def error_power(matrix: NDArray[Any], span: NDArray[Any], read: LayerRead) -> ErrorPower:
     """Error power of one layer.

@@ -148,6 +148,14 @@ def cost(program: ProgramRecord, copies: Mapping[str, int] | Literal["auto"] | N
     )
 
 
+def macs_by_layer(program: ProgramRecord) -> dict[str, int]:
+    """Multiply-accumulates of each layer for one image; positions that are not known count as one."""
+    found = dict.fromkeys((layer.name for layer in program.layers), 0)
+    for step in program.vmm_steps:
+        found[step.layer] += (step.positions or 1) * prod(program.layer(step.layer).weight.shape)
+    return found
+
+
 def _notes(program: ProgramRecord) -> tuple[str, ...]:
     """A sentence for each basis of positions, with the layers that it concerns."""
     concerned: dict[str, dict[str, None]] = {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,6 +20,7 @@ from cimc.calibration.error_power import ErrorPower, error_power, stored_weights
 from cimc.calibration.reads import FIXED, LayerRead
 from cimc.calibration.window import MIN_COLUMNS
 from cimc.errors import RunError
+from cimc.ir.cost import macs_by_layer
 from cimc.ir.encoding import has_units, unit_cuts
 from cimc.ir.expand import Disturbance, expand
 from cimc.ir.forecast import Forecast, LayerForecast, OutputForecast
@@ -131,7 +131,7 @@ def _outputs(state: Compilation, program: Program, powers: dict[str, ErrorPower]
     if state.source is None:
         return (), ""
     images = state.source.images
-    macs = sum(float(s.positions or 1) * prod(program.layer(s.layer).weight.shape) for s in program.vmm_steps)
+    macs = sum(macs_by_layer(program).values())
     step = state.source.step or 1
     wanted = int(np.clip(WORK / max(1.0, macs * (DICE + 1)), 4, INPUTS))
     wanted = max(1, min(wanted, images) // step) * step
