@@ -149,6 +149,31 @@ def needed_inputs(specs: Sequence[ValueSpec]) -> list[ValueSpec]:
     return [spec for spec in specs if not spec.has_default]
 
 
+def one_input(specs: Sequence[ValueSpec], where: str, fix: str) -> ValueSpec:
+    """The one input without a default.
+
+    Raises:
+        DataError: There are several, or none.
+    """
+    needed = needed_inputs(specs)
+    if len(needed) != 1:
+        raise DataError(f"the model has {len(needed)} inputs, but accuracy needs one", where=where, fix=fix)
+    return needed[0]
+
+
+def labelled(x: Any, y: Any, spec: ValueSpec, where: str, how: Preprocessing | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images as `as_input` gives them, and their class numbers, ``[images]`` or ``[images, ...]``.
+
+    Raises:
+        DataError: As `as_input`; or labels are not whole numbers, or not one an image.
+    """
+    images, labels = as_input(np.asarray(x), spec, where, how), np.asarray(y)
+    if not labels.ndim or len(images) != len(labels) or not np.issubdtype(labels.dtype, np.integer):
+        what = f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
+        raise DataError(what, where=where, fix="give a whole number an image, or a place of it")
+    return images, labels
+
+
 def _held(spec: ValueSpec, held: Mapping[str, NDArray[Any]]) -> Any:
     """What a file holds for an input: an array, or a list of those called ``NAME.0``, ``NAME.1``, …; None: nothing."""
     if spec.type in ("sequence", "optional") and spec.name not in held:

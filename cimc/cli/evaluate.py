@@ -22,7 +22,7 @@ from cimc.cli.common import (
     told_time,
 )
 from cimc.cli.plugins import Plugins
-from cimc.errors import CimcError, DataError
+from cimc.errors import CimcError
 
 
 def evaluate(
@@ -82,17 +82,14 @@ def evaluate(
     for name, value in many.items():
         if value is not None:
             raise CimcError(f"{name} is for many dice", where=name, fix="add --chips N")
-    from cimc.data import load_labelled, needed_inputs
+    from cimc.data import load_labelled, one_input
     from cimc.ir.artifact import load
     from cimc.ir.classes import Classes
     from cimc.report import evaluate as report
 
     program = load(program_file)
     note_die(program, seed)
-    needed = needed_inputs(program.inputs)
-    if len(needed) != 1:
-        raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(program_file), fix="use cimc run")
-    spec = needed[0]
+    spec = one_input(program.inputs, str(program_file), "use cimc run")
     x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]

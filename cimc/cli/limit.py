@@ -10,6 +10,7 @@ import typer
 from cimc.cli.common import Json, note, print_json, print_table
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
+from cimc.cli.population import note_chip
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def yield_(
 ) -> None:
     """The last value of a field at which enough dice reach an accuracy."""
     from cimc.compiler import compile_model
-    from cimc.data import load_labelled, needed_inputs, read_npz
+    from cimc.data import load_labelled, one_input, read_npz
     from cimc.ir.artifact import load
     from cimc.ir.kinds import kind_of
     from cimc.population.limit import limit_of
@@ -53,12 +54,13 @@ def yield_(
         if target is not None or calibration is not None:
             raise CimcError("a target is of a model, but this is a program", where="--target", fix="give the ONNX model")
         program = load(program_file)
+        note_chip(program)
     else:
         program = compile_model(program_file, "ideal").need_program()
         options = {"target": target or "bulk-rram", "calibration": calibration}
         if calibration is None and "x_train" in read_npz(data, ["x_train"]):
             options["calibration"] = data
-    (spec,) = needed_inputs(program.inputs)[:1] or [program.inputs[0]]
+    spec = one_input(program.inputs, str(program_file), "use cimc run")
     x, y = load_labelled(data, spec, how=program.preprocessing)
 
     def told(value: float, found: Yield) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from cimc.cli.outputs import guard
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
+    from cimc.ir.program import Program
     from cimc.population.result import Population
 
 
@@ -20,36 +22,29 @@ def evaluate_many(
     scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a program or an image on many dice, and print the table."""
-    from cimc.data import load_labelled, needed_inputs
+    from cimc.data import load_labelled, one_input
     from cimc.image.image import Image
-    from cimc.image.reader import load_image
-    from cimc.ir.artifact import load
     from cimc.ir.classes import Classes
-    from cimc.ir.kinds import kind_of
     from cimc.population import study
 
     guard([table, journal], [source, data, model])
     if resume and journal is None:
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
     grid = parse_sweep(sweep)
-    opened = load_image(source) if kind_of(source) == "image" else load(source)
-    program = opened.compiled if isinstance(opened, Image) else opened
-    needed = needed_inputs(program.inputs)
-    if len(needed) != 1:
-        raise DataError(f"{len(needed)} inputs, but accuracy needs one", where=str(source), fix="use cimc run")
-    x, y = load_labelled(data, needed[0], how=program.preprocessing, ignore=ignore_index)
+    opened = study.opened_file(source)
+    program = study.program_of(opened)
+    spec = one_input(program.inputs, str(source), "use cimc run")
+    x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     count = 10 if chips is None else chips
-    points = 1
-    for values in grid.values():
-        points *= len(values)
+    points = prod(len(values) for values in grid.values())
     how = Classes(class_axis, ignore=ignore_index)
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
         options["fit"] = _images(data, fit)
-    if not isinstance(opened, Image) and "state/seed" in program.tensors:
-        note("note: the file holds a chip; its weights are written into each die (without --chips: that chip alone)")
+    if not isinstance(opened, Image):
+        note_chip(program)
     with progress("dice", count * points, quiet=json) as advance:
         if grid:
             if isinstance(opened, Image):
@@ -72,14 +67,19 @@ def _images(data: Path, count: int) -> Any:
     Raises:
         DataError: The file has none.
     """
-    import numpy as np
-
     from cimc.data import read_npz
+    from cimc.report.calibrate import split
 
     held = read_npz(data, ["x_train"]).get("x_train")
     if held is None:
         raise DataError("holds no array x_train to fit on", where=str(data), fix="save x_train, or leave --fit out")
-    return held[np.arange(min(count, len(held))) * len(held) // min(count, len(held))]
+    return held[split(len(held), count)[0]]
+
+
+def note_chip(program: Program) -> None:
+    """Say that a chip in the file is none of the dice."""
+    if "state/seed" in program.tensors:
+        note("note: the file holds a chip; its weights are written into each die (cimc evaluate alone: that chip)")
 
 
 def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:

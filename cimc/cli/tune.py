@@ -11,7 +11,7 @@ from cimc.cli.common import Json, note, parse_time, print_json, print_table
 from cimc.cli.compile import preprocessing_of
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
-from cimc.errors import DataError
+from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +55,6 @@ def tune(
 ) -> None:
     """Find settings that lose at most the stated points on a chip, at the least cost."""
     from cimc.data import read_npz
-    from cimc.errors import CimcError
     from cimc.tuning.costs import parse_budget
     from cimc.tuning.tune import tune as search
 
@@ -142,12 +141,9 @@ def _share(text: str) -> float:
     Raises:
         CimcError: It is neither.
     """
-    from cimc.errors import CimcError
+    from cimc.tuning.costs import share_of
 
-    try:
-        value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
+    value = share_of(text)
+    if value is None or value > 1:
         raise CimcError(f"{text} is no share from 0 to 100 %", where="--digital-share", fix="for example 5%")
     return value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -15,8 +14,9 @@ from onnx_ir import from_proto
 
 from cimc.arguments import checked, within
 from cimc.compiler import Model, compile_model
-from cimc.data import as_input, needed_inputs, preprocess
+from cimc.data import as_input, labelled, needed_inputs, one_input, preprocess
 from cimc.errors import CimcError, DataError
+from cimc.fingerprint import fingerprint
 from cimc.frontend.load import load as load_model
 from cimc.image.image import Image
 from cimc.image.reader import load_image
@@ -29,6 +29,7 @@ from cimc.population.result import Population
 from cimc.population.settings import is_free, with_settings
 from cimc.population.work import Found, Work, pieces_of
 from cimc.population.workers import results
+from cimc.report.calibrate import batches, fixed_batch, split
 from cimc.report.evaluate import said
 from cimc.report.reference import Reference, named
 
@@ -37,8 +38,6 @@ Point = tuple[int, Mapping[str, Any]]
 
 #: Dice of one study, and settings of a grid.
 _MOST = 1 << 20
-#: Images of a run while outputs are fitted, where the model takes any number.
-_FIT_BATCH = 32
 
 
 @checked("source", "model", "scheduler")
@@ -85,7 +84,7 @@ def evaluate(
         DataError: Images or labels do not suit the model.
         CimcError: An option is out of range, or a setting changes the program.
     """
-    opened = _opened(source)
+    opened = opened_file(source)
     fields = dict(settings or {})
     if isinstance(opened, Program):
         with_settings(opened, fields)
@@ -147,7 +146,7 @@ def sweep(
         if options:
             what = f"{next(iter(options))} is of a compilation, but this is a program"
             raise CimcError(what, where="sweep", fix="give the model")
-        opened = _opened(model_or_program)  # type: ignore[arg-type]
+        opened = opened_file(model_or_program)  # type: ignore[arg-type]
         assert isinstance(opened, Program)
         for fields in settings:
             with_settings(opened, fields)
@@ -203,17 +202,17 @@ class _Run:
     ) -> Population:  # fmt: skip
         """Evaluate every die at every setting, those of the journal left out."""
         programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
-        compiled = [_program(source) for source in programs]
-        images, labels = _images(compiled[0], x, y)
-        size = _fixed_batch(compiled[0]) or self.batch
+        compiled = [program_of(source) for source in programs]
+        images, labels, fixed = _images(compiled[0], x, y)
+        size = fixed or self.batch
         expected = tuple(_expected(program, model, images, labels, self.classes, size) for program in compiled)
         work = Work(programs, images, labels, expected, self.classes, self.times, size, self._fitted(compiled[0]))
         seeds = range(self.seed, self.seed + self.chips)
         about = {
             "models": [program.provenance.model_sha256 for program in compiled],
             "targets": [program.target.model_dump(mode="json") for program in compiled],
-            "settings": [dict(fields) for fields in settings], "data": _sha256(images, labels), "times": list(self.times),
-            "seed": self.seed, "chips": self.chips, "fit": [_sha256(*part.values()) for part in work.fitted],
+            "settings": [dict(fields) for fields in settings], "data": fingerprint(images, labels), "times": list(self.times),
+            "seed": self.seed, "chips": self.chips, "fit": fingerprint(work.fitted),
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
@@ -236,10 +235,10 @@ class _Run:
         if self.fit is None:
             return ()
         (spec,) = needed_inputs(program.inputs)
-        images = preprocess(as_input(np.asarray(self.fit), spec, "fit", program.preprocessing), program.preprocessing)
-        size = _fixed_batch(program) or _FIT_BATCH
-        parts = [images[n : n + size] for n in range(0, len(images) // size * size or size, size)]
-        return tuple({spec.name: part} for part in parts)
+        how = program.preprocessing
+        inputs = {spec.name: preprocess(as_input(np.asarray(self.fit), spec, "fit", how), how)}
+        count = len(inputs[spec.name])
+        return tuple(batches(inputs, program.inputs, split(count, count, fixed_batch(inputs, program.inputs))[0]))
 
 
 def without_chip(program: Program) -> Program:
@@ -259,7 +258,12 @@ def _found(record: Mapping[str, Any]) -> Found:
         raise DataError("a record of the journal is no die", where="journal", fix="leave --resume out") from error
 
 
-def _opened(source: Program | Image | str | Path) -> Program | Image:
+def opened_file(source: Program | Image | str | Path) -> Program | Image:
+    """A program or an image, read where it is a file.
+
+    Raises:
+        CimcError: It is something else.
+    """
     if isinstance(source, Program | Image):
         return source
     if not isinstance(source, str | Path):
@@ -271,7 +275,8 @@ def _is_compiled(source: Any) -> bool:
     return isinstance(source, str | Path) and Path(source).is_file() and kind_of(source) == "program"
 
 
-def _program(source: Program | Image) -> Program:
+def program_of(source: Program | Image) -> Program:
+    """The program that the dice run."""
     return source.compiled if isinstance(source, Image) else source
 
 
@@ -298,23 +303,14 @@ def _times(time_s: float | Sequence[float]) -> tuple[float, ...]:
     return times
 
 
-def _images(program: Program, x: Any, y: Any) -> tuple[Array, Array]:
-    needed = needed_inputs(program.inputs)
-    if len(needed) != 1:
-        raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `chip.run`")
-    images, labels = as_input(np.asarray(x), needed[0], "x", program.preprocessing), np.asarray(y)
-    if len(images) != len(labels) or not np.issubdtype(labels.dtype, np.integer) or not labels.ndim:
-        what = f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
-        raise DataError(what, where="y", fix="give a whole number an image, or a place of it")
-    size = _fixed_batch(program)
+def _images(program: Program, x: Any, y: Any) -> tuple[Array, Array, int | None]:
+    """Images and labels, and the images of a run where the model fixes them."""
+    spec = one_input(program.inputs, "", "use `chip.run`")
+    images, labels = labelled(x, y, spec, "x", program.preprocessing)
+    size = fixed_batch({spec.name: images}, program.inputs)
     if size is not None and len(images) % size:
         raise DataError(f"{len(images)} images are no whole number of batches of {size}", where="x", fix="leave some out")
-    return images, labels
-
-
-def _fixed_batch(program: Program) -> int | None:
-    shape = needed_inputs(program.inputs)[0].shape
-    return shape[0] if shape and isinstance(shape[0], int) else None
+    return images, labels, size
 
 
 def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Classes, batch: int) -> Array:
@@ -328,10 +324,3 @@ def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Cl
         scores = runner.run({name: preprocess(x[here], program.preprocessing)})[output]
         found[here] = said(scores, y[here], how)
     return found
-
-
-def _sha256(*arrays: Array) -> str:
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()

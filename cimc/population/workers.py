@@ -14,7 +14,7 @@ from cimc.errors import CimcError, RunError
 from cimc.population.work import Found, Piece, Work, run_piece
 from cimc.threads import threads
 
-#: Times that a piece is tried again after its worker died.
+#: Times that pieces are tried, where a worker dies.
 _AGAIN = 3
 _here: Work | None = None
 

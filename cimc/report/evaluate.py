@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx_ir import from_proto
 
 from cimc.compiler import Model
-from cimc.data import needed_inputs, preprocess
+from cimc.data import one_input, preprocess
 from cimc.errors import DataError
 from cimc.frontend.load import load
 from cimc.ir.classes import Classes, laid_out
@@ -82,10 +82,7 @@ def evaluate(
     Raises:
         DataError: The images do not suit the model, a label is no class of it, or the reference is another network's.
     """
-    needed = needed_inputs(program.inputs)
-    if len(needed) != 1:
-        raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="use `cimc run`")
-    name = needed[0].name
+    name = one_input(program.inputs, "", "use `cimc run`").name
     chip = Chip(program, seed, backend=backend)
     output, bound = program.outputs[0].name, program.bound_values()
     model = from_proto(program.to_onnx()) if reference is None else load(reference).model

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from cimc.arguments import array as array_of
 from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError, DataError
+from cimc.fingerprint import fingerprint
 from cimc.runtime import rng
 from cimc.training.feed import Batch, Feed, Inputs
-from cimc.training.fingerprint import fingerprint
 from cimc.training.labels import counted
 
 Array = NDArray[Any]

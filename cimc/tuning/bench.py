@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from math import prod
+from functools import cached_property
 from statistics import median
 from typing import Any
 
@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.compiler import Model, compile_model
-from cimc.data import needed_inputs, preprocess
-from cimc.errors import DataError
-from cimc.ir.program import Preprocessing, Program
+from cimc.ir.cost import macs_by_layer
+from cimc.ir.program import Program
 from cimc.passes.base import Compilation
+from cimc.report.calibrate import batches, fixed_batch
 from cimc.report.evaluate import evaluate
 from cimc.runtime.chip import Chip
 from cimc.targets.description import Target
@@ -25,7 +25,8 @@ from cimc.tuning.costs import Cost
 Array = NDArray[Any]
 #: Images of one run where the model takes any number.
 _BATCH = 256
-_FIT_BATCH = 32
+#: Compilations that are kept: what is compiled to look at its cost is simulated next.
+_KEPT = 2
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def cut(self, begin: int, end: int, size: int = 1) -> Images:
+        """Those from ``begin`` to ``end``, whole batches of ``size``."""
+        end = begin + max(0, min(end, len(self)) - begin) // size * size
+        return Images(self.x[begin:end], self.y[begin:end])
 
 
 @dataclass(frozen=True)
@@ -102,8 +108,13 @@ class Bench:
     step: Callable[[], None] = lambda: None
     trained: dict[int, Model] = field(default_factory=dict)
     """Models after so many epochs of noise-aware training."""
-    macs: int = 0
-    """Multiply-accumulates of an image, all products on crossbars; known after the first compilation."""
+    _made: dict[str, Compilation] = field(default_factory=dict)
+    """The last compilations, by key of the candidate."""
+
+    @cached_property
+    def macs(self) -> int:
+        """Multiply-accumulates of an image on the crossbars of the defaults."""
+        return sum(macs_by_layer(self.compiled(Candidate()).need_program()).values())
 
     def compiled(self, candidate: Candidate) -> Compilation:
         """The candidate's compilation, forecast included.
@@ -111,6 +122,8 @@ class Bench:
         Raises:
             CimcError: It does not fit the chip, or the model is not usable.
         """
+        if candidate.key in self._made:
+            return self._made[candidate.key]
         state = compile_model(
             self.trained.get(candidate.tuned_epochs, self.model),
             self.target,
@@ -120,8 +133,7 @@ class Bench:
             digital=candidate.digital,
             **self.options,
         )
-        if not self.macs:
-            self.macs = macs_of(state.need_program())
+        self._made = dict([*self._made.items(), (candidate.key, state)][-_KEPT:])
         return state
 
     def cost(self, program: Program) -> Cost:
@@ -137,49 +149,16 @@ class Bench:
         found: list[float] = []
         agreements: list[float] = []
         reference = 0.0
-        batch = _fixed_batch(program) or _BATCH
+        fixed, count = fixed_batch(self.fit, program.inputs), len(next(iter(self.fit.values())))
         for seed in seeds:
             held = program
             if fitted:
                 chip = Chip(program, seed)
-                chip.fit_outputs(_parts(self.fit, _fixed_batch(program) or _FIT_BATCH))
+                chip.fit_outputs(batches(self.fit, program.inputs, np.arange(count)))
                 held = chip.trained_program()
-            result = evaluate(held, images.x, images.y, seed=seed, batch=batch, reference=self.model)
+            result = evaluate(held, images.x, images.y, seed=seed, batch=fixed or _BATCH, reference=self.model)
             found.append(result.accuracy)
             agreements.append(result.agreement)
             reference = result.reference_accuracy
             self.step()
         return Measured(tuple(found), float(np.mean(agreements)), reference, len(images))
-
-
-def macs_of(program: Program) -> int:
-    """Multiply-accumulates of an image on crossbars, each layer's positions counted; unknown ones as one."""
-    sizes = {layer.name: prod(layer.weight.shape) for layer in program.layers}
-    return sum((step.positions or 1) * sizes[step.layer] for step in program.vmm_steps)
-
-
-def input_name(program: Program) -> str:
-    """The one input that has no default.
-
-    Raises:
-        DataError: There are several.
-    """
-    needed = needed_inputs(program.inputs)
-    if len(needed) != 1:
-        raise DataError(f"the model has {len(needed)} inputs, accuracy is defined for one", fix="tune a model of one input")
-    return needed[0].name
-
-
-def as_fed(name: str, x: Array, how: Preprocessing | None) -> dict[str, Array]:
-    """Images as the model takes them."""
-    return {name: preprocess(x, how)}
-
-
-def _fixed_batch(program: Program) -> int | None:
-    shape = needed_inputs(program.inputs)[0].shape
-    return shape[0] if shape and isinstance(shape[0], int) else None
-
-
-def _parts(inputs: Mapping[str, Array], size: int) -> list[dict[str, Array]]:
-    total = len(next(iter(inputs.values()))) // size * size or size
-    return [{name: np.asarray(x)[n : n + size] for name, x in inputs.items()} for n in range(0, total, size)]

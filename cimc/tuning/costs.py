@@ -86,12 +86,17 @@ def parse_budget(text: str) -> dict[str, float]:
     found: dict[str, float] = {}
     for part in text.split(","):
         word, _, number = part.strip().partition("=")
-        digits = number.strip().removeprefix("+")
-        try:
-            share = float(digits.removesuffix("%")) / (100 if digits.endswith("%") else 1)
-        except ValueError:
-            share = -1.0
-        if word not in WORDS or not 0 <= share < inf:
+        share = share_of(number.strip().removeprefix("+"))
+        if word not in WORDS or share is None:
             raise CimcError(f"--budget {part} is not WORD=+SHARE", fix=f"for example arrays=+20%; words are {', '.join(WORDS)}")
         found[word] = share
     return found
+
+
+def share_of(text: str) -> float | None:
+    """``"5%"`` or ``"0.05"``; None where it is no share from 0."""
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        return None
+    return share if 0 <= share < inf else None

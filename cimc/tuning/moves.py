@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import prod
 
 import numpy as np
 
 from cimc.calibration.reads import LayerRead
 from cimc.errors import CimcError
 from cimc.ir.blocks import block_shape
+from cimc.ir.cost import macs_by_layer
 from cimc.ir.program import Layer, Program, Repeats
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.passes.base import Compilation
@@ -34,12 +34,20 @@ class Move:
     """One step, with the share of the output's error that it is expected to take off, and what it costs as a share."""
 
     layer: str
-    what: str
+    kind: str
+    """rows, columns or reads, twice as often as before; or digital."""
     gain: float
     price: float
     after: Candidate
     error: float
     """The layer's own part of the output's error afterwards."""
+
+    @property
+    def what(self) -> str:
+        """The move in words."""
+        if self.kind == "digital":
+            return f"{self.layer} digital"
+        return f"{self.kind} of {self.layer} {getattr(self.after.repeats[self.layer], self.kind)} times"
 
 
 class Expected:
@@ -57,8 +65,9 @@ class Expected:
         self.state, self.program, self.candidate = state, state.need_program(), candidate
         self.errors = output_errors(state)
         self._start = dict(self.errors)
-        self._own = {layer.name: self._power(layer) for layer in self.program.layers}
-        self._macs = {layer.name: _macs(self.program, layer) for layer in self.program.layers}
+        samples = state.samples
+        self._own = {layer.name: layer_power(self.program, layer, samples[layer.name]).share for layer in self.program.layers}
+        self._macs = macs_by_layer(self.program)
 
     @property
     def total(self) -> float:
@@ -100,24 +109,17 @@ class Expected:
                 error = self._at_output(layer.name, share)
                 after = replace(self.candidate, repeats={**self.candidate.repeats, layer.name: wanted})
                 price = self._price(layer.model_copy(update={"repeats": now}), changed)
-                yield Move(layer.name, f"{word} of {layer.name} {count} times", (self.errors[layer.name] - error) / total, price,
-                           after, error)  # fmt: skip
+                yield Move(layer.name, word, (self.errors[layer.name] - error) / total, price, after, error)
             if digital and (layer.name, "digital") not in dead:
                 left = {name: r for name, r in self.candidate.repeats.items() if name != layer.name}
                 after = replace(self.candidate, repeats=left, digital=(*self.candidate.digital, layer.name))
                 price = _LEAST_PRICE + _DIGITAL_PRICE * self._macs[layer.name] / max(1, sum(self._macs.values()))
-                yield Move(layer.name, f"{layer.name} digital", self.errors[layer.name] / total, price, after, 0.0)
+                yield Move(layer.name, "digital", self.errors[layer.name] / total, price, after, 0.0)
 
     def _at_output(self, name: str, power: float) -> float:
         """The layer's part of the output's error if its own error power is this."""
         start, own = self._start[name], self._own[name]
         return start * power / own if own > 0 else 0.0
-
-    def _power(self, layer: Layer) -> float:
-        """Error power of a layer of the program as it is, over the power of its product."""
-        power = layer_power(self.program, layer, self.state.samples[layer.name])
-        signal = float(power.signal.sum())
-        return float(power.total.sum()) / signal if signal > 0 else 0.0
 
     def _changed(self, layer: Layer, repeats: Repeats) -> tuple[Layer, float] | None:
         """The layer with other repeats, and its error power over that of its product; None where it does not fit."""
@@ -133,11 +135,9 @@ class Expected:
             if wanted.adc_range_ua is not None:
                 read, devices = LayerRead.of(samples, wanted, target), TargetDevices.of(program, wanted)
                 wanted = choose_ranges(wanted, Samples(read.vectors), devices, target, sigma_us=device_spread(target))
-            power = layer_power(program, wanted, samples)
+            return wanted, layer_power(program, wanted, samples).share
         except CimcError:
             return None
-        signal = float(power.signal.sum())
-        return wanted, float(power.total.sum()) / signal if signal > 0 else 0.0
 
     def _price(self, before: Layer, after: Layer) -> float:
         """What the change costs, as a share of all arrays and firings."""
@@ -155,8 +155,3 @@ def _area(layer: Layer, program: Program) -> float:
     slices, tiles = np.indices((len(layer.row_cuts) - 1, len(layer.column_cuts) - 1)).reshape(2, -1)
     height, width = block_shape(layer, program.target, slices, tiles)
     return float(layer.groups * (height * width).sum())
-
-
-def _macs(program: Program, layer: Layer) -> int:
-    positions = [step.positions or 1 for step in program.vmm_steps if step.layer == layer.name]
-    return sum(positions) * prod(layer.weight.shape)

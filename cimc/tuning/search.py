@@ -77,8 +77,9 @@ class Search:
         known = self.trace.known.get(candidate.key)
         if known is None or (candidate.tuned_epochs and candidate.tuned_epochs not in self.bench.trained):
             known = self._tried(candidate, self.bench.compiled(candidate).need_program(), what)
-        elif self.base is None:
-            self.base = known.cost
+        else:  # the budget may be another one now
+            self.base = self.base or known.cost
+            known = replace(known, within=self.limits.allows(known.cost, self.base))
         self.trials.append(known)
         self.told(known)
         return known
@@ -132,7 +133,7 @@ class Search:
             if move is None:
                 break
             if not self._affordable(move.after):
-                dead.add((move.layer, "digital" if move.what.endswith("digital") else move.what.split(" ")[0]))
+                dead.add((move.layer, move.kind))
                 continue
             expected.take(move)
             made.append(move.what)

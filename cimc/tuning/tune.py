@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,20 +9,21 @@ from math import inf
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import checked, within
 from cimc.compiler import Model, compile_model
-from cimc.data import as_input, needed_inputs
+from cimc.data import labelled, needed_inputs, one_input, preprocess
 from cimc.errors import DataError
-from cimc.ir.program import Preprocessing, Program
+from cimc.fingerprint import fingerprint
+from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.base import Compilation
+from cimc.report.calibrate import fixed_batch
 from cimc.runtime.chip import Chip
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from cimc.training.trainer import Trainer
-from cimc.tuning.bench import Bench, Images, Measured, as_fed, input_name
+from cimc.tuning.bench import Bench, Images, Measured
 from cimc.tuning.candidate import Candidate
 from cimc.tuning.costs import Limits
 from cimc.tuning.search import Search, Told
@@ -139,13 +139,11 @@ def tune(
     described, limits = load_target(target, settings), Limits.of(budget, digital_share)
     probe = compile_model(model, "ideal", preprocessing=preprocessing).need_program()
     parts = _Parts.of(probe, x, y, test, images, preprocessing)
-    name = input_name(probe)
-    bench = Bench(
-        model, described, as_fed(name, parts.calibration.x, preprocessing), as_fed(name, parts.fit.x, preprocessing),
-        {"preprocessing": preprocessing}, step,
-    )  # fmt: skip
+    name = needed_inputs(probe.inputs)[0].name
+    calibration, fit = ({name: preprocess(images.x, preprocessing)} for images in (parts.calibration, parts.fit))
+    bench = Bench(model, described, calibration, fit, {"preprocessing": preprocessing}, step)
     about = {
-        "model": probe.provenance.model_sha256, "target": described.model_dump(mode="json"), "data": parts.sha256(),
+        "model": probe.provenance.model_sha256, "target": described.model_dump(mode="json"), "data": parts.fingerprint(),
         "dice": dice, "seed": seed, "preprocessing": None if preprocessing is None else preprocessing.model_dump(),
         "fine_tune": fine_tune, "lr": lr,
     }  # fmt: skip
@@ -208,45 +206,36 @@ class _Parts:
     ) -> _Parts:  # fmt: skip
         """Split the data: of ``x`` an eighth sets ranges (512 at most), an eighth is fitted on (256), then come the others.
 
+        Parts are whole batches where the model fixes their size.
+
         Raises:
             DataError: They do not suit the model, or are too few.
         """
-        all_images = _images(program, x, y, "x", how)
-        whole = len(all_images)
+        spec = one_input(program.inputs, "", "tune a model of one input")
+        given = _images(spec, x, y, "x", how)
+        size = fixed_batch({spec.name: given.x}, program.inputs) or 1
+        count = len(given)
         if test is None:
-            held, report = _cut(all_images, 0, whole * 2 // 3), _cut(all_images, whole * 2 // 3, whole)
+            held, report = given.cut(0, count * 2 // 3, size), given.cut(count * 2 // 3, count, size)
         else:
-            held, report = all_images, _images(program, *test, "test", how)
+            held, report = given.cut(0, count, size), _images(spec, *test, "test", how)
         total = len(held)
-        if total < 24 or not len(report):
-            raise DataError(f"{whole} images are too few to set ranges, fit, choose and report", where="x", fix="give 48 or more")
-        a, b = min(512, total // 8), min(256, total // 8)
-        chosen = min(images, (total - a - b) // 2 or 1)
+        a, b = min(512, total // 8) // size * size, min(256, total // 8) // size * size
+        chosen = min(images, (total - a - b) // 2 or 1) // size * size
+        report = report.cut(0, images, size)
+        if total < 24 or not (a and b and chosen and len(report)):
+            fix = f"give {48 * size} or more" if images >= size else f"images={size} or more"
+            raise DataError(f"{count} images are too few to set ranges, fit, choose and report", where="x", fix=fix)
         return cls(
-            _cut(held, 0, a), _cut(held, a, a + b), _cut(held, total - chosen, total), _cut(report, 0, images),
-            _cut(held, 0, total - chosen),
+            held.cut(0, a), held.cut(a, a + b), held.cut(total - chosen, total), report, held.cut(0, total - chosen)
         )  # fmt: skip
 
-    def sha256(self) -> str:
+    def fingerprint(self) -> str:
         """Of all images and labels."""
-        digest = hashlib.sha256()
-        for part in (self.train, self.choice, self.report):
-            digest.update(np.ascontiguousarray(part.x).tobytes())
-            digest.update(np.ascontiguousarray(part.y).tobytes())
-        return digest.hexdigest()
+        return fingerprint(*((part.x, part.y) for part in (self.train, self.choice, self.report)))
 
 
-def _cut(images: Images, begin: int, end: int) -> Images:
-    return Images(images.x[begin:end], images.y[begin:end])
-
-
-def _images(program: Program, x: Any, y: Any, where: str, how: Preprocessing | None) -> Images:
-    spec = next(spec for spec in needed_inputs(program.inputs) if spec.name == input_name(program))
+def _images(spec: ValueSpec, x: Any, y: Any, where: str, how: Preprocessing | None) -> Images:
     if x is None or y is None:
         raise DataError("images or labels are missing", where=where, fix="give x and y")
-    x, y = as_input(np.asarray(x), spec, where, how), np.asarray(y)
-    if len(x) != len(y) or not np.issubdtype(y.dtype, np.integer):
-        raise DataError(
-            f"labels are {y.dtype} {list(y.shape)} for {len(x)} images", where=where, fix="give a class number an image"
-        )
-    return Images(x, y)
+    return Images(*labelled(x, y, spec, where, how))

@@ -119,6 +119,29 @@ def test_a_search_goes_on_from_its_trace(
         _tune(teacher, goal=8.0, trace=path, resume=True)
 
 
+def test_a_resumed_search_has_its_own_budget(teacher: tuple[onnx.ModelProto, Array, Array], tmp_path: Path) -> None:
+    """Trials that an earlier budget allowed are judged by the present one."""
+    path = tmp_path / "trace.jsonl"
+    free = _tune(teacher, goal=0.0, trace=path, digital_share=1.0)
+    assert any(trial.cost.energy > free.trace[0].cost.energy or trial.cost.digital_share for trial in free.trace)
+    bound = {"arrays": 0.0, "latency": 0.0, "energy": 0.0}
+    again, anew = _tune(teacher, goal=0.0, trace=path, resume=True, budget=bound), _tune(teacher, goal=0.0, budget=bound)
+    assert again.to_dict() == anew.to_dict()
+
+
+def test_a_model_of_a_fixed_batch(teacher: tuple[onnx.ModelProto, Array, Array]) -> None:
+    """Every part of the images is whole batches."""
+    model, x, y = teacher
+    fixed = onnx.ModelProto()
+    fixed.CopyFrom(model)
+    for value in (*fixed.graph.input, *fixed.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    result = cimc.tune(fixed, "bulk-rram-256", x, y, goal=8.0, dice=1, images=101)
+    assert result.report.images == 96
+    with pytest.raises(cimc.DataError, match="too few"):
+        cimc.tune(fixed, "bulk-rram-256", x, y, dice=1, images=7)
+
+
 def test_no_trial_begins_after_the_time_limit(teacher: tuple[onnx.ModelProto, Array, Array]) -> None:
     result = _tune(teacher, goal=0.0, time_limit_s=0)
     assert len(result.trace) == 1
