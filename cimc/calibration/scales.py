@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from cimc.calibration.error_power import error_power
 from cimc.calibration.reads import Cause, LayerRead
-from cimc.calibration.window import MIN_COLUMNS, least_error_span
+from cimc.calibration.window import judging_columns, least_error_span
 from cimc.ir.ranging import input_coding
 from cimc.ir.records import InputCoding
-from cimc.ir.samples import rounded_up, some_columns
+from cimc.ir.samples import rounded_up
 
 F32 = NDArray[np.float32]
 
@@ -65,13 +65,13 @@ def least_error_scales(
 
 def _expected(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> float:
     """Expected error power of the layer's product, over its columns (of a large layer, of some of them)."""
-    some, spans = some_columns(matrix, span, MIN_COLUMNS, "window", name)
+    some, spans = judging_columns(matrix, span, name)
     return float(error_power(some, spans, convert(read.sampled(some.size * 4), span)).total.sum())
 
 
 def _least_error_coding(matrix: NDArray[Any], span: F32, read: LayerRead, convert: Convert, name: str) -> InputCoding:
     """The coding whose full scale has the least expected error."""
-    some, span = some_columns(matrix, span, MIN_COLUMNS, "window", name)
+    some, span = judging_columns(matrix, span, name)
     read = read.sampled(some.size * len(PARTS) * 4)
     best, least, worse, gain = read.coding, np.inf, 0, 0.0
     for part in PARTS:

@@ -22,7 +22,7 @@ F64 = NDArray[np.float64]
 #: Candidates, in units of the RMS weight; the last stands for the largest weight.
 MULTIPLES = (1.0, 1.2, 1.4, 1.6, 1.8, 2.0, 2.25, 2.5, 2.75, 3.0, 3.5, 4.0, 5.0, 6.0, 1e9)
 #: Of a layer with more weights than this, columns drawn by key decide on one multiple for all.
-MIN_COLUMNS = 128
+_FEWEST = 32
 
 
 def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, name: str) -> F32:
@@ -38,7 +38,7 @@ def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, 
         ``[groups * columns]``, or ``[1]``; 0 where all weights are 0.
     """
     largest, rms = _sizes(matrix, by_column=by_column)
-    some, _ = some_columns(matrix, np.zeros(1, np.float32), MIN_COLUMNS, "window", name)
+    some, _ = judging_columns(matrix, np.zeros(1, np.float32), name)
     own_largest, own_rms = _sizes(some, by_column=by_column)
     noise = _noise(some, own_largest, read.sampled(some.size))
     few = read.sampled(some.size * len(MULTIPLES) * 4)
@@ -51,6 +51,11 @@ def least_error_span(matrix: NDArray[Any], read: LayerRead, *, by_column: bool, 
     best = np.asarray(MULTIPLES)[powers.argmin(axis=0)]
     span: F32 = np.minimum(largest, (best * rms).reshape(rms.shape)).astype(np.float32).reshape(-1)
     return span
+
+
+def judging_columns(matrix: NDArray[Any], span: F32, name: str) -> tuple[NDArray[Any], F32]:
+    """The columns that decide for a layer, and their spans: all; of more than 2 million weights half a million, by key."""
+    return some_columns(matrix, span, _FEWEST, "window", name, part=4)
 
 
 def _sizes(matrix: NDArray[Any], *, by_column: bool) -> tuple[F64, F64]:

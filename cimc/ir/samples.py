@@ -90,7 +90,9 @@ def _windows(geometry: Conv, spatial: tuple[int, ...], pixel: I64) -> tuple[I64,
     return index, inside
 
 
-def some_columns(matrix: NDArray[Any], span: F32, fewest: int, *key: object) -> tuple[NDArray[Any], F32]:
+def some_columns(
+    matrix: NDArray[Any], span: F32, fewest: int, *key: object, part: int = 1
+) -> tuple[NDArray[Any], F32]:  # fmt: skip
     """A matrix and its weight scales; of more than 2 million weights so many columns, drawn by key.
 
     Args:
@@ -98,11 +100,12 @@ def some_columns(matrix: NDArray[Any], span: F32, fewest: int, *key: object) -> 
         span: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
         fewest: Columns that are kept however many rows they have.
         key: Names the random stream.
+        part: Of a matrix of more than 2 million weights so many are kept, divided by this.
     """
     groups, rows, columns = matrix.shape
-    wanted = max(fewest, _WEIGHTS // (groups * rows))
-    if wanted >= columns:
+    if max(fewest, _WEIGHTS // (groups * rows)) >= columns:
         return matrix, span
+    wanted = max(fewest, _WEIGHTS // part // (groups * rows))
     chosen = np.sort(keyed(*key).permutation(columns)[:wanted])
     own = span if span.size == 1 else np.ascontiguousarray(span.reshape(groups, columns)[:, chosen]).reshape(-1)
     return matrix[:, :, chosen], own
