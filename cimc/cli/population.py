@@ -26,10 +26,13 @@ def evaluate_many(
     from cimc.image.image import Image
     from cimc.ir.classes import Classes
     from cimc.population import study
+    from cimc.population.result import table_kind
 
     guard([table, journal], [source, data, model])
     if resume and journal is None:
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
+    if table is not None:
+        table_kind(table)  # before the work
     grid = parse_sweep(sweep)
     opened = study.opened_file(source)
     program = study.program_of(opened)

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -153,21 +154,33 @@ class Population:
             CimcError: Another ending, or what it needs is not installed.
             RunError: The file cannot be written.
         """
-        kind = Path(path).suffix.lower()
+        kind = table_kind(path)
         if kind == ".csv":
             write_file(path, _csv(self.table()).encode())
         elif kind == ".json":
             write_file(path, (json.dumps(self.to_dict()) + "\n").encode())
-        elif kind == ".parquet":
-            buffer = io.BytesIO()
-            try:
-                self.to_frame().to_parquet(buffer)
-            except ImportError as error:
-                raise CimcError("Parquet needs pyarrow", where=str(path), fix="pip install pyarrow, or a .csv") from error
-            write_file(path, buffer.getvalue())
         else:
-            what = f"no table is written as {kind or 'a name without ending'}"
-            raise CimcError(what, where=str(path), fix=".csv, .json or .parquet")
+            buffer = io.BytesIO()
+            self.to_frame().to_parquet(buffer)
+            write_file(path, buffer.getvalue())
+
+
+def table_kind(path: str | Path) -> str:
+    """The ending that says how a table is written.
+
+    Raises:
+        CimcError: Another ending, or what it needs is not installed.
+    """
+    kind = Path(path).suffix.lower()
+    if kind not in (".csv", ".json", ".parquet"):
+        what = f"no table is written as {kind or 'a name without ending'}"
+        raise CimcError(what, where=str(path), fix=".csv, .json or .parquet")
+    missing = [name for name in ("pandas", "pyarrow") if kind == ".parquet" and find_spec(name) is None]
+    if missing:
+        raise CimcError(
+            f"Parquet needs {' and '.join(missing)}", where=str(path), fix=f"pip install {' '.join(missing)}, or a .csv"
+        )
+    return kind
 
 
 def _accuracy(values: NDArray[np.float64]) -> dict[str, Any]:

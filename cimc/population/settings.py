@@ -31,10 +31,11 @@ def with_settings(program: Program, settings: Mapping[str, Any]) -> Program:
         CimcError: A field that the program depends on.
         TargetError: A field or a value that no target has.
     """
+    if not settings:
+        return program
+    target = load_target(program.target, settings)
     bound = [path for path in settings if not is_free(path)]
     if bound:
         fix = "give the ONNX model to `cimc.sweep`: it is then compiled for each value"
         raise CimcError(f"{bound[0]} changes the program itself", where="settings", fix=fix)
-    if not settings:
-        return program
-    return program.model_copy(update={"target": load_target(program.target, settings), "expected": None})
+    return program.model_copy(update={"target": target, "expected": None})

@@ -231,7 +231,8 @@ def test_tables(program: cimc.Program, data: tuple[Array, Array], tmp_path: Path
         ({"scheduler": "slurm"}, "no scheduler"),
         ({"scheduler": "local:0"}, "no number of processes"),
         ({"settings": {"device.programming.sigma_us": "much"}}, "sigma_us"),
-        ({"settings": {"weights.scale": "column"}}, "changes the program"),
+        ({"settings": {"weights.scale": "layer"}}, "changes the program"),
+        ({"settings": {"device.nothing": 1}}, "device.nothing"),
         ({"time_s": [-1.0]}, "time_s"),
     ],
 )
@@ -248,7 +249,11 @@ def test_grids_as_text() -> None:
 
 
 def test_the_command(
-    program: cimc.Program, data: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    program: cimc.Program,
+    data: tuple[Array, Array],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     program.save(tmp_path / "m.cim")
     np.savez(tmp_path / "d.npz", x=data[0], y=data[1])
@@ -263,6 +268,8 @@ def test_the_command(
     assert app([*command, *options], standalone_mode=False) == 0
     assert "yield" in capsys.readouterr().out
     assert app([*command, "--csv", "t.csv"], standalone_mode=False) == 2
+    monkeypatch.setattr("cimc.population.study.evaluate", None)  # a name that no table has is refused before the work
+    assert app([*command, "--chips", "2", "--csv", "t.xls"], standalone_mode=False) == 2
     assert app([*command, "--chips", "2", "--resume"], standalone_mode=False) == 2
 
 
