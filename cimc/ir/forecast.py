@@ -61,8 +61,8 @@ class Forecast(_Record):
             if (output.sqnr_db is not None and output.sqnr_db < POOR_DB) or share > POOR_SHARE:
                 found.append(
                     f"output {output.name} is expected to be poor: {_told(output)}; most of the errors are {causes}; "
-                    "fit the outputs on the chip (cimc calibrate), or train on it (cimc train); where the target clips nothing, "
-                    "scales of least error may help; docs/accuracy.md says more"
+                    "fit the outputs on the chip (cimc calibrate), search for settings (cimc tune), or train on it (cimc train); "
+                    "where the target clips nothing, scales of least error may help; docs/accuracy.md says more"
                 )
         return found
 
