@@ -41,6 +41,7 @@ ALLOWED = {
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
     | {"report", "image", "journal", "fingerprint"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
+    "characterisation": {"errors", "arguments", "files", "targets"},
     "devices": {"targets", "ir", "runtime"},
     "rules": {"targets", "runtime", "training"},
     "backend": {"errors", "arguments", "ir", "runtime", "compiler"},

@@ -1,0 +1,1 @@
+"""From measurements of devices to the ``device`` section of a target."""
