@@ -20,7 +20,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cimc.arguments import array
+from cimc.arguments import array, checked
 from cimc.errors import DataError
 from cimc.files import replacing
 from cimc.ir.bound import without_bound
@@ -34,10 +34,12 @@ _AGAIN = "write it again with numpy.savez"
 _GROWTH = 1032
 
 
+@checked()
 def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """Arrays of an npz file; only those of ``names`` that it holds, if given.
 
     Raises:
+        CimcError: An argument is of another type.
         DataError: No such file, not an npz, damaged, or it holds pickled objects.
     """
     where = str(path)

@@ -15,6 +15,7 @@ from typing_extensions import TypeAliasType
 
 import cimc
 from cimc.arguments import checked
+from cimc.ir.program import InputCoding, Preprocessing
 
 X = np.random.default_rng(0).uniform(0, 1, (6, 4)).astype(np.float32)
 Y = np.arange(6) % 3
@@ -48,7 +49,17 @@ def trainer(**options: Any) -> cimc.Trainer:
     return cimc.Trainer(chip(), **options)
 
 
+#: A refused call changes nothing, so all of them may share one object.
+kept = cache(chip)
+kept_trainer = cache(lambda: trainer(batch_size=2))
+
+
+def coding() -> InputCoding:
+    return program().layers[0].coding
+
+
 NAN = float("nan")
+MNIST = Path(__file__).parents[1] / "examples/data/mnist.npz"
 #: Of the wrong type for almost any argument.
 ODD: tuple[Any, ...] = (3, 2.5, "two", NAN, float("inf"), -1, [1], {"a": 1}, b"b", object(), print, np.ones(3), (), True, 1j)
 #: entry -> the call with one argument odd, and which odd values are right there
@@ -71,42 +82,50 @@ ENTRIES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
     "Chip, program": (lambda v: cimc.Chip(v), lambda v: False),
     "Chip, seed": (lambda v: cimc.Chip(program(), v), lambda v: v == 3),
     "Chip, deterministic": (lambda v: cimc.Chip(program(), deterministic=v), lambda v: v is True),
-    "run": (lambda v: chip().run(v), lambda v: False),
-    "run, value": (lambda v: chip().run({"x": v}), lambda v: False),
-    "run, name": (lambda v: chip().run({v if v.__hash__ else None: X}), lambda v: False),
-    "run, first_image": (lambda v: chip().run({"x": X}, v), lambda v: v == 3),
-    "run, keep": (lambda v: chip().run({"x": X}, keep=v), lambda v: v == ()),
-    "run, name to keep": (lambda v: chip().run({"x": X}, keep=(v,)), lambda v: False),
-    "multiply, step": (lambda v: chip().multiply(v, X), lambda v: False),
-    "multiply, x": (lambda v: chip().multiply(program().vmm_steps[0].name, v), lambda v: False),
-    "calibrate": (lambda v: chip().calibrate(v), lambda v: False),
-    "calibrate, value": (lambda v: chip().calibrate({"x": v}), lambda v: False),
-    "conductances": (lambda v: chip().conductances(v), lambda v: False),
-    "chip.save": (lambda v: chip().save(v), lambda v: isinstance(v, str)),
+    "run": (lambda v: kept().run(v), lambda v: False),
+    "run, value": (lambda v: kept().run({"x": v}), lambda v: False),
+    "run, name": (lambda v: kept().run({v if v.__hash__ else None: X}), lambda v: False),
+    "run, first_image": (lambda v: kept().run({"x": X}, v), lambda v: v == 3),
+    "run, keep": (lambda v: kept().run({"x": X}, keep=v), lambda v: v == ()),
+    "run, name to keep": (lambda v: kept().run({"x": X}, keep=(v,)), lambda v: False),
+    "multiply, step": (lambda v: kept().multiply(v, X), lambda v: False),
+    "multiply, x": (lambda v: kept().multiply(program().vmm_steps[0].name, v), lambda v: False),
+    "run, stream": (lambda v: kept().run({"x": X}, stream=v), lambda v: v == ()),
+    "set_ranges": (lambda v: kept().set_ranges(v), lambda v: False),
+    "set_ranges, layer": (lambda v: kept().set_ranges({v if v.__hash__ else None: (coding(), 1.0)}), lambda v: False),
+    "set_ranges, pair": (lambda v: kept().set_ranges({"MatMul_0": v}), lambda v: False),
+    "set_ranges, coding": (lambda v: kept().set_ranges({"MatMul_0": (v, 1.0)}), lambda v: False),
+    "set_ranges, range": (lambda v: kept().set_ranges({"MatMul_0": (coding(), v)}), lambda v: v in (3, 2.5)),
+    "calibrate": (lambda v: kept().calibrate(v), lambda v: False),
+    "calibrate, value": (lambda v: kept().calibrate({"x": v}), lambda v: False),
+    "conductances": (lambda v: kept().conductances(v), lambda v: False),
+    "chip.save": (lambda v: kept().save(v), lambda v: isinstance(v, str)),
     "program.save": (lambda v: program().save(v), lambda v: isinstance(v, str)),
     "cells": (lambda v: program().cells(v), lambda v: False),
     "layer": (lambda v: program().layer(v), lambda v: False),
-    "adopt": (lambda v: chip().adopt(v), lambda v: False),
-    "remap, layer": (lambda v: chip().remap(v, np.ones((1, 4, 3), np.float32), np.ones(1)), lambda v: False),
+    "adopt": (lambda v: kept().adopt(v), lambda v: False),
+    "remap, layer": (lambda v: kept().remap(v, np.ones((1, 4, 3), np.float32), np.ones(1)), lambda v: False),
+    "remap, matrix": (lambda v: kept().remap("MatMul_0", v, np.ones(1)), lambda v: False),
+    "remap, g_us": (lambda v: kept().remap("MatMul_0", np.ones((1, 4, 3)), np.ones(1), v), lambda v: False),
     "cost, copies": (lambda v: program().cost(v), lambda v: False),
     "cost, crossbars": (lambda v: program().cost("auto", v), lambda v: v == 3),
     "Trainer, chip": (lambda v: cimc.Trainer(v), lambda v: False),
-    "fit, x": (lambda v: trainer().fit(v, Y, epochs=1), lambda v: False),
-    "fit, y": (lambda v: trainer().fit(X, v, epochs=1), lambda v: False),
-    "fit, epochs": (lambda v: trainer().fit(X, Y, epochs=v), lambda v: v == 3),
-    "fit, steps_per_epoch": (lambda v: trainer(batch_size=2).fit(X, Y, epochs=1, steps_per_epoch=v), lambda v: v == 3),
-    "fit, validation": (lambda v: trainer().fit(X, Y, epochs=1, validation=v), lambda v: False),
-    "fit, checkpoint": (lambda v: trainer().fit(X, Y, epochs=1, checkpoint=v), lambda v: isinstance(v, str)),
-    "fit, checkpoint_steps": (lambda v: trainer().fit(X, Y, epochs=1, checkpoint_steps=v), lambda v: v == 3),
-    "fit, resume": (lambda v: trainer().fit(X, Y, epochs=1, resume=v), lambda v: False),
-    "fit, callbacks": (lambda v: trainer().fit(X, Y, epochs=1, callbacks=v), lambda v: v == ()),
-    "step, x": (lambda v: trainer().step(v, Y), lambda v: False),
-    "step, y": (lambda v: trainer().step(X, v), lambda v: False),
-    "step, lr": (lambda v: trainer().step(X, Y, v), lambda v: v in (3, 2.5)),
-    "evaluate, x": (lambda v: trainer().evaluate(v, Y), lambda v: False),
-    "evaluate, y": (lambda v: trainer().evaluate(X, v), lambda v: False),
-    "evaluate, batch": (lambda v: trainer().evaluate(X, Y, v), lambda v: v == 3),
-    "gradients, x": (lambda v: trainer().gradients(v, Y), lambda v: False),
+    "fit, x": (lambda v: kept_trainer().fit(v, Y, epochs=1), lambda v: False),
+    "fit, y": (lambda v: kept_trainer().fit(X, v, epochs=1), lambda v: False),
+    "fit, epochs": (lambda v: kept_trainer().fit(X, Y, epochs=v), lambda v: v == 3),
+    "fit, steps_per_epoch": (lambda v: kept_trainer().fit(X, Y, epochs=1, steps_per_epoch=v), lambda v: v == 3),
+    "fit, validation": (lambda v: kept_trainer().fit(X, Y, epochs=1, validation=v), lambda v: False),
+    "fit, checkpoint": (lambda v: kept_trainer().fit(X, Y, epochs=1, checkpoint=v), lambda v: isinstance(v, str)),
+    "fit, checkpoint_steps": (lambda v: kept_trainer().fit(X, Y, epochs=1, checkpoint_steps=v), lambda v: v == 3),
+    "fit, resume": (lambda v: kept_trainer().fit(X, Y, epochs=1, resume=v), lambda v: False),
+    "fit, callbacks": (lambda v: kept_trainer().fit(X, Y, epochs=1, callbacks=v), lambda v: v == ()),
+    "step, x": (lambda v: kept_trainer().step(v, Y), lambda v: False),
+    "step, y": (lambda v: kept_trainer().step(X, v), lambda v: False),
+    "step, lr": (lambda v: kept_trainer().step(X, Y, v), lambda v: v in (3, 2.5)),
+    "evaluate, x": (lambda v: kept_trainer().evaluate(v, Y), lambda v: False),
+    "evaluate, y": (lambda v: kept_trainer().evaluate(X, v), lambda v: False),
+    "evaluate, batch": (lambda v: kept_trainer().evaluate(X, Y, v), lambda v: v == 3),
+    "gradients, x": (lambda v: kept_trainer().gradients(v, Y), lambda v: False),
     "export_image": (lambda v: cimc.export_image(v), lambda v: False),
     "export_image, target": (lambda v: cimc.export_image(program(), v), lambda v: False),
     "export_image, source": (lambda v: cimc.export_image(program(), source=v), lambda v: False),
@@ -121,11 +140,23 @@ ENTRIES: dict[str, tuple[Callable[[Any], Any], Callable[[Any], bool]]] = {
     "export_image, path": (lambda v: cimc.export_image(program(), path=v), lambda v: isinstance(v, str)),
     "load_image": (lambda v: cimc.load_image(v), lambda v: False),
     "Image.save": (lambda v: image().save(v), lambda v: isinstance(v, str)),
+    "Image.grid": (lambda v: image().grid(v), lambda v: False),
+    "Image.cell": (lambda v: image().cell(0, 0, 0, v), lambda v: v == 3),
+    "Image.segments": (lambda v: image().segments(v), lambda v: False),
+    "Image.segments, copy": (lambda v: image().segments(0, v), lambda v: False),
+    "Image.copies": (lambda v: image().copies(v), lambda v: False),
+    "Image.goals": (lambda v: image().goals(v), lambda v: False),
+    "Image.goals, copy": (lambda v: image().goals("MatMul_0", v), lambda v: False),
+    "Image.windows": (lambda v: image().windows(v), lambda v: False),
+    "Image.windows, copy": (lambda v: image().windows(0, v), lambda v: False),
+    "Image.sites": (lambda v: image().sites(v), lambda v: False),
     "Image.program, seed": (lambda v: image().program(v), lambda v: v == 3),
     "Image.program, target": (lambda v: image().program(target=v), lambda v: False),
     "Image.program, fault_map": (lambda v: image().program(fault_map=v), lambda v: False),
     "Image.program, calibration": (lambda v: image().program(calibration=v), lambda v: False),
     "Image.program, programming": (lambda v: image().program(programming=v), lambda v: False),
+    "read_npz": (lambda v: cimc.datasets.read_npz(v), lambda v: False),
+    "read_npz, names": (lambda v: cimc.datasets.read_npz(MNIST, v), lambda v: v == ()),
     "mnist": (lambda v: cimc.datasets.mnist(v), lambda v: False),
     "fashion_mnist": (lambda v: cimc.datasets.fashion_mnist(v), lambda v: False),
     "backend.prepare": (lambda v: cimc.backend.prepare(v), lambda v: False),
@@ -160,6 +191,32 @@ def test_odd_arguments_are_refused_by_an_error_of_ours(entry: str, tmp_path: Pat
 
 def _takes_true(entry: str) -> bool:
     return entry in ("compile, verify", "Chip, deterministic")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"scale": 0}, {"scale": NAN}, {"scale": "x"}, {"scale": [1]}, {"mean": 1.0}, {"mean": ()}, {"mean": (NAN,)}, {"std": (0.0,)},
+     {"std": (-1.0,)}, {"std": ("x",)}, {"variance": (1.0,)}],
+    ids=str,
+)  # fmt: skip
+def test_preprocessing_refuses_what_makes_no_images(fields: dict[str, Any]) -> None:
+    with pytest.raises(cimc.CimcError, match=next(iter(fields))):
+        Preprocessing(**fields)
+
+
+@pytest.mark.parametrize("span", [np.full(1, -1.0), np.full(1, NAN), np.ones(2), np.ones(1, int)], ids=str)
+def test_remap_refuses_a_span_that_is_none(span: Any) -> None:
+    with pytest.raises(cimc.DataError, match="weight_max"):
+        kept().remap("MatMul_0", np.ones((1, 4, 3)), span)
+
+
+def test_an_image_takes_a_layer_by_number_or_by_name() -> None:
+    for call in (image().copies, image().goals, image().windows, image().segments, image().sites):
+        assert repr(call(0)) == repr(call("MatMul_0"))
+    with pytest.raises(cimc.CimcError, match="no layer 'fc'"):
+        image().goals("fc")
+    with pytest.raises(cimc.CimcError, match="copy is 1"):
+        image().goals(0, 1)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, NAN, "x", 1.5, True])

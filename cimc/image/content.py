@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.arguments import checked
+from cimc.arguments import checked, named, within
 from cimc.errors import ArtifactError, VerifyError
 from cimc.image.cells import matrix_part
 from cimc.image.container import content_hash, signature
@@ -148,8 +148,25 @@ class ImageContent:
         sites = self.sites(layer)
         return sites.table if sites.lines is None else None
 
-    def sites(self, layer: int) -> Sites:
-        """Places of the segments of all copies of a layer."""
+    def number(self, layer: int | str) -> int:
+        """The number of a layer that is given by its number, from 0, or by its name.
+
+        Raises:
+            CimcError: There is no such layer.
+        """
+        names = [about.name for about in self.layers]
+        if isinstance(layer, str):
+            return names.index(named(layer, names, "layer"))
+        within("layer", layer, 0, len(names), open_high=True, whole=True)
+        return layer
+
+    @checked()
+    def sites(self, layer: int | str) -> Sites:
+        """Places of the segments of all copies of a layer.
+
+        Raises:
+            CimcError: There is no such layer.
+        """
         rows: list[tuple[int, ...]] = []
         lines: list[Array] = [np.zeros(0, np.int32)]
         names = ("group", "row_slice", "column_tile", "chip", "tile")
@@ -176,16 +193,28 @@ class ImageContent:
         """Of the program, in the order of the ``LAYR`` records."""
         return self.outline.layers
 
+    @checked()
     def grid(self, tile: int) -> Array:
-        """Cells of the ``tile``-th tile in use, ``[rows, columns]``."""
+        """Cells of the ``tile``-th tile in use, ``[rows, columns]``.
+
+        Raises:
+            CimcError: There is no such tile.
+        """
+        within("tile", tile, 0, len(self.sections["TILE"]), open_high=True, whole=True)
         record = self.sections["TILE"][tile]
         rows, columns, first = int(record["rows"]), int(record["columns"]), int(record["first_cell"])
         return self.sections["CELL"][first : first + rows * columns].reshape(rows, columns)
 
-    def segments(self, layer: int, copy: int = 0) -> list[tuple[np.void, Array, Array]]:
-        """Segments of one copy of a layer, each with its word lines and bit lines."""
+    @checked()
+    def segments(self, layer: int | str, copy: int = 0) -> list[tuple[np.void, Array, Array]]:
+        """Segments of one copy of a layer, each with its word lines and bit lines.
+
+        Raises:
+            CimcError: There is no such layer or copy.
+        """
         found = []
-        head = self.sections["LAYR"][layer]
+        within("copy", copy, 0, self.copies(layer), open_high=True, whole=True)
+        head = self.sections["LAYR"][self.number(layer)]
         first = int(head["first_segment"])
         records, lines = self.sections["SEGM"][first : first + int(head["segments"])], self.sections["LINE"]
         for record in records[records["copy"] == copy]:
@@ -193,6 +222,7 @@ class ImageContent:
             found.append((record, lines[r : r + int(record["height"])], lines[c : c + int(record["width"])]))
         return found
 
+    @checked()
     def cell(self, chip: int, tile: int, row: int, column: int) -> dict[str, Any]:
         """One cell: goal and window in µS, and what it is for.
 
@@ -207,9 +237,14 @@ class ImageContent:
                 return _cell(cell, float(record["base_s"]) * 1e6, float(record["step_s"]) * 1e6)
         raise ArtifactError(f"no cell at chip {chip}, tile {tile}, row {row}, column {column}", where=self.name)
 
-    def copies(self, layer: int) -> int:
-        """Copies of a layer that work at once."""
-        return int(self.sections["LAYR"][layer]["copies"])
+    @checked()
+    def copies(self, layer: int | str) -> int:
+        """Copies of a layer that work at once.
+
+        Raises:
+            CimcError: There is no such layer.
+        """
+        return int(self.sections["LAYR"][self.number(layer)]["copies"])
 
     @property
     def devices(self) -> int:
@@ -217,9 +252,14 @@ class ImageContent:
         matrices = (layer.groups * layer.rows * layer.columns * self.copies(n) for n, layer in enumerate(self.layers))
         return self.target.planes * sum(matrices)
 
-    def goals(self, layer: int, copy: int = 0) -> Devices:
-        """What the devices of one copy of a layer are to hold, and how the digital side combines them."""
-        about, planes = self.layers[layer], self.target.planes
+    @checked()
+    def goals(self, layer: int | str, copy: int = 0) -> Devices:
+        """What the devices of one copy of a layer are to hold, and how the digital side combines them.
+
+        Raises:
+            CimcError: There is no such layer or copy.
+        """
+        about, planes = self.layers[self.number(layer)], self.target.planes
         slices, tiles = len(about.row_cuts) - 1, len(about.column_cuts) - 1
         g_us = np.zeros((about.groups, about.rows, planes, about.columns), np.float32)
         has_unit = self.target.array.unit_column
@@ -243,9 +283,14 @@ class ImageContent:
         forget(self.content)
         return Devices(g_us, unit_g_us, Coefficients(alpha, unit, step.reshape(-1)))
 
-    def windows(self, layer: int, copy: int = 0) -> tuple[Array, Array]:
-        """Acceptance window of each device, µS, ``[groups, rows, planes, columns]``; infinite where it has no end."""
-        about, planes = self.layers[layer], self.target.planes
+    @checked()
+    def windows(self, layer: int | str, copy: int = 0) -> tuple[Array, Array]:
+        """Acceptance window of each device, µS, ``[groups, rows, planes, columns]``; infinite where it has no end.
+
+        Raises:
+            CimcError: There is no such layer or copy.
+        """
+        about, planes = self.layers[self.number(layer)], self.target.planes
         low, high = (np.zeros((about.groups, about.rows, planes, about.columns), np.float32) for _ in range(2))
         for record, grid, rows, columns in self._parts(layer, copy):
             r, c = matrix_part(record, planes)
@@ -255,7 +300,7 @@ class ImageContent:
                 ends[int(record["group"]), r, :, c] = np.where(codes == none, np.float32(infinite), microsiemens(codes, tile))
         return low, high
 
-    def _parts(self, layer: int, copy: int) -> Iterator[tuple[np.void, Array, Array, Array]]:
+    def _parts(self, layer: int | str, copy: int) -> Iterator[tuple[np.void, Array, Array, Array]]:
         """The segments of one copy: record, the cells of its tile, word lines, bit lines."""
         for record, rows, columns in self.segments(layer, copy):
             yield record, self.grid(int(record["tile_index"])), rows, columns

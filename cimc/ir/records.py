@@ -54,7 +54,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, field_validator
 
 from cimc.arguments import checked, named
 from cimc.errors import CimcError
@@ -346,9 +346,16 @@ class Preprocessing(_Record):
     one, uint8 images are scaled to 0...1 first, as they are without preprocessing.
     """
 
-    scale: float | None = None
+    scale: float | None = Field(None, description="Not 0, which would make all images equal.")
     mean: tuple[float, ...] = Field((0.0,), min_length=1)
     std: tuple[Annotated[float, Field(gt=0)], ...] = Field((1.0,), min_length=1)
+
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: float | None) -> float | None:
+        if scale == 0:
+            raise ValueError("scale is 0, which makes all images equal")
+        return scale
 
 
 class ProgramRecord(_Record):

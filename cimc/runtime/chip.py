@@ -298,8 +298,12 @@ class Chip:
             weight_max: ``[1]`` or ``[groups * columns]``: the weight that spans the window.
             g_us: What the devices of the first copy hold, µS, ``[groups, rows, planes, columns]``; those of others, and unit
                 columns, keep what they hold. None: the weights are written to every copy.
+
+        Raises:
+            CimcError: No layer has that name, or an array does not suit it.
         """
         old = self.crossbars[named(layer, self.crossbars, "layer")]
+        self._check_map(old, matrix, weight_max, g_us)
         own = old.layer.model_copy(update={"weight_error": None})  # that was of other weights
         crossbar = Crossbar(
             own, matrix, weight_max, self.program.target, self.seed, stats=old.stats, copies=old.copies, cells=old.cells,
@@ -311,6 +315,25 @@ class Chip:
             first = replace(first, g_us=g_us, arrays=arrays)
             crossbar.hold([replace(copy, coefficients=crossbar.coefficients) for copy in (first, *others)])
         self.crossbars[layer] = crossbar
+
+    @staticmethod
+    def _check_map(crossbar: Crossbar, matrix: Any, weight_max: Any, g_us: Any) -> None:
+        groups, rows, _, columns = crossbar.g_us.shape
+        shapes: dict[str, list[tuple[int, ...]]] = {
+            "matrix": [(groups, rows, columns)],
+            "weight_max": [(1,), (groups * columns,)],
+            "g_us": [crossbar.g_us.shape],
+        }
+        for name, value in (("matrix", matrix), ("weight_max", weight_max), ("g_us", g_us)):
+            if name == "g_us" and value is None:
+                continue
+            given, wanted = array(value, f"Chip.remap, {name}"), " or ".join(str(list(shape)) for shape in shapes[name])
+            if given.dtype.kind != "f" or given.shape not in shapes[name]:
+                what = f"is {given.dtype} {list(given.shape)}, layer {crossbar.layer.name} takes real numbers {wanted}"
+                raise DataError(what, where=f"Chip.remap, {name}")
+            if not np.isfinite(given).all() or (name == "weight_max" and (given < 0).any()):
+                what = "holds a number that is not finite" + (", or negative" if name == "weight_max" else "")
+                raise DataError(what, where=f"Chip.remap, {name}")
 
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
@@ -367,8 +390,21 @@ class Chip:
         devices |= set(fit_state(self.fits))
         self.memory = {name: np.array(array) for name, array in found.items() if name not in devices}
 
+    @checked()
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:
-        """Take input codings and ADC ranges (µA) of layers, as an earlier calibration chose them."""
+        """Take input codings and ADC ranges (µA; None: no ADC) of layers, as an earlier calibration chose them.
+
+        Raises:
+            CimcError: No layer has a name, or a value is no pair of an input coding and a positive range.
+        """
+        for name, pair in ranges.items():
+            named(name, self.crossbars, "layer")
+            coding, range_ua = pair if isinstance(pair, tuple) and len(pair) == 2 else (None, None)
+            if not isinstance(coding, InputCoding):
+                what = f"the ranges of {name} must be an input coding and an ADC range in µA, or None without an ADC"
+                raise CimcError(what, where="Chip.set_ranges", fix="take layer.coding and layer.adc_range_ua of chip.program")
+            if range_ua is not None:
+                within(f"the ADC range of {name}", range_ua, 1e-30, 1e30)
         for name, (coding, range_ua) in ranges.items():
             crossbar = self.crossbars[name]
             crossbar.recode(crossbar.layer.model_copy(update={"coding": coding, "adc_range_ua": range_ua}))

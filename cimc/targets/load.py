@@ -94,7 +94,7 @@ def _figures(ref: Any, folder: Path, chain: tuple[str, ...]) -> Figures:
     if not isinstance(ref, str):
         raise TargetError(f"a target is a name, a path or a description, not {ref!r}", where=chain[-1] if chain else None)
     builtin = CHIPS / f"{ref}.yaml"
-    if builtin.is_file():
+    if os.path.isfile(builtin):
         return _builtin(builtin)
     found = _entry_point(ref, chain)
     if isinstance(found, Mapping):
