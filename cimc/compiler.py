@@ -60,7 +60,7 @@ def compile_model(
         digital: Names, or patterns of names, of nodes, layers or weights whose products stay digital.
         preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
-            that stay tied; see `cimc.passes.untie`.
+            that stay tied; see `cimc.passes.untie`, and `cimc.passes.tie` for two that are transposes of each other.
         bind: Inputs that become constants, by name: a number, nested lists, an array, or the path of an npy or npz file; None:
             the input's own default, where the name may be a pattern. What follows from them is folded, an If on them too.
         shapes: Sizes of inputs by name, None where one stays open.

@@ -26,6 +26,7 @@ from cimc.passes.scales import Scales
 from cimc.passes.schedule import Schedule
 from cimc.passes.select import Select
 from cimc.passes.specialise import Specialise
+from cimc.passes.tie import Tie
 from cimc.passes.tile import Tile
 from cimc.passes.untie import AUTO, Untie
 
@@ -89,6 +90,7 @@ def pipeline(
         Specialise({name: bound_value(value, name) for name, value in (bind or {}).items()}, shapes or {}),
         ReadCalibration(calibration, preprocessing),
         Legalise(),
+        Tie(tie),
         Untie(tie),
         Fold(),
         Select((digital,) if isinstance(digital, str) else tuple(digital)),

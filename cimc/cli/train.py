@@ -317,7 +317,7 @@ def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> 
     import onnx
 
     from cimc.files import write_file
-    from cimc.training.trained import into_model
+    from cimc.training.trained import into_model, transposed
 
     proto = None
     if model.suffix != ".cim":
@@ -325,4 +325,6 @@ def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> 
         if missing := into_model(proto, trainer.weights()):
             note(f"note: {model} has no initializer {', '.join(missing)}: {path} holds the graph as it was compiled")
             proto = None
+        else:  # an initializer of the user's that is the transpose of a trained one
+            into_model(proto, transposed(trained, trainer.weights()))
     write_file(path, (trained.to_onnx() if proto is None else proto).SerializeToString())

@@ -62,7 +62,7 @@ _VIEWS = frozenset(
 )
 _TRAINABLE = frozenset({"weight", "bias", "scale", "table", "other"})
 #: Names that exporters give to values that have none in the model's source.
-_ANONYMOUS = re.compile(r"val_\d+|onnx::.*|/.*|.*_output_\d+|_?c?_?lifted_tensor.*|cimc/.*|")
+ANONYMOUS = re.compile(r"val_\d+|onnx::.*|/.*|.*_output_\d+|_?c?_?lifted_tensor.*|cimc/.*|")
 #: Names that PyTorch's exporter gives to what it makes itself, never to a parameter.
 _MADE = re.compile(r"val_\d+")
 _NEUTRAL = "written by the exporter, as the network has no"
@@ -139,7 +139,7 @@ def _role(node: ir.Node, slot: int, value: ir.Value, initializer: ir.Value) -> t
     array = _array(initializer)
     size = 1 if initializer.shape is None else int(np.prod([d for d in initializer.shape if isinstance(d, int)]))
     rank = 0 if initializer.shape is None else len(initializer.shape)
-    anonymous = _ANONYMOUS.fullmatch(name) is not None
+    anonymous = ANONYMOUS.fullmatch(name) is not None
     match node.op_type:
         case "Gather" if slot == 0:
             integer = node.inputs[1] is not None and node.inputs[1].const_value is None

@@ -20,6 +20,7 @@ from cimc.passes.manager import PassManager
 from cimc.passes.recipes import Recipes
 from cimc.passes.schedule import Schedule
 from cimc.passes.training.form import to_inference_form
+from cimc.passes.training.plan import transposes
 from cimc.training.accumulator import LayerState
 from cimc.training.step import to_initializer
 
@@ -85,6 +86,13 @@ def into_model(model: onnx.ModelProto, changed: Mapping[str, NDArray[Any]]) -> l
         label = place.name
         place.CopyFrom(ir.to_proto(ir.Tensor(np.ascontiguousarray(array), name=label)))
     return missing
+
+
+def transposed(program: Program, changed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Values of the user's initializers that are transposes of changed ones, see `cimc.passes.tie`."""
+    graph = join(program.tensors["graph"].tobytes(), program.initializers()).graph
+    tied = {name: transposes(value) for name, value in graph.initializers.items() if name in changed}
+    return {other: changed[name].transpose(perm) for name, others in tied.items() for other, perm in others.items()}
 
 
 def trained_initializers(program: Program, states: Mapping[str, LayerState]) -> dict[str, NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Container, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -19,6 +20,8 @@ from cimc.passes.selection.operand import FLOATS
 #: Roles whose slot, or place behind a product, tells that a Constant node is a parameter.
 _CLEAR = ("weight", "bias", "scale")
 _OWNED = (*_CLEAR, "table", "statistics")
+#: Metadata of an initializer: JSON, the initializers that were its transposes, by name the order of its axes in each.
+TRANSPOSES = "cimc.transposes"
 
 
 @dataclass
@@ -28,7 +31,7 @@ class Candidate:
     Attributes:
         value: In the graph.
         uses: All that read it.
-        names: What patterns may call it: its own name, then the layers and nodes that it belongs to.
+        names: What patterns may call it: its own name, those of its transposes, then the layers and nodes that it belongs to.
         excluded: Why it does not train; empty: it may.
     """
 
@@ -51,7 +54,7 @@ def candidates(graph: ir.Graph) -> list[Candidate]:
         if value.dtype in FLOATS:
             read = uses(value)
             owners = [use.owner for use in read if use.kind in _OWNED]
-            found.append(Candidate(value, read, list(dict.fromkeys([str(value.name), *owners]))))
+            found.append(Candidate(value, read, list(dict.fromkeys([str(value.name), *transposes(value), *owners]))))
     return found
 
 
@@ -158,7 +161,25 @@ def rows(found: Sequence[Candidate], trained: Container[str], reached: set[ir.Va
                 shared_by=tuple(nodes) if len(nodes) > 1 else (),
             )
         )
+        listed += _transposes(one.value, listed[-1])
     return listed
+
+
+def transposes(value: ir.Value) -> dict[str, list[int]]:
+    """Initializers of the user's model that `tie` has replaced by a transpose of this one: the order of its axes in each."""
+    found: dict[str, list[int]] = json.loads(value.metadata_props.get(TRANSPOSES, "{}"))
+    return found
+
+
+def _transposes(value: ir.Value, row: Parameter) -> list[Parameter]:
+    """Rows of the initializers that `tie` has replaced by a transpose of this one."""
+    fate = "trains with it as one parameter" if row.trains else "does not train either"
+    return [
+        row.model_copy(
+            update={"name": name, "shape": tuple(row.shape[axis] for axis in perm), "why": f"the transpose of {row.name}, {fate}"}
+        )
+        for name, perm in transposes(value).items()
+    ]
 
 
 def in_bodies(graph: ir.Graph) -> list[Parameter]:
