@@ -11,6 +11,7 @@ from cimc.targets.kinds import BASES, BUILT_IN, ByKind
 from cimc.targets.programmer_sections import BlindWrites, DirectWrites, ProgrammerSection, VerifiedWrites
 from cimc.targets.programming_sections import PolynomialProgramming, Programming, ProgrammingSection, SaturatingProgramming
 from cimc.targets.section import Section
+from cimc.targets.table_sections import TableNoise, TableProgramming
 from cimc.targets.time_sections import DriftSection, FlickerNoise, PowerLawDrift, ReadNoiseSection, RelaxationDrift, SlowNoise
 from cimc.targets.weight_sections import SharedReferenceWeights, Weights
 from cimc.targets.write_sections import Pulse, WriteVerify
@@ -103,10 +104,10 @@ class Device(Section):
 
 BUILT_IN["device"]["memristor"] = Device
 BUILT_IN["programming"] |= {
-    "gaussian": Programming, "polynomial": PolynomialProgramming, "saturating": SaturatingProgramming,
+    "gaussian": Programming, "polynomial": PolynomialProgramming, "saturating": SaturatingProgramming, "table": TableProgramming,
 }  # fmt: skip
 BUILT_IN["drift"] |= {"power_law": PowerLawDrift, "relaxation": RelaxationDrift}
-BUILT_IN["read_noise"] |= {"flicker": FlickerNoise}
+BUILT_IN["read_noise"] |= {"flicker": FlickerNoise, "table": TableNoise}
 BUILT_IN["programmer"] |= {"direct": DirectWrites, "write_verify": VerifiedWrites, "blind_pulses": BlindWrites}
 BASES["programmer"] = ProgrammerSection
 BUILT_IN["weight_code"] |= {"differential_pair": Weights, "offset": Weights, "shared_reference": SharedReferenceWeights}

@@ -122,6 +122,8 @@ def _words(annotation: Any) -> list[str]:
     if get_origin(annotation) is Literal:
         return [" or ".join(f"`{word}`" for word in get_args(annotation))]
     if get_origin(annotation) is tuple:
+        if get_origin(get_args(annotation)[0]) is tuple:
+            return ["list of lists of numbers"]
         return ["list of numbers" if Ellipsis in get_args(annotation) else f"list of {len(get_args(annotation))} numbers"]
     return [{int: "integer", float: "number", bool: "true or false", str: "text"}.get(annotation, str(annotation))]
 

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from cimc.runtime import rng
 from cimc.runtime.devices.draws import U64
 from cimc.runtime.devices.drift import DriftModel, PowerLaw, Relaxation
-from cimc.runtime.devices.programming import GaussianProgramming, NormalProgramming, ProgrammingModel
+from cimc.runtime.devices.programming import DrawnQuantile, GaussianProgramming, NormalProgramming, ProgrammingModel
 from cimc.targets.kinds import model_class
 from cimc.targets.programming_sections import ProgrammingSection
 from cimc.targets.time_sections import DriftSection
 
-_PROGRAMMING: dict[str, Any] = {"gaussian": GaussianProgramming, "polynomial": NormalProgramming, "saturating": NormalProgramming}
+_PROGRAMMING: dict[str, Any] = {
+    "gaussian": GaussianProgramming, "polynomial": NormalProgramming, "saturating": NormalProgramming, "table": DrawnQuantile,
+}  # fmt: skip
 _DRIFT: dict[str, Any] = {"power_law": PowerLaw, "relaxation": Relaxation}
 
 

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.runtime import rng
-from cimc.runtime.devices.draws import F32, U64, normals
+from cimc.runtime.devices.draws import F32, U64, normals, uniforms
 from cimc.runtime.jit import kernel
 from cimc.runtime.rng import Scalar
 from cimc.targets.programming_sections import Programming, ProgrammingSection
+from cimc.targets.table_sections import TableProgramming
 
 
 class ProgrammingModel(Protocol):
@@ -36,6 +37,18 @@ class NormalProgramming:
         """See `ProgrammingModel`."""
         mean, sigma = self.section.error_us(goal_us)
         held: NDArray[np.float32] = np.maximum(goal_us + mean + sigma * normals(keys), 0).astype(np.float32)
+        return held
+
+
+class DrawnQuantile:
+    """``g = goal + error``, the error a quantile of the table whose share is drawn, never below zero."""
+
+    def __init__(self, section: TableProgramming) -> None:
+        self.section = section
+
+    def write(self, goal_us: F32, keys: U64) -> F32:
+        """See `ProgrammingModel`."""
+        held: F32 = np.maximum(goal_us + self.section.quantile_us(goal_us, uniforms(keys)), 0).astype(np.float32)
         return held
 
 
