@@ -14,6 +14,7 @@ from cimc.version import __version__
 if TYPE_CHECKING:
     from cimc import backend, datasets
     from cimc.budget.explain import explain
+    from cimc.characterisation.fit import fit_device
     from cimc.compiler import compile  # noqa: A004
     from cimc.image.export import export_image
     from cimc.image.mapped import fault_map
@@ -38,6 +39,7 @@ _LAZY = {
     "evaluate": "cimc.population.study",
     "export_image": "cimc.image.export",
     "fault_map": "cimc.image.mapped",
+    "fit_device": "cimc.characterisation.fit",
     "load": "cimc.ir.artifact",
     "load_image": "cimc.image.reader",
     "register": "cimc.targets.kinds",
@@ -68,6 +70,7 @@ __all__ = [
     "explain",
     "export_image",
     "fault_map",
+    "fit_device",
     "load",
     "load_image",
     "register",

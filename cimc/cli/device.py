@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import Json, print_json
+from cimc.cli.common import Json, note, print_json, print_table
 
 app = typer.Typer(name="device", help="From measurements of devices to a target.", no_args_is_help=True)
 
@@ -32,3 +32,41 @@ def template(
         return
     for path, table in zip(files, TABLES.values(), strict=True):
         typer.echo(f"{path}: {table.meaning}")
+
+
+@app.command()
+def fit(
+    files: Annotated[list[Path], typer.Argument(metavar="MEASUREMENTS.csv...", help="CSV files.", show_default=False)],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MINE.yaml", help="The target file.")],
+    extends: Annotated[
+        str, typer.Option(metavar="TARGET", help="Target that gives the arrays, converters and what was not measured.")
+    ] = "ideal",
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    json: Json = False,
+) -> None:
+    """Fit a device to measurements and write it as a target."""
+    from cimc.characterisation.fit import fit_device
+    from cimc.cli.outputs import guard
+
+    guard([output], [*files, extends if extends.endswith((".yaml", ".yml")) else None])
+    result = fit_device(files, seed=seed)
+    result.to_yaml(output, extends=extends)
+    inherited = result.inherited(extends)
+    if json:
+        print_json({"output": str(output), **result.to_dict(), "inherited": inherited})
+        return
+    rows: list[tuple[object, ...]] = [
+        (name, f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}", one.devices, one.more_devices)
+        for name, one in result.intervals.items()
+    ]
+    print_table(f"{output}, extends {extends}", ("figure", "fit", "95 % interval", "devices", "more to halve it"), rows)
+    print_table("forms", ("effect", "form", "held-out log-likelihood of a record", "deviation of residuals"), [
+        (name, one.form, f"{one.likelihoods[one.form]:.4g}" if one.form in one.likelihoods else "",
+         f"{one.residuals.std():.3g}" if one.residuals.size else "")
+        for name, one in result.effects.items()
+    ])  # fmt: skip
+    for text in result.notes:
+        note(f"note: {text}")
+    for text in result.found:
+        note(f"found, not modelled: {text}")
+    note(f"not measured, as in {extends}: {', '.join(inherited)}")

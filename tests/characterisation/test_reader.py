@@ -122,7 +122,7 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, raw):
 def test_the_page_names_every_column():
     page = (Path(__file__).parents[2] / "docs" / "measurements.md").read_text("utf-8")
     for table in TABLES.values():
-        (row,) = [line for line in page.splitlines() if line.startswith(f"| `{table.name}` |")]
+        row = next(line for line in page.splitlines() if line.startswith(f"| `{table.name}` |"))
         for column in table.columns:
             assert f"`{column.name}`" in row
 

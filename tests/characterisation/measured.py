@@ -1,0 +1,41 @@
+"""Measurements of devices whose hidden parameters are known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Programming error of NeuRRAM at 1 s, as aihwkit publishes it (Wan et al. 2022): deviation in µS over goal / 40 µS.
+NEURRAM = (0.348, 16.030, -43.853, 45.393, -16.815)
+
+
+def csv(path: Path, **columns: NDArray) -> Path:
+    """A file of these columns."""
+    rows = zip(*(values.tolist() for values in columns.values()), strict=True)
+    path.write_text(",".join(columns) + "\n" + "".join(",".join(map(str, row)) + "\n" for row in rows))
+    return path
+
+
+def programming(path: Path, random, sigma_us, devices=60, goals_us=None, mean_us=0.0, noise=None, read_us=0.0, repeats=1) -> Path:
+    """Program-and-verify records: each device written to each goal; ``sigma_us`` is a function of the goal."""
+    goals = np.linspace(1.0, 40.0, 9) if goals_us is None else np.asarray(goals_us, float)
+    device = np.repeat(np.arange(devices), goals.size * repeats)
+    goal = np.tile(np.repeat(goals, repeats), devices)
+    normal = random.standard_normal(goal.size) if noise is None else noise(goal.size)
+    read = goal + mean_us + sigma_us(goal) * normal + read_us * random.standard_normal(goal.size)
+    return csv(path, device=device, goal_us=goal, read_us=read)
+
+
+def reads(path: Path, random, sigma_us, devices=40, count=30, slow_us=0.0) -> Path:
+    """Repeated reads of devices between 1 and 40 µS; ``sigma_us`` is a function of the conductance."""
+    g_us = np.repeat(np.linspace(1.0, 40.0, devices), count)
+    time = np.tile(np.arange(float(count)), devices)
+    walk = slow_us * np.repeat(random.standard_normal(devices * (count // 10)), 10)
+    return csv(
+        path,
+        device=np.repeat(np.arange(devices), count),
+        time_s=time,
+        read_us=g_us + walk + sigma_us(g_us) * random.standard_normal(g_us.size),
+    )
