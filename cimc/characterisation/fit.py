@@ -11,9 +11,11 @@ import numpy as np
 from cimc.arguments import checked
 from cimc.characterisation.effect import Effect
 from cimc.characterisation.programming import fit_programming
+from cimc.characterisation.pulses import fit_pulses
 from cimc.characterisation.read_noise import fit_reads
 from cimc.characterisation.reader import Measured, read_measurements
 from cimc.characterisation.result import DeviceFit
+from cimc.characterisation.retention import fit_retention
 from cimc.characterisation.spatial import neighbours
 from cimc.characterisation.stuck import without_stuck
 from cimc.errors import DataError
@@ -46,6 +48,12 @@ def fit_device(paths: str | Path | Sequence[str | Path], seed: int = 0) -> Devic
         read_sigma_us = _typical(effects["read noise"])
     if "programming" in tables:
         effects |= _programming(tables["programming"], read_sigma_us, seed)
+    if "retention" in tables:
+        effects["drift"] = fit_retention(tables["retention"], read_sigma_us, seed)
+    if "pulses" in tables:
+        window = effects["programming error"].figures if "programming error" in effects else {}
+        ends = (window["g_min_us"], window["g_max_us"]) if "g_min_us" in window else None
+        effects["pulses"] = fit_pulses(tables["pulses"], ends, read_sigma_us, seed)
     return DeviceFit(effects)
 
 

@@ -39,3 +39,31 @@ def reads(path: Path, random, sigma_us, devices=40, count=30, slow_us=0.0) -> Pa
         time_s=time,
         read_us=g_us + walk + sigma_us(g_us) * random.standard_normal(g_us.size),
     )
+
+
+def retention(path: Path, random, later, devices=80, ages_s=(1, 10, 100, 1e3, 1e4, 1e5), read_us=0.0) -> Path:
+    """Conductances over time; ``later(g_us, ln t, normal of the device)`` gives what a device holds at each age."""
+    growth = np.log(np.array(ages_s, float))
+    g_us = np.linspace(5.0, 40.0, devices)[:, None]
+    held = later(g_us, growth, random.standard_normal((devices, 1))) + read_us * random.standard_normal((devices, growth.size))
+    device, age = np.divmod(np.arange(held.size), growth.size)
+    return csv(path, device=device, age_s=np.array(ages_s, float)[age], g_us=held.reshape(-1))
+
+
+def pulses(path: Path, random, shape, devices=60, count=60, cycle=0.3, spread=0.2, dead=0, up_us=1.0, down_us=0.8) -> Path:
+    """Trains of ``count`` up and ``count`` down pulses over 0 to 40 µS.
+
+    ``shape`` gives the step, over that at the middle, of the room that is left, 0 to 2.
+    """
+    g_us = np.full(devices, 4.0)
+    factor = np.maximum(1 + spread * random.standard_normal(devices), 0) * (np.arange(devices) >= dead)
+    rows = []
+    for number in range(2 * count):
+        rising = number < count
+        room = (40 - g_us) / 20 if rising else g_us / 20
+        step = (up_us if rising else -down_us) * shape(room) * factor * (1 + cycle * random.standard_normal(devices))
+        after = np.clip(g_us + step, 0, 40)
+        rows.append((np.arange(devices), np.full(devices, number), np.full(devices, 1 if rising else -1), g_us, after))
+        g_us = after
+    columns = (np.concatenate(values) for values in zip(*rows, strict=True))
+    return csv(path, **dict(zip(("device", "pulse", "polarity", "before_us", "after_us"), columns, strict=True)))
