@@ -19,9 +19,12 @@ def backend(name: str) -> Backend:
     Raises:
         CimcError: None is built in or installed under it.
     """
+    if name in _BUILT_IN:  # first: to look for entry points takes 20 ms
+        built: Backend = _BUILT_IN[name]()
+        return built
     offered = entry_points(group="cimc.backends")
-    if name not in _BUILT_IN and name not in offered.names:
+    if name not in offered.names:
         known = ", ".join(sorted({*_BUILT_IN, *offered.names}))
         raise CimcError(f"no backend {name!r} is built in or installed", fix=f"one of: {known}")
-    made: Backend = (_BUILT_IN[name] if name in _BUILT_IN else offered[name].load())()
+    made: Backend = offered[name].load()()
     return made
