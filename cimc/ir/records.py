@@ -21,6 +21,8 @@ A trained program also holds its chip, and its initializers are the trained ones
 ==========================  ===============================================================================
 ``state/seed``              int64 ``[1]``: of the chip
 ``state/draws``             int64 ``[3]``: images trained on, evaluations, calibrations, as `cimc.runtime.draws` counts them
+``state/noise_seed``        int64 ``[1]``: of its read noise; absent: that of the chip
+``state/images``            int64 ``[1]``: images that it has run, as `cimc.runtime.draws` counts them; absent: 0
 ``state/time_s``            float64 ``[1]``: present time of the chip, s; absent: 0
 ``state/LAYER/g_us``        float32 ``[groups, rows, planes, columns]``: conductances that the last writes left, µS
 ``state/LAYER/device.NAME`` as ``g_us``, numbers of any type: what the device model keeps beside, such as the time of the

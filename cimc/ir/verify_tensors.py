@@ -74,7 +74,7 @@ _STATE = {
     "factor": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
 }
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
-_CHIP_STATE = {"seed": (1, 1 << 63), "draws": (3, 1 << 48)}
+_CHIP_STATE = {"seed": (1, 1 << 63), "noise_seed": (1, 1 << 63), "draws": (3, 1 << 48), "images": (1, 1 << 62)}
 #: ``state/LAYER/PREFIX.NAME``: what a device model keeps beside conductances, any numbers.
 _KEPT = {
     "device": _State("", _devices),

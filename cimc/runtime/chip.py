@@ -19,12 +19,12 @@ from cimc.runtime.backends import registry as backends
 from cimc.runtime.cells import cells_of
 from cimc.runtime.crossbar import Crossbar
 from cimc.runtime.digital import Value
-from cimc.runtime.draws import INFERENCE, Draws, Stream
+from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
 from cimc.runtime.fitting import StepFit, fit_steps, ideal_executor, sqnr_of_steps
 from cimc.runtime.output_fit import METHODS, Method, OutputFit
-from cimc.runtime.saved import device_state, is_device_state, saved_sites, take_devices
-from cimc.runtime.saved_fits import fit_state, saved_fits, without_fits
+from cimc.runtime.saved import device_state, saved_sites, take_devices
+from cimc.runtime.state import ChipState
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
@@ -43,7 +43,7 @@ class Chip:
     Attributes:
         crossbars: By layer name; tell one that was `written` when its conductances were changed in place.
         memory: What training keeps beside the devices, by the names of ``state/...`` tensors without that prefix.
-        draws: How far its streams of random numbers have been used.
+        draws: How far its streams of random numbers have been used; part of the saved state, as `noise_seed` and `time_s` are.
         fits: By step name: the digital scale and offset that `fit_outputs` found for this die.
         fitted: How they were found, in words.
         time_s: Present time of the chip in seconds; it was programmed at 0. `advance` changes it.
@@ -63,11 +63,9 @@ class Chip:
         if program.loss is not None:
             raise CimcError("the program is a training step, which a trainer runs", fix="give the program that was trained")
         self.program = program
-        own = program.tensors.get("state/seed")
-        self.seed = int(own[0]) if own is not None else seed or 0
-        self.noise_seed = self.seed if seed is None else seed
+        own = ChipState.of(program, seed)
+        self.seed, self.noise_seed, self.time_s, self.draws = own.seed, own.noise_seed, own.time_s, own.draws
         self._deterministic = deterministic
-        self.time_s = float(program.tensors["state/time_s"][0]) if "state/time_s" in program.tensors else 0.0
         self.backend = backends.backend(backend)
         self.crossbars = {
             layer.name: Crossbar(
@@ -82,14 +80,13 @@ class Chip:
             )
             for layer in program.layers
         }
-        self.memory: dict[str, NDArray[Any]] = {}
-        self.draws = Draws()
-        self.refresh: Callable[[], None] | None = None
-        self.fits: dict[str, OutputFit] = saved_fits(program)
+        for name, devices in own.layers.items():
+            take_devices(name, self.crossbars[name], devices)
+        self.memory: dict[str, NDArray[Any]] = dict(own.memory)
+        self.fits: dict[str, OutputFit] = dict(own.fits)
         self.fitted = program.provenance.fitted
-        self._take_state(program)
+        self.refresh: Callable[[], None] | None = None
         self._executor = self._execution(self.fits)
-        self._images = 0
 
     @checked("inputs")
     def run(
@@ -116,11 +113,11 @@ class Chip:
         """
         self._by_name(inputs, "run")
         self.bring_up_to_date()
-        first = self._images if first_image is None else first_image
+        first = self.draws.inferred if first_image is None else first_image
         within("first_image", first, 0, 2**62, whole=True)
         outputs = self._executor.run(inputs, first, keep, stream=stream)
         if first_image is None:
-            self._images += image_count(self.program.inputs, inputs)
+            self.draws.inferred += image_count(self.program.inputs, inputs)
         return outputs
 
     @checked()
@@ -311,9 +308,11 @@ class Chip:
         )  # fmt: skip
         if g_us is not None:
             first, *others = (old if old.programmed else crossbar).held
-            arrays = first.arrays if g_us is first.g_us else {}
-            first = replace(first, g_us=g_us, arrays=arrays)
+            same = g_us is first.g_us
+            first = replace(first, g_us=g_us, arrays=first.arrays if same else {})
             crossbar.hold([replace(copy, coefficients=crossbar.coefficients) for copy in (first, *others)])
+            if same:
+                crossbar.compensate(old.factors)
         self.crossbars[layer] = crossbar
 
     @staticmethod
@@ -338,16 +337,12 @@ class Chip:
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
         self.bring_up_to_date()
-        state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
-        if self.time_s:
-            state["time_s"] = np.array([self.time_s], np.float64)
-        for name, crossbar in self.crossbars.items():
-            state |= {f"{name}/{part}": array for part, array in device_state(crossbar, self.program).items()}
-        state |= fit_state(self.fits)
-        program = without_fits(self.program)
-        tensors = {**program.tensors, **{f"state/{name}": np.array(array) for name, array in state.items()}}
-        provenance = program.provenance.model_copy(update={"fitted": self.fitted})
-        return program.model_copy(update={"tensors": tensors, "provenance": provenance})
+        return self.state().into(self.program, self.fitted)
+
+    def state(self) -> ChipState:
+        """What it is beside its program. Arrays are the chip's own."""
+        layers = {name: device_state(crossbar, self.program) for name, crossbar in self.crossbars.items()}
+        return ChipState(self.seed, self.noise_seed, self.draws, self.time_s, layers, self.fits, self.memory)
 
     @checked()
     def save(self, path: str | Path) -> None:
@@ -370,25 +365,6 @@ class Chip:
         if self.refresh is not None:
             refresh, self.refresh = self.refresh, None
             refresh()
-
-    def _take_state(self, program: Program) -> None:
-        """Devices and memory from a trained program's ``state/...`` tensors.
-
-        Raises:
-            ArtifactError: An array is not of the shape and type of the layer's devices.
-        """
-        found = {name.removeprefix("state/"): array for name, array in program.tensors.items() if name.startswith("state/")}
-        devices = {"seed", "draws", "time_s"}
-        for name, crossbar in self.crossbars.items():
-            parts = (part.removeprefix(f"{name}/") for part in found if part.rpartition("/")[0] == name)
-            own = {part: found[f"{name}/{part}"] for part in parts if is_device_state(part)}
-            devices |= {f"{name}/{part}" for part in own}
-            if "g_us" in own:
-                take_devices(name, crossbar, own)
-        if "draws" in found:
-            self.draws = Draws.of(found["draws"])
-        devices |= set(fit_state(self.fits))
-        self.memory = {name: np.array(array) for name, array in found.items() if name not in devices}
 
     @checked()
     def set_ranges(self, ranges: Mapping[str, tuple[InputCoding, float | None]]) -> None:

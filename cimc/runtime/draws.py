@@ -42,6 +42,8 @@ class Draws:
     """Images that the chip has been trained on."""
     evaluations: int = 0
     calibrations: int = 0
+    inferred: int = 0
+    """Images that it has run, where `Chip.run` was not told their numbers."""
 
     def evaluation(self) -> Stream:
         """The stream of a new evaluation."""
@@ -54,12 +56,12 @@ class Draws:
         return ("calibration", self.calibrations)
 
     def state(self) -> NDArray[np.int64]:
-        """The counters in their order, ``[3]``."""
+        """The first three counters in their order, ``[3]``; `inferred` is kept by itself."""
         return np.array([self.trained, self.evaluations, self.calibrations], np.int64)
 
     @classmethod
-    def of(cls, state: NDArray[np.int64]) -> Self:
-        """From `state`.
+    def of(cls, state: NDArray[np.int64], inferred: int = 0) -> Self:
+        """From `state` and the fourth counter.
 
         Raises:
             ArtifactError: These are no three counts.
@@ -67,4 +69,5 @@ class Draws:
         counts = state.tolist() if state.dtype.kind == "i" and state.shape == (3,) else []
         if not (counts and all(0 <= count < _LARGEST for count in counts)):
             raise ArtifactError(f"state/draws is {state.dtype}{list(state.shape)}, not three counts", fix="train it again")
-        return cls(*counts)
+        trained, evaluations, calibrations = counts
+        return cls(trained, evaluations, calibrations, inferred)

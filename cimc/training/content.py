@@ -28,7 +28,7 @@ _TIME = "chip/time_s"
 #: Factors of a layer against drift, once time has passed; `Learner.check_factors` knows their shapes.
 _FACTORS = ("/drift_factor", "/drift_unit_factor")
 #: Counts that were added later, 0 where a checkpoint lacks them.
-_YOUNGER = {"transfer_ops", "transfer_tile_ops", "transfer_conversions"}
+_YOUNGER = {"transfer_ops", "transfer_tile_ops", "transfer_conversions", "inferred"}
 #: Arrays that say "never" by NaN or infinity.
 _OPEN = ("/written_us", "schedule/plateau")
 
@@ -79,14 +79,14 @@ def check_record(record: Mapping[str, Any], own: Mapping[str, Any], where: str) 
         TypeAdapter(Progress).validate_python(found.progress)
         TypeAdapter(Count).validate_python(found.count)
         rows = TypeAdapter(list[_Row]).validate_python(found.progress.get("rows"))
-        Draws.of(np.array([found.draws[name] for name in own["draws"]], np.int64))
+        Draws.of(np.array([found.draws[name] for name in ("trained", "evaluations", "calibrations")], np.int64))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         _fail(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
     except (KeyError, ArtifactError) as error:
         _fail(where, f"the counters of its noise are {found.draws}", error)
     for name in ("progress", "count", "ranges", "draws", "since"):
-        if (record[name].keys() ^ own[name].keys()) - (_YOUNGER if name in ("count", "since") else set()):
+        if (record[name].keys() ^ own[name].keys()) - (_YOUNGER if name in ("count", "since", "draws") else set()):
             _fail(where, f"its {name} are {', '.join(record[name])}")
     if any(not 0 <= value < 1 << 62 for value in _numbers(record["count"])):
         _fail(where, "its count holds a number out of range")
