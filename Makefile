@@ -13,6 +13,12 @@ BASE := $(VENV)/base
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 
+define install
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; set PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --quiet -e '$(1)'
+endef
+
 .PHONY: help demo test test-minima test-pythons lint kernels fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
@@ -26,14 +32,13 @@ help:
 
 # Installed from the sources in place; again when the dependencies change. The demo takes what a user has and no more.
 $(BASE): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; set PYTHON=/path/to/python3"; exit 1; }
-	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet -e .
+	$(call install,.)
 	@touch $@
 
-$(READY): $(BASE)
-	$(BIN)/python -m pip install --quiet -e '.[$(EXTRAS)]'
-	@touch $@
+# All at once: to add the extras to what the demo has takes longer.
+$(READY): pyproject.toml
+	$(call install,.[$(EXTRAS)])
+	@touch $(BASE) $@
 
 demo: $(BASE)
 	$(BIN)/python examples/lenet_mnist/demo.py
