@@ -327,6 +327,7 @@ class Parameter(_Record):
     trains: bool
     why: str = Field(description="Its role where it trains, else why it does not.")
     shared_by: tuple[str, ...] = Field((), description="Nodes that share it; empty where one alone reads it.")
+    into: tuple[str, ...] = Field((), description="Weights of crossbars that are computed from it; it trains through that.")
 
 
 class Provenance(_Record):

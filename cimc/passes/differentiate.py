@@ -27,9 +27,10 @@ from cimc.passes.gradients.build import Backward, add_backward
 from cimc.passes.gradients.registry import gradient
 from cimc.passes.gradients.rule import Rule
 from cimc.passes.gradients.term import Term
+from cimc.passes.training.expressions import expressions, find_expressions, rewritten
 from cimc.passes.training.form import to_training_form
 from cimc.passes.training.losses import add_loss
-from cimc.passes.training.plan import candidates, choose, fits, folded, in_bodies, reaching, refuse_computed, rows
+from cimc.passes.training.plan import candidates, choose, fits, folded, in_bodies, reaching, rows
 from cimc.passes.training.plan import notes as plan_notes
 from cimc.passes.training.pools import pool_first, shorten_pools
 from cimc.targets.transposed import transposed_target
@@ -96,7 +97,7 @@ class Differentiate(Pass):
                 raise CimcError(f"{word} is {value}", fix=f"it is one of: {', '.join(known)}")
         if self.backward == "analog":
             transposed_target(state.target)
-        names = {name for one in candidates(state.model.graph) for name in one.names}
+        names = {name for one in candidates(state.model.graph) for name in one.names} | state.recipes.sources.keys()
         for pattern in (*self.trainable, *self.frozen):
             if not fits(list(names), [pattern]):
                 raise CimcError(
@@ -108,7 +109,9 @@ class Differentiate(Pass):
         graph = state.model.graph
         found = candidates(graph)
         choose(found, self.trainable, self.frozen)
-        refuse_computed(found, state.recipes)
+        find_expressions(found, state.recipes)
+        choose(found, self.trainable, self.frozen)  # patterns may name what a weight is computed from
+        through = expressions(found, state.recipes, self.trainable, self.frozen)
         frozen = {(use.node, use.slot) for one in found if fits(one.names, self.frozen) for use in one.uses}
         statistics, notes = to_training_form(state.model, lambda node, slot: (node, slot) in frozen)
         pool_first(graph)
@@ -132,7 +135,8 @@ class Differentiate(Pass):
             graph.metadata_props["cimc.labels"] = str(loss.labels.name)
         state.model.opset_imports[DOMAIN] = state.model.opset_imports.get(DOMAIN, 1)
         lift_constants(state)
-        state.plan = [*rows(found, trained, reached), *folded(found, state.recipes), *in_bodies(graph)]
+        listed = [*rows(found, trained, reached), *folded(found, state.recipes, through), *in_bodies(graph)]
+        state.plan = rewritten(listed, through, state.recipes)
         state.notes += [*notes, loss.note, *plan_notes(found, state.plan)]
         return sorted(trained | statistics.keys())
 

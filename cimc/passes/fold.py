@@ -22,6 +22,7 @@ from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.reasons import not_applied
+from cimc.passes.recipes import CONSTANT
 from cimc.passes.selection.operand import VIEW_OPS, is_constant, resolve
 from cimc.passes.selection.placement import name_nodes, record
 from cimc.passes.selection.registry import weight_slots
@@ -31,9 +32,6 @@ from cimc.passes.selection.sizes import Entries, entries_of
 RANDOM_OPS = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
-
-#: Metadata of an initializer that was a constant or was computed from some: it is no parameter to train.
-CONSTANT = "cimc.constant"
 
 
 class Fold(Pass):
@@ -128,7 +126,7 @@ def _fold_once(state: Compilation, only: Container[ir.Node] | None) -> tuple[lis
         )
         record(state, node, "folded", why)
         if node.op_type != "Constant":
-            state.recipes.record(node, CONSTANT, state.model)
+            state.recipes.record(node, state.model)
         _become_initializers(graph, node, arrays)
         folded.append(str(node.name))
     return folded, left

@@ -18,8 +18,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.ir.vmm import is_vmm
-from cimc.passes.fold import CONSTANT
-from cimc.passes.recipes import RECIPE
+from cimc.passes.recipes import CONSTANT, RECIPE
 
 #: A node that reads a value, and the number of the input.
 Usage = Any

@@ -24,10 +24,14 @@ from cimc.ir.program import Program
 from cimc.passes.selection.nodes import fresh
 from cimc.passes.selection.operand import FLOATS, VIEW_OPS
 
+#: Metadata of an initializer that was a constant or was computed from some: it is no parameter to train.
+CONSTANT = "cimc.constant"
 #: Metadata of a node that a recipe brought into a training graph.
 RECIPE = "cimc.recipe"
 TENSOR = "recipes"
 _MOVES = VIEW_OPS | {"Cast", "CastLike", "Slice", "Split", "Gather", "Concat", "Expand", "Tile"}
+#: How PyTorch calls the gain of a weight norm.
+_GAINS = ("weight_g", "weight.original0")
 #: Results of the first stand for a weight that was quantised, which trains as it is; of the others no value goes in.
 _NO_EXPRESSIONS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Shape", "Size")
 
@@ -38,12 +42,14 @@ class Recipes:
     Attributes:
         nodes: Serialised; at the opset of the model.
         sources: Tensors that they read and none of them makes, by name.
+        constants: Those of them that are no parameters.
         opset: Of the nodes, that of the model.
     """
 
     def __init__(self) -> None:
         self.nodes: list[onnx.NodeProto] = []
         self.sources: dict[str, ir.TensorProtocol] = {}
+        self.constants: set[str] = set()
         self.opset, self.ir_version = 0, 4
 
     @property
@@ -51,25 +57,26 @@ class Recipes:
         """Names of the values that nodes make."""
         return {name for node in self.nodes for name in node.output}
 
-    def record(self, node: ir.Node, constant: str, model: ir.Model) -> None:
+    def record(self, node: ir.Node, model: ir.Model) -> None:
         """Keep a node that `fold` is about to replace, if a real parameter goes into its result.
 
         Args:
             node: All its inputs are initializers.
-            constant: Metadata of initializers that are no parameters.
             model: Whose node it is.
         """
         made, values = self.made, [value for value in node.inputs if value is not None]
         if node.op_type in _NO_EXPRESSIONS or any(value.const_value is None for value in values):
             return
         real = [value for value in values if value.const_value is not None and value.const_value.dtype in FLOATS]
-        if not any(value.name in made for value in values) and all(constant in value.metadata_props for value in real):
+        if not any(value.name in made for value in values) and all(CONSTANT in value.metadata_props for value in real):
             return
         self.opset, self.ir_version = model.opset_imports.get("", 1), max(model.ir_version, 4)
         self.nodes.append(ir.to_proto(node))
         for value in values:
             if value.name not in made and value.const_value is not None:
                 self.sources[str(value.name)] = value.const_value
+                if CONSTANT in value.metadata_props:
+                    self.constants.add(str(value.name))
 
     def behind(self, names: Iterable[str]) -> Recipes:
         """The part that makes these values."""
@@ -82,17 +89,23 @@ class Recipes:
         part.opset, part.ir_version = self.opset, self.ir_version
         part.nodes = kept[::-1]
         part.sources = {name: tensor for name, tensor in self.sources.items() if name in wanted}
+        part.constants = self.constants & part.sources.keys()
         return part
+
+    @property
+    def parameters(self) -> list[str]:
+        """Sources that may train: real, no constants, and no single numbers but the gain of a weight norm over all axes."""
+        real = [name for name, tensor in self.sources.items() if tensor.dtype in FLOATS and name not in self.constants]
+        return [name for name in real if len(self.sources[name].shape) or name.endswith(_GAINS)]
 
     @property
     def moves_only(self) -> bool:
         """Whether each entry of a result is one of a source, cast at most."""
         return all(node.op_type in _MOVES for node in self.nodes)
 
-    def words(self) -> str:
-        """Sources and operators, for people."""
-        names = [name for name, tensor in self.sources.items() if tensor.dtype in FLOATS and len(tensor.shape)]
-        return f"{', '.join(names) or 'constants'} by {', '.join(dict.fromkeys(node.op_type for node in self.nodes))}"
+    def operators(self) -> list[str]:
+        """Operators of the nodes, each once."""
+        return list(dict.fromkeys(node.op_type for node in self.nodes))
 
     def readers(self, name: str) -> set[str]:
         """Values that depend on a source."""
@@ -140,7 +153,9 @@ class Recipes:
             model = join(program.tensors[TENSOR].tobytes(), program.initializers())
             found.opset, found.ir_version = model.opset_imports.get("", 1), model.ir_version
             found.nodes = [ir.to_proto(node) for node in model.graph]
-            found.sources = {n: v.const_value for n, v in model.graph.initializers.items() if v.const_value is not None}
+            values = model.graph.initializers
+            found.sources = {name: value.const_value for name, value in values.items() if value.const_value is not None}
+            found.constants = {name for name, value in values.items() if CONSTANT in value.metadata_props}
         return found
 
     def _model(self) -> ir.Model:
@@ -155,6 +170,8 @@ class Recipes:
         model: ir.Model = ir.from_proto(onnx.ModelProto(ir_version=self.ir_version, graph=graph, opset_import=[opset]))
         for name, tensor in self.sources.items():
             model.graph.initializers[name].const_value = tensor
+        for name in self.constants:
+            model.graph.initializers[name].metadata_props[CONSTANT] = "source"
         return model
 
     # Their values ------------------------------------------------------------------------------------------------

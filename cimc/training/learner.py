@@ -15,6 +15,7 @@ from cimc.runtime.rank_one import Vectors
 from cimc.runtime.row_read import RowReader
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
+from cimc.training.expressions import Expressions
 from cimc.training.gradients import clip_gradients, finite
 from cimc.training.optimizers import Optimizer
 from cimc.training.rules.rule import Rule
@@ -44,14 +45,16 @@ class Learner:
         optimizer: Its parameters are called ``layer/NAME`` and ``digital/NAME``.
         clip_norm: Largest global norm of the gradients; None: any.
         scale_rate: Learning rate of learnt scales in parts of the others'. To the optimizer they are ``scale/NAME``.
+        through: Parameters that crossbars' weights are computed from; to the optimizer they are digital ones.
     """
 
     def __init__(
         self, chip: Chip, step: Step, states: dict[str, LayerState], rule: Rule, optimizer: Optimizer, clip_norm: float | None,
-        scale_rate: float = 1.0,
+        scale_rate: float, through: Expressions,
     ) -> None:  # fmt: skip
         self.chip, self.step, self.states, self.rule = chip, step, states, rule
-        self.optimizer, self.clip_norm = optimizer, clip_norm
+        self.optimizer, self.clip_norm, self.through = optimizer, clip_norm, through
+        step.parameters.update(through.start())
         self._ideal = chip.program.target.is_ideal
         self._writers: dict[str, Any] = {}
         self._readers: dict[str, RowReader] = {}
@@ -63,13 +66,14 @@ class Learner:
             keys, devices = crossbar.cells_of().keys, crossbar.state()
             self._writers[name] = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
-        shared = {layer.name for layers in self._tied.values() for layer in layers}
+        shared = {layer.name for layers in self._tied.values() for layer in layers} | through.layers.keys()
         self.scales = LearntScales.of(step.program, shared, scale_rate)
         self.scales.begin(states)
         chip.memory |= {f"{name}/factor": s.factor for name, s in states.items() if s.factor is not None}
         if rule.takes == "vectors":
             self._check_vectors()
-        trained = {s.parameter for s in step.program.steps if isinstance(s, UpdateStep) and s.action == "descend"}
+        updates = {s.parameter for s in step.program.steps if isinstance(s, UpdateStep) and s.action == "descend"}
+        trained = updates | through.into.keys()
         self.masters: Arrays = {
             name: value.astype(np.float32)
             for name, value in step.parameters.items()
@@ -87,9 +91,25 @@ class Learner:
             for name, held in self._tied.items():
                 layers |= {layer.name: np.ascontiguousarray(to_matrix(layer, whole[name])) for layer in held}
                 digital.pop(name, None)
+        if self.through.into:
+            layers = {name: gradient for name, gradient in layers.items() if name not in self.through.layers}
+            digital = {name: gradient for name, gradient in digital.items() if name not in self.through.weights}
+            digital |= self._behind(result)
         scales = self.scales.gradients(layers, self.states)
         parts = {"layer": times_factor(layers, self.states), "digital": digital, "scale": scales}
         return {f"{kind}/{name}": gradient for kind, part in parts.items() for name, gradient in part.items()}
+
+    def by_initializer(self, result: StepResult) -> Arrays:
+        """Gradients of all that trains, by initializer name, in its own shape."""
+        found = result.gradients | self._behind(result)
+        return {name: gradient for name, gradient in found.items() if name not in self.through.weights}
+
+    def _behind(self, result: StepResult) -> Arrays:
+        """Gradients of parameters that crossbars' weights are computed from, those of their digital uses added."""
+        if not self.through.into:
+            return {}
+        found = self.through.gradients(self.step.parameters, result.gradients)
+        return {name: found[name] + result.digital[name] if name in result.digital else found[name] for name in found}
 
     def update(
         self, gradients: Mapping[str, NDArray[Any]], lr: float, vectors: Mapping[str, Sequence[Vectors]] | None = None
@@ -119,6 +139,10 @@ class Learner:
         held |= {f"digital/{name}": value for name, value in digital.items() if name not in self._tied}
         held |= {f"scale/{name}": zeros for name, zeros in self.scales.parameters(self.states).items()}
         changes = self.optimizer.step(gradients, held, lr)
+        if self.through.into:
+            new = {name: np.asarray(digital[name] + changes[f"digital/{name}"], value.dtype)
+                   for name, value in self.step.parameters.items() if name in self.through.into}  # fmt: skip
+            changes |= {f"layer/{name}": step for name, step in self.through.changes(new, self.states).items()}
         _finite("the step", changes)
         logs = {name.removeprefix("scale/"): changes.pop(name) for name in list(changes) if name.startswith("scale/")}
         multiples = self.scales.multiples(logs)
@@ -248,7 +272,7 @@ class Learner:
 
     def sizes(self) -> dict[str, int]:
         """Elements of each parameter, by the optimizer's names."""
-        sizes = {f"layer/{name}": state.weights.size for name, state in self.states.items()}
+        sizes = {f"layer/{n}": state.weights.size for n, state in self.states.items() if n not in self.through.layers}
         sizes |= {f"scale/{name}": zeros.size for name, zeros in self.scales.parameters(self.states).items()}
         return sizes | {f"digital/{name}": np.asarray(value).size for name, value in self.step.parameters.items()}
 

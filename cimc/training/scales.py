@@ -36,7 +36,7 @@ class LearntScales:
     rate: float = 1.0
     """Their learning rate in parts of the weights'."""
     shared: tuple[str, ...] = ()
-    """Layers whose scales would train, were their weights not those of another place too."""
+    """Layers whose scales would train, were their weights not those of another place too, nor computed from parameters."""
 
     def begin(self, states: Mapping[str, LayerState]) -> None:
         """Give layers their factor, unless an earlier training did."""
@@ -50,7 +50,8 @@ class LearntScales:
 
         Args:
             step: The training program.
-            shared: Layers whose weights another place holds too: these stay equal, so their factors do not train.
+            shared: Layers whose weights another place holds too, or that are computed: these have values to keep, so their
+                factors do not train.
             rate: Learning rate in parts of the weights'.
         """
         updates = (s for s in step.steps if isinstance(s, UpdateStep) and s.layer is not None and s.scales != "none")
@@ -67,7 +68,8 @@ class LearntScales:
             ]
             found.append(f"{which} trains with the weights: {', '.join(self.kinds)}")
         if self.shared:
-            found.append(f"scales stay as they are where another place holds the weights too: {', '.join(self.shared)}")
+            why = "another place holds the weights too, or they are computed from parameters"
+            found.append(f"scales stay as they are where {why}: {', '.join(self.shared)}")
         return found
 
     def parameters(self, states: Mapping[str, LayerState]) -> dict[str, F32]:

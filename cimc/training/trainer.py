@@ -25,6 +25,7 @@ from cimc.runtime.chip import Chip
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Stream, arrays_of, source_of
+from cimc.training.expressions import Expressions
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.history import Callback, History
 from cimc.training.initial import Init, initial_states
@@ -176,15 +177,18 @@ class Trainer:
         self._shaped = shaped
         training, self.notes = shaped(classes)
         self._model_notes = len(self.notes)
-        self._may_forget = init is None and not chip.memory and not freeze and program.target.device.born_us is not None
         step = Step(training, chip)
+        through = Expressions(training, program)
+        through.check(rule, init)
+        fresh = init is None and not chip.memory and not freeze and not through.into
+        self._may_forget = fresh and program.target.device.born_us is not None
 
         def learner(start: Init | None) -> Learner:
             own = optimizers.create(optimizer, **(optimizer_options or {}))
             rules.check(rule, own)
             states = initial_states(chip, step.trained_layers, start, span, self.notes)
             rate = 1.0 if scale_lr is None or not self._lr else scale_lr / self._lr
-            made = Learner(chip, step, states, rule, own, clip_norm, rate)
+            made = Learner(chip, step, states, rule, own, clip_norm, rate, through)
             self.notes += made.scales.notes()
             return made
 
@@ -247,7 +251,7 @@ class Trainer:
     @checked()
     def gradients(self, x: Inputs, y: Any = None) -> dict[str, NDArray[Any]]:
         """Gradient of the mean loss by initializer name, as one step on this batch would use it; nothing is changed."""
-        return self._training.gradients(self._ready(x, y)).gradients
+        return self._training.learner.by_initializer(self._training.gradients(self._ready(x, y)))
 
     def _ready(self, x: Inputs, y: Any) -> Batch:
         """The batch, with ranges that suit it."""
@@ -398,8 +402,12 @@ class Trainer:
         return plan_of(self._training.step.program)
 
     def weights(self) -> dict[str, NDArray[Any]]:
-        """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics."""
-        return self._training.learner.values()
+        """What trains, as it is now, by initializer name: crossbar weights (W), digital parameters, running statistics.
+
+        Of a weight that is computed from parameters, these parameters.
+        """
+        learner = self._training.learner
+        return {name: value for name, value in learner.values().items() if name not in learner.through.weights}
 
     def scales(self) -> dict[str, NDArray[np.float32]]:
         """The weight that spans the conductance window, by trained layer: ``[groups, columns]``, learnt or not."""

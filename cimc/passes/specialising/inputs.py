@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cimc.arguments import array, named
 from cimc.errors import CimcError
 from cimc.ir.onnx_io import MOST_BYTES, is_plain
-from cimc.passes.fold import CONSTANT
+from cimc.passes.recipes import CONSTANT
 
 Array = NDArray[Any]
 

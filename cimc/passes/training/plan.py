@@ -9,12 +9,10 @@ from fnmatch import fnmatchcase
 
 import onnx_ir as ir
 
-from cimc.errors import ModelError
 from cimc.ir.bodies import bodies, used_values
 from cimc.ir.program import Parameter
-from cimc.passes.fold import CONSTANT
 from cimc.passes.parameters import Use, uses
-from cimc.passes.recipes import RECIPE, Recipes
+from cimc.passes.recipes import CONSTANT, RECIPE, Recipes
 from cimc.passes.selection.operand import FLOATS
 
 #: Roles whose slot, or place behind a product, tells that a Constant node is a parameter.
@@ -32,12 +30,14 @@ class Candidate:
         value: In the graph.
         uses: All that read it.
         names: What patterns may call it: its own name, those of its transposes, then the layers and nodes that it belongs to.
+        behind: Parameters that a crossbar's weight is computed from, by expressions and not as a copy of some entries.
         excluded: Why it does not train; empty: it may.
     """
 
     value: ir.Value
     uses: list[Use]
     names: list[str] = field(default_factory=list)
+    behind: list[str] = field(default_factory=list)
     excluded: str = ""
 
     @property
@@ -78,7 +78,7 @@ def _excluded(one: Candidate, trainable: Sequence[str], frozen: Sequence[str]) -
     if fits(one.names, frozen):
         return "frozen"
     if trainable:
-        return "" if fits(one.names, trainable) else "no pattern of what trains names it"
+        return "" if fits([*one.names, *one.behind], trainable) else "no pattern of what trains names it"
     if not one.uses:
         return "nothing reads it"
     origin = value.metadata_props.get(CONSTANT)
@@ -93,35 +93,12 @@ def _excluded(one: Candidate, trainable: Sequence[str], frozen: Sequence[str]) -
     return ""
 
 
-def refuse_computed(found: Sequence[Candidate], recipes: Recipes) -> None:
-    """A crossbar's weight that is computed from parameters cannot be trained through that.
-
-    One that is only a rearranged or cast copy trains by itself, in place of its source, if nothing else reads the source.
-
-    Raises:
-        ModelError: A weight that is to train is computed, or another parameter comes from the same entries.
-    """
-    held = {str(one.value.name): one for one in found if one.layers}
-    trained = {name: one for name, one in held.items() if name in recipes.made and not one.excluded}
-    for name, one in trained.items():
-        part, where, fix = recipes.behind([name]), f"layer {one.layers[0]}", f"freeze {one.layers[0]}, or export the model with"
-        if not part.moves_only:
-            raise ModelError(f"its weight is computed from {part.words()}: training cannot go through that", where=where,
-                             fix=f"{fix} the weight itself (PyTorch: remove_parametrizations of a weight norm, or "
-                             "cimc compile MODEL.onnx --stop-after fold --emit onnx -o PLAIN.onnx)")  # fmt: skip
-        for source in (n for n, tensor in part.sources.items() if tensor.dtype in FLOATS):
-            others = {str(c.value.name) for c in found if not c.excluded} & (recipes.readers(source) | {source}) - {name}
-            if others and not recipes.disjoint(source, {name, *(others & recipes.made)}, source in others):
-                raise ModelError(f"its weight is a copy of {source}, and so is {min(others)}: training cannot keep both equal",
-                                 where=where, fix=f"{fix} one initializer for each")  # fmt: skip
-
-
-def folded(found: Sequence[Candidate], recipes: Recipes) -> list[Parameter]:
-    """Sources of recipes that are no longer in the graph."""
+def folded(found: Sequence[Candidate], recipes: Recipes, known: Container[str]) -> list[Parameter]:
+    """Sources of recipes that are no longer in the graph, but for those that are ``known``."""
     there = {str(one.value.name): one for one in found}
     listed = []
     for name, tensor in recipes.sources.items():
-        if name in there or tensor.dtype not in FLOATS:
+        if name in there or name in known or tensor.dtype not in FLOATS:
             continue
         into = [other for other in there if other in recipes.readers(name)]
         trains = any(not there[other].excluded for other in into)

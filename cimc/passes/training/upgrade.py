@@ -90,7 +90,7 @@ def _both(program: Program) -> tuple[ir.Model, ir.Model]:
     opset = before.opset_imports.get("", OPSET)
     if opset == OPSET:
         return before, before
-    after = join(_converted(small, opset), program.initializers())
+    after = join(converted(small, opset), program.initializers())
     _annotate(before, after)
     _same_interface(before, after)
     return before, after
@@ -111,7 +111,8 @@ def _refused(why: str, opset: int) -> ModelError:
     )
 
 
-def _converted(small: onnx.ModelProto, opset: int) -> bytes:
+def converted(small: onnx.ModelProto, opset: int) -> bytes:
+    """The small form of a model at the training opset, `survey.OPSET`; raises ModelError as `upgraded`."""
     from onnx import version_converter
 
     aside = [t for t in small.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
