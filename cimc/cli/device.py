@@ -70,3 +70,16 @@ def fit(
     for text in result.found:
         note(f"found, not modelled: {text}")
     note(f"not measured, as in {extends}: {', '.join(inherited)}")
+
+
+@app.command()
+def presets(json: Json = False) -> None:
+    """List the devices that a target may choose with `device: {preset: NAME}` or `--set device.preset=NAME`."""
+    from cimc.targets.presets import available_presets
+    from cimc.targets.yaml_file import read_yaml
+
+    rows = [{"name": name, "description": read_yaml(path)[0]["description"]} for name, path in available_presets().items()]
+    if json:
+        print_json({"presets": rows})
+        return
+    print_table("", ("name", "description"), [tuple(row.values()) for row in rows])

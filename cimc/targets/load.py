@@ -15,6 +15,7 @@ from cimc.errors import TargetError
 from cimc.targets.build import build
 from cimc.targets.description import Target, figures_of
 from cimc.targets.figures import Figure, Figures, flatten, laid_over, of_kind
+from cimc.targets.presets import available_presets, setting_taken_out, taken_out
 from cimc.targets.settings import parse_settings
 from cimc.targets.stated import remembered
 from cimc.targets.yaml_file import Lines, read_yaml
@@ -48,8 +49,12 @@ def load_figures(ref: str | Path | Target, settings: Mapping[str, Any] | Sequenc
     Raises:
         TargetError: As there, as far as figures are not checked.
     """
-    new = parse_settings(settings or {})
-    return remembered(laid_over(of_kind(_figures(ref, Path(), ()), new), new), new)
+    rest, preset = setting_taken_out(settings or {})
+    new = parse_settings(rest)
+    figures = _figures(ref, Path(), ())
+    if preset is not None:
+        figures = _with_device(figures, preset, Path(), ("--set",))
+    return remembered(laid_over(of_kind(figures, new), new), new)
 
 
 def available_targets() -> dict[str, str]:
@@ -69,6 +74,10 @@ def files_of(path: Path) -> list[Path]:
         except TargetError:
             break
         found.append(path.resolve())
+        device = document.get("device")
+        preset = device.get("preset") if isinstance(device, Mapping) else None
+        if isinstance(preset, str) and _is_path(preset):
+            found += [file for file in files_of(path.parent / Path(preset).expanduser()) if file not in found]
         base = document.get("extends")
         if not (isinstance(base, str) and _is_path(base)):
             break
@@ -117,13 +126,31 @@ def _extended(
 ) -> Figures:
     if chain[-1] in chain[:-1]:
         raise TargetError(f"extends itself: {' -> '.join(chain)}", where=origin, fix="take one `extends` out")
-    own = {key: value for key, value in document.items() if key != "extends"}
+    own, preset = taken_out({key: value for key, value in document.items() if key != "extends"}, origin)
     base: Figures = {}
     if "extends" in document:
         base = _figures(document["extends"], folder, chain)
+    if preset is not None:
+        base = _with_device(base, preset, folder, chain)
     inherited = {path: figure for path, figure in base.items() if path not in _OWN}
     new = flatten(own, origin, lines)
     return remembered(laid_over({"name": Figure(name, None, origin)} | of_kind(inherited, new), new), new)
+
+
+def _with_device(base: Figures, preset: str, folder: Path, chain: tuple[str, ...]) -> Figures:
+    """A chip whose device is that of a preset: nothing of its own device stays.
+
+    Raises:
+        TargetError: There is no such preset.
+    """
+    presets = available_presets()
+    if not _is_path(preset) and preset not in presets:
+        near = difflib.get_close_matches(preset, presets, n=3) or presets
+        where, fix = f"{chain[-1]}, device.preset", f"{', '.join(near)}; or the path of a target file"
+        raise TargetError(f"there is no preset {preset!r}", where=where, fix=fix)
+    figures = _figures(preset, folder, chain) if _is_path(preset) else _builtin(presets[preset])
+    device = {path: figure for path, figure in figures.items() if path.startswith("device.")}
+    return {path: figure for path, figure in base.items() if not path.startswith("device.")} | device
 
 
 def _entry_point(name: str, chain: tuple[str, ...]) -> Any:

@@ -26,9 +26,19 @@ def json_schema() -> dict[str, Any]:
         "additionalProperties": {"type": "object"},
         "description": "As a saved description has it: figures that were stated for other settings.",
     }
+    _add_preset(schema["properties"]["device"])
     extends = {"type": "string", "description": "Name or path of the target that this one changes."}
     schema["properties"] = {"extends": extends} | schema["properties"]
     return {"$schema": DIALECT, **schema, "title": "cimc target", "$defs": sections}
+
+
+def _add_preset(device: dict[str, Any]) -> None:
+    """Let the section of each kind of device begin with a preset."""
+    for kind in device.get("anyOf", []):
+        _add_preset(kind)
+        if "properties" in kind and "g_max_us" in kind["properties"]:
+            preset = {"type": "string", "description": "A preset of cimc device presets, or the path of a target file."}
+            kind["properties"] = {"preset": preset} | kind["properties"]
 
 
 def _open(section: dict[str, Any]) -> None:

@@ -49,15 +49,15 @@ def test_draws_follow_the_interpolated_quantiles(goal_us):
 
 
 @given(st.lists(st.floats(0, 60), min_size=1, max_size=5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_stated_moments_are_those_of_the_quantile_function(goals):
     section = TableProgramming(**TABLE)
     mean, sigma = section.error_us(goals)
-    shares = (np.arange(200_000) + 0.5) / 200_000
+    shares = (np.arange(20_000) + 0.5) / 20_000
     for n, goal in enumerate(goals):
         error = section.quantile_us(np.full(shares.size, goal), shares)
-        assert mean[n] == pytest.approx(error.mean(), abs=1e-4)
-        assert sigma[n] == pytest.approx(error.std(), abs=1e-4)
+        assert mean[n] == pytest.approx(error.mean(), abs=1e-3)
+        assert sigma[n] == pytest.approx(error.std(), abs=1e-3)
 
 
 def test_read_noise_is_interpolated_and_not_extrapolated():
