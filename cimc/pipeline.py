@@ -28,6 +28,7 @@ from cimc.passes.select import Select
 from cimc.passes.specialise import Specialise
 from cimc.passes.tie import Tie
 from cimc.passes.tile import Tile
+from cimc.passes.unsigned import Unsigned
 from cimc.passes.untie import AUTO, Untie
 
 #: A data file, or arrays by input name; lists of arrays for sequences.
@@ -94,6 +95,7 @@ def pipeline(
         Untie(tie),
         Fold(),
         Select((digital,) if isinstance(digital, str) else tuple(digital)),
+        Unsigned(),
         Repeat(checked_repeats(repeats or {})),
         Calibrate(_assumed(preprocessing)),
         Quantise(),

@@ -129,6 +129,7 @@ def session(
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # optimised 8-bit products do not saturate, see `unsigned`
     if not external:
         return ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     values = {} if optimise else _lent(external, tensors, options)

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 import cimc
 
@@ -103,3 +104,72 @@ def test_a_depthwise_convolution_between_dequantize_and_quantize() -> None:
         node("QuantizeLinear", ["r", "ys", "yz"], ["y"]),
     ]
     check(model(nodes, ["n", 8, 12, 12], quantisation(8, weight, False, 128)), X, analog=False)
+
+
+# Signed weights of the whole range: ONNX Runtime's own kernels saturate on some CPUs, so the oracles are written out. ---------
+
+
+def by_reference(made: ModelProto, x: np.ndarray) -> np.ndarray:
+    return np.asarray(ReferenceEvaluator(made).run(None, {"x": x})[0])
+
+
+@pytest.mark.parametrize("operator", ["QLinearMatMul", "MatMulInteger", "QLinearConv"])
+def test_digital_products_of_signed_weights_do_not_saturate(operator: str) -> None:
+    conv = operator == "QLinearConv"
+    weight = RANDOM.integers(-127, 128, (4, 4, 3, 3) if conv else (12, 10)).astype(np.int8)
+    arrays = quantisation(10, weight, False, 99)
+    given = ["q", "w", "xz"] if operator == "MatMulInteger" else ["q", "xs", "xz", "w", "ws", "wz", "ys", "yz"]
+    nodes = [node("QuantizeLinear", ["x", "xs", "xz"], ["q"]), node(operator, given, ["y"])]
+    x = X[:, :4] if conv else X[0, 0]
+    if operator == "MatMulInteger":
+        arrays = {name: array for name, array in arrays.items() if name in ("xs", "xz", "w")}
+    output = TensorProto.INT32 if operator == "MatMulInteger" else TensorProto.UINT8
+    made = model(nodes, ["n", *x.shape[1:]], arrays, output)
+    expected = by_reference(made, x)
+    program = cimc.compile(made, "ideal", digital="*")
+    assert not program.layers
+    for found in (program, cimc.compile(made, "ideal")):
+        wrong = np.abs(cimc.Chip(found).run({"x": x})["y"].astype(int) - expected)
+        assert wrong.max() <= conv  # a value halfway between two codes may round either way: float32 has no exact scale
+        assert (wrong > 0).mean() < 0.01
+
+
+def quantised(x: np.ndarray) -> tuple[np.ndarray, np.float32]:
+    """Codes without their zero point, and the scale, as DynamicQuantizeLinear has them."""
+    low, high = min(np.float32(0), x.min()), max(np.float32(0), x.max())
+    scale = (high - low) / np.float32(255) or np.float32(1)
+    zero = np.clip(np.rint(-low / scale), 0, 255)
+    return np.clip(np.rint(x / scale) + zero, 0, 255) - zero, scale
+
+
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("signed", [True, False])
+def test_a_dynamically_quantised_lstm_is_as_defined(signed: bool, per_channel: bool) -> None:
+    """Gates are those of the ONNX operator LSTM, products those of codes; by hand in float64."""
+    steps, batch, inputs, hidden = 5, 3, 6, 8
+    w, r = RANDOM.integers(-127, 128, (inputs, 4 * hidden)), RANDOM.integers(-127, 128, (hidden, 4 * hidden))
+    bias = RANDOM.normal(size=8 * hidden).astype(np.float32)
+    count = 4 * hidden if per_channel else 1
+    ws, rs = (RANDOM.uniform(0.002, 0.006, count).astype(np.float32) for _ in range(2))
+    zero, kind = (0, np.int8) if signed else (128, np.uint8)
+    arrays = {"w": (w + zero)[None].astype(kind), "r": (r + zero)[None].astype(kind), "b": bias[None],
+              "ws": ws[None] if per_channel else ws, "rs": rs[None] if per_channel else rs}  # fmt: skip
+    arrays["z"] = np.full(arrays["ws"].shape, zero, kind)
+    given = ["x", "w", "r", "b", "", "", "", "", "ws", "z", "rs", "z"]
+    made = model([node("DynamicQuantizeLSTM", given, ["y"], domain="com.microsoft", hidden_size=hidden)],
+                 [steps, "n", inputs], arrays, TensorProto.FLOAT)  # fmt: skip
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    x = RANDOM.normal(size=(steps, batch, inputs)).astype(np.float32)
+
+    codes, scale = quantised(x)
+    gates = codes @ w * (scale * ws).astype(np.float64) + bias[: 4 * hidden] + bias[4 * hidden :]
+    h, c, expected = np.zeros((batch, hidden)), np.zeros((batch, hidden)), []
+    for step in gates:
+        codes, scale = quantised(h.astype(np.float32))
+        i, o, f, cell = np.split(step + codes @ r * (scale * rs).astype(np.float64), 4, axis=1)
+        i, o, f = (1 / (1 + np.exp(-v)) for v in (i, o, f))
+        c = f * c + i * np.tanh(cell)
+        h = o * np.tanh(c)
+        expected.append(h)
+    got = cimc.Chip(cimc.compile(made, "ideal")).run({"x": x})["y"]
+    np.testing.assert_allclose(got, np.array(expected)[:, None], rtol=0, atol=2e-6)

@@ -1,0 +1,81 @@
+"""Give digital 8-bit products unsigned weights: the same numbers, with a zero point that is larger by 128.
+
+On x86 CPUs without VNNI, ONNX Runtime's kernels for unsigned activations and signed weights add pairs of products in 16 bits, and
+a pair may saturate. For unsigned weights they add in 32 bits, so each CPU gives what the operator is defined to. Example::
+
+    before  y = MatMulInteger (x, w, a)             w = int8 -127, 3, ...
+    after   y = MatMulInteger (x, w.unsigned, a, z)   w.unsigned = uint8 1, 131, ...   z = 128
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import onnx_ir as ir
+
+from cimc.passes.base import Compilation, Pass
+from cimc.passes.fold import drop_unused
+from cimc.passes.selection.nodes import fresh, input_at
+from cimc.passes.selection.operand import is_constant
+from cimc.passes.selection.placement import all_nodes
+
+#: Slots of weights and of their zero points, by domain and operator.
+_WEIGHTS: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
+    ("", "MatMulInteger"): ((1, 3),),
+    ("", "QLinearMatMul"): ((3, 5),),
+    ("", "QLinearConv"): ((3, 5),),
+    ("com.microsoft", "DynamicQuantizeLSTM"): ((1, 9), (2, 11)),
+    ("com.microsoft", "DynamicQuantizeMatMul"): ((1, 3),),
+    ("com.microsoft", "MatMulIntegerToFloat"): ((1, 5),),
+    ("com.microsoft", "QAttention"): ((1, 7),),
+    ("com.microsoft", "QGemm"): ((3, 5),),
+}
+#: These quantise their activations to unsigned numbers themselves.
+_DYNAMIC = ("DynamicQuantizeLSTM", "DynamicQuantizeMatMul")
+
+
+@dataclass(frozen=True)
+class Unsigned(Pass):
+    """Constant signed weights of products that `select` has left digital; see the module's text."""
+
+    name: ClassVar[str] = "unsigned"
+
+    def call(self, state: Compilation) -> Sequence[str]:
+        graph, changed = state.model.graph, []
+        taken = {str(name) for name in graph.initializers}
+        made: dict[ir.Value | None, ir.Value] = {}
+        for node in all_nodes(state.model):
+            for weight_slot, zero_slot in _slots(node):
+                weight, zero = input_at(node, weight_slot), input_at(node, zero_slot)
+                constant = is_constant(weight) and (zero is None or is_constant(zero))
+                if weight is None or not constant or weight.dtype != ir.DataType.INT8:
+                    continue
+                node.resize_inputs(max(len(node.inputs), zero_slot + 1))
+                for slot, value in ((weight_slot, weight), (zero_slot, zero)):
+                    if value not in made:
+                        made[value] = _raised(graph, value, taken)
+                    node.replace_input_with(slot, made[value])
+                changed.append(str(node.name))
+        drop_unused(graph, made)
+        return list(dict.fromkeys(changed))
+
+
+def _slots(node: ir.Node) -> tuple[tuple[int, int], ...]:
+    """Slots of the weights and their zero points, if the activations are unsigned."""
+    slots = _WEIGHTS.get(("" if node.domain == "ai.onnx" else node.domain, node.op_type), ())
+    x = input_at(node, 0)
+    return slots if node.op_type in _DYNAMIC or (x is not None and x.dtype == ir.DataType.UINT8) else ()
+
+
+def _raised(graph: ir.Graph, value: ir.Value | None, taken: set[str]) -> ir.Value:
+    """A constant of bytes (None: 0) as an initializer of unsigned ones, each larger by 128."""
+    tensor = None if value is None else value.const_value
+    array = np.zeros((), np.int8) if tensor is None else tensor.numpy()
+    name = fresh("cimc/zero" if value is None else f"{value.name}.unsigned", taken)
+    raised = ir.Tensor(array.view(np.uint8) ^ np.uint8(128), name=name)
+    made = ir.Value(name=name, shape=raised.shape, type=ir.TensorType(ir.DataType.UINT8), const_value=raised)
+    graph.register_initializer(made)
+    return made
