@@ -49,6 +49,10 @@ class DeviceFit:
         """Files, rows and devices of each figure, by dotted path."""
         return {f"device.{path}": f"[D] fit to {one.source}" for one in self.effects.values() for path in one.figures}
 
+    def source_of(self, interval: str) -> str:
+        """Files, rows and devices of an interval, by its name in `intervals`."""
+        return next(one.source for one in self.effects.values() if interval.removeprefix("device.") in one.intervals)
+
     @cached_property
     def intervals(self) -> dict[str, Interval]:
         """95 % confidence intervals (bootstrap over devices), by dotted path, or by what it is where no field holds it."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cimc.cli.common import Json, note, print_json, print_table
+from cimc.cli.plugins import Plugins
+from cimc.cli.targets import Settings
+
+if TYPE_CHECKING:
+    from cimc.characterisation.result import DeviceFit
 
 app = typer.Typer(name="device", help="From measurements of devices to a target.", no_args_is_help=True)
 
@@ -41,6 +46,7 @@ def fit(
     extends: Annotated[
         str, typer.Option(metavar="TARGET", help="Target that gives the arrays, converters and what was not measured.")
     ] = "ideal",
+    plot: Annotated[Path | None, typer.Option(metavar="FIT.html", help="Draw the fit and the device as a page.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
     json: Json = False,
 ) -> None:
@@ -48,9 +54,15 @@ def fit(
     from cimc.characterisation.fit import fit_device
     from cimc.cli.outputs import guard
 
-    guard([output], [*files, extends if extends.endswith((".yaml", ".yml")) else None])
+    guard([output, plot], [*files, extends if extends.endswith((".yaml", ".yml")) else None])
+    if plot is not None:
+        from cimc.report.page import need_plots
+
+        need_plots()
     result = fit_device(files, seed=seed)
     result.to_yaml(output, extends=extends)
+    if plot is not None:
+        _draw_fit(result, output, extends, plot)
     inherited = result.inherited(extends)
     if json:
         print_json({"output": str(output), **result.to_dict(), "inherited": inherited})
@@ -69,7 +81,61 @@ def fit(
         note(f"note: {text}")
     for text in result.found:
         note(f"found, not modelled: {text}")
-    note(f"not measured, as in {extends}: {', '.join(inherited)}")
+    sections = dict.fromkeys(".".join(path.split(".")[:2]) for path in inherited)
+    note(f"not measured, as in {extends}: {', '.join(sections)}")
+
+
+def _draw_fit(result: DeviceFit, output: Path, extends: str, page: Path) -> None:
+    from cimc.files import write_file
+    from cimc.report.device_pictures import pictures_of_device
+    from cimc.report.fit_pictures import pictures_of_fit
+    from cimc.report.page import html_page
+    from cimc.targets.load import load_target
+
+    pictures = [*pictures_of_fit(result), *pictures_of_device(load_target(output))]
+    notes = [*result.notes, *(f"Found, not modelled: {text}" for text in result.found)]
+    columns = ("figure", "fit", "95 % interval", "source")
+    rows = [
+        (name, f"{one.value:.4g}", f"{one.low:.4g} to {one.high:.4g}", result.source_of(name))
+        for name, one in result.intervals.items()
+    ]
+    write_file(page, html_page(f"{output.stem}: fit of a device, on {extends}", pictures, notes, (columns, rows)).encode())
+
+
+@app.command()
+def show(
+    target: Annotated[str, typer.Argument(help="Name of a target, or path of its YAML file.", show_default=False)],
+    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="PAGE.html", help="Draw pictures as a page.")] = None,
+    settings: Settings = None,
+    plugins: Plugins = None,
+    json: Json = False,
+) -> None:
+    """Show a target's device: what writes leave at some goals, now and after a day; with -o as pictures."""
+    from dataclasses import asdict
+
+    from cimc.cli.outputs import guard
+    from cimc.files import write_file
+    from cimc.report.device_pictures import Simulated, pictures_of_device
+    from cimc.report.page import html_page, need_plots
+    from cimc.targets.load import load_target
+
+    guard([output], [target if target.endswith((".yaml", ".yml")) else None])
+    if output is not None:
+        need_plots()
+    chip = load_target(target, settings)
+    simulated = Simulated(chip)
+    levels = [simulated.level(float(goal)) for goal in simulated.goals_us]
+    if output is not None:
+        write_file(output, html_page(f"{chip.name}: the device", pictures_of_device(chip), [chip.description]).encode())
+    if json:
+        print_json(
+            {"name": chip.name, "output": None if output is None else str(output), "levels": [asdict(one) for one in levels]}
+        )
+        return
+    columns = ("goal µS", "held", "deviation", "read noise", "held after a day", "deviation then")
+    print_table(f"{chip.name}, simulated devices, µS", columns, [tuple(asdict(one).values()) for one in levels])
+    if output is not None:
+        note(f"pictures: {output}")
 
 
 @app.command()

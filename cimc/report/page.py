@@ -1,0 +1,89 @@
+"""Pictures as one HTML file that needs nothing else: no network, no script. matplotlib draws them as SVG."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from importlib.util import find_spec
+from io import StringIO
+
+from cimc.errors import RunError
+from cimc.report.pictures import Picture
+
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222;background:#fff}
+figure{display:inline-block;width:520px;max-width:100%;margin:0 1em 1.5em 0;vertical-align:top}svg{width:100%;height:auto}
+figcaption{font-size:13px;color:#555}table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .8em;text-align:left;
+border-bottom:1px solid #ddd}h1{font-size:1.5em}"""
+
+
+def need_plots() -> None:
+    """Refuse pictures before the work begins, where they cannot be drawn.
+
+    Raises:
+        RunError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise RunError("pictures need the package matplotlib", fix="pip install 'cimc[report]'")
+
+
+def html_page(
+    title: str,
+    pictures: Sequence[Picture],
+    notes: Sequence[str] = (),
+    table: tuple[Sequence[str], Sequence[Sequence[object]]] | None = None,
+) -> str:
+    """A page of pictures.
+
+    Args:
+        title: Its heading.
+        pictures: In this order.
+        notes: A paragraph each, above the pictures.
+        table: Names of columns, and rows, below them.
+
+    Returns:
+        HTML, the same text for the same arguments and versions of the libraries.
+
+    Raises:
+        RunError: matplotlib is not installed.
+    """
+    need_plots()
+    figures = [
+        f"<figure>{_svg(picture, number)}<figcaption>{escape(picture.about)}</figcaption></figure>"
+        for number, picture in enumerate(pictures)
+    ]
+    body = [f"<h1>{escape(title)}</h1>", *(f"<p>{escape(text)}</p>" for text in notes), *figures]
+    if table is not None:
+        columns, rows = table
+        names = "".join(f"<th>{escape(name)}</th>" for name in columns)
+        cells = ("".join(f"<td>{escape(str(cell))}</td>" for cell in row) for row in rows)
+        body.append(f"<table><tr>{names}</tr>{''.join(f'<tr>{row}</tr>' for row in cells)}</table>")
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    return "\n".join(["<!doctype html>", f'<html lang="en"><head>{head}</head><body>', *body, "</body></html>\n"])
+
+
+def _svg(picture: Picture, number: int) -> str:
+    """One picture; names inside of it differ from those of the other numbers."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"svg.hashsalt": f"cimc{number}", "svg.fonttype": "none", "font.size": 9}):
+        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for line in picture.lines:
+            if line.points:
+                below_above = None if line.low is None or line.high is None else [line.y - line.low, line.high - line.y]
+                axes.errorbar(line.x, line.y, below_above, fmt="o", markersize=3, capsize=2, label=line.label)
+                continue
+            (drawn,) = axes.plot(line.x, line.y, label=line.label)
+            if line.low is not None and line.high is not None:
+                axes.fill_between(line.x, line.low, line.high, alpha=0.2, color=drawn.get_color(), linewidth=0)
+        axes.set(title=picture.title, xlabel=picture.x_label, ylabel=picture.y_label)
+        if picture.log_x:
+            axes.set_xscale("log")
+        if len(picture.lines) > 1:
+            axes.legend()
+        axes.grid(alpha=0.3)
+        out = StringIO()
+        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    text = out.getvalue()
+    return text[text.index("<svg") :]
