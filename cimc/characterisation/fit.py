@@ -54,6 +54,10 @@ def fit_device(paths: str | Path | Sequence[str | Path], seed: int = 0) -> Devic
         window = effects["programming error"].figures if "programming error" in effects else {}
         ends = (window["g_min_us"], window["g_max_us"]) if "g_min_us" in window else None
         effects["pulses"] = fit_pulses(tables["pulses"], ends, read_sigma_us, seed)
+    if not any("g_min_us" in effect.figures for effect in effects.values()):
+        name, last = list(effects.items())[-1]
+        note = "neither programming nor pulses were measured: g_min_us and g_max_us are those of the target that is extended"
+        effects[name] = replace(last, notes=(*last.notes, note))
     return DeviceFit(effects)
 
 

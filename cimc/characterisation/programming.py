@@ -98,7 +98,7 @@ def _section(form: Form, cells: Cells, devices: int, seed: int, unit: float) -> 
     mean, sigma = ([rounded(value) for value in part] for part in (parameters[:p], parameters[p:]))
     if form.count == 2:
         return (
-            {"kind": "gaussian", "mean_us": mean[0], "sigma_us": sigma[0]},
+            {"kind": "gaussian", "mean_us": mean[0], "sigma_us": max(sigma[0], 0.0)},
             dict(zip(("programming.mean_us", "programming.sigma_us"), intervals, strict=True)),
         )
     names = [f"programming.mean_coefficients_us.{n}" for n in range(p)]

@@ -9,6 +9,7 @@ from cimc.characterisation.effect import Effect, need, rounded
 from cimc.characterisation.normal_fit import Form, Linear
 from cimc.characterisation.reader import Measured
 from cimc.characterisation.uncertainty import FEWEST, Interval, chosen, interval, resamples
+from cimc.errors import DataError
 
 _RECORDS = 40
 #: Pulses where soft bounds leave less than this part of the step at the middle say little of the spread.
@@ -39,6 +40,8 @@ def fit_pulses(trains: Measured, window_us: tuple[float, float] | None, read_sig
         paths |= {"g_min_us": rounded(window_us[0]), "g_max_us": rounded(window_us[1])}
         notes.append("no file of programming: g_min_us and g_max_us are the range that the pulses reached")
     half = (window_us[1] - window_us[0]) / 2
+    if half <= 0:
+        raise DataError("no pulse moves a conductance", where=trains.source, fix="check the columns before_us and after_us")
     u = np.clip((trains["before_us"] - window_us[0]) / half - 1, -1, 1)
     step, up = trains["after_us"] - trains["before_us"], trains["polarity"] > 0
     known_us2 = 2 * (read_sigma_us or 0.0) ** 2
@@ -56,7 +59,10 @@ def fit_pulses(trains: Measured, window_us: tuple[float, float] | None, read_sig
             continue
         need(int(own.sum()), _RECORDS, f"{name} pulses", trains.source)
         moved = step[own] if rising else -step[own]
-        one, scores, better = _mean_step(trains.device[own], shape[own], moved, known_us2, seed)
+        if moved.mean() <= 0:
+            what = f"{name} pulses move conductances by {-moved.mean() if not rising else moved.mean():.3g} µS on the average"
+            raise DataError(what, where=trains.source, fix="check the column polarity: up raises a conductance")
+        one, scores, better = _mean_step(trains.device[own], shape[own], moved, known_us2, seed, trains.source)
         paths[f"pulse.{name}_us"], intervals[f"pulse.{name}_us"] = rounded(one.value), one
         likelihoods |= {f"{name}, {form}": value for form, value in scores.items()}
         found += [f"{name} pulses follow {better} better than soft bounds, which the simulation has"] if better else []
@@ -90,7 +96,9 @@ def _one_amplitude(trains: Measured) -> tuple[Measured, list[str]]:
     return trains.rows(keep), notes
 
 
-def _mean_step(device: I64, shape: F64, moved: F64, known_us2: float, seed: int) -> tuple[Interval, dict[str, float], str]:
+def _mean_step(
+    device: I64, shape: F64, moved: F64, known_us2: float, seed: int, source: str
+) -> tuple[Interval, dict[str, float], str]:
     """The step at the middle under soft bounds, held-out likelihoods, and the form that is clearly likelier ("": none).
 
     Strong devices are more often near the end, so each device has a step of its own; the figure is the mean of those that
@@ -98,7 +106,8 @@ def _mean_step(device: I64, shape: F64, moved: F64, known_us2: float, seed: int)
     """
     names, code = np.unique(device, return_inverse=True)
     own = np.bincount(code, moved * shape) / np.maximum(np.bincount(code, shape * shape), 1e-12)
-    responds = own > _DEAD * np.median(own)
+    responds = own > _DEAD * max(float(np.median(own)), 0.0)
+    need(int(responds.sum()), FEWEST, "devices that respond to pulses", source)
     drawn = resamples(int(responds.sum()), seed)
     step = interval(float(own[responds].mean()), drawn @ own[responds] / responds.sum(), int(responds.sum()))
     some = responds[code]

@@ -15,6 +15,7 @@ from cimc.characterisation.cells import F64
 from cimc.characterisation.effect import Effect
 from cimc.characterisation.target_text import target_text
 from cimc.characterisation.uncertainty import Interval
+from cimc.errors import DataError, TargetError
 from cimc.files import write_file
 from cimc.targets.description import figures_of
 from cimc.targets.load import load_target
@@ -104,7 +105,8 @@ class DeviceFit:
             name: Of the target; None: that of the file.
 
         Raises:
-            CimcError: The file cannot be written, or the whole is no target.
+            DataError: The figures make no target, as of columns in a wrong unit.
+            CimcError: The file cannot be written, or there is no target to extend.
         """
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._")[:100] or "device"
         figures = {path: (value, self.sources[path]) for path, value in self.figures.items()}
@@ -112,7 +114,13 @@ class DeviceFit:
         if os.path.isfile(extends) and ("/" in extends or extends.endswith((".yaml", ".yml"))):
             below = os.path.join(".", os.path.relpath(extends, Path(path).parent))  # a target's path counts from its folder
         text = target_text(name or stem, below, figures)
-        load_target(extends, self.figures)  # raises what is wrong before anything is written
+        load_target(extends)
+        try:
+            load_target(extends, self.figures)
+        except TargetError as error:
+            where = "; ".join(dict.fromkeys(one.source for one in self.effects.values()))
+            fix = "check the units of the columns"
+            raise DataError(f"the fitted figures make no target: {error.what}", where=where, fix=fix) from None
         write_file(path, text.encode())
 
     def to_dict(self) -> dict[str, Any]:

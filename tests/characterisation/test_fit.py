@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from json import dumps
+
 import numpy as np
 import pytest
 from numpy.polynomial.polynomial import polyval
@@ -12,6 +15,7 @@ import cimc
 from cimc.characterisation.cells import Cells
 from cimc.characterisation.normal_fit import Linear
 from cimc.characterisation.uncertainty import figures, share_interval, t_quantile
+from cimc.characterisation.vocabulary import TABLES
 from cimc.errors import DataError
 from cimc.targets.load import load_target
 from tests.characterisation.measured import NEURRAM, csv, programming, reads
@@ -229,3 +233,61 @@ def test_command_writes_a_target_with_sources(tmp_path):
     assert not (tmp_path / "no.yaml").exists()
     assert command("device", "fit", data, "-o", tmp_path / "no.yaml", "--extends", "none-such").code == 2
     assert not (tmp_path / "no.yaml").exists()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(12))
+def test_any_numbers_make_a_target_or_are_refused(tmp_path, seed):
+    """Constant, discrete, tiny and huge values in all files at once."""
+    random, count = np.random.default_rng(seed), 120
+
+    def values():
+        kinds = (np.zeros(count), np.full(count, 7.0), 10.0 * random.integers(0, 3, count), 10 ** random.uniform(-9, 8, count))
+        return (*kinds, *3 * [random.uniform(0, 50, count)])[random.integers(7)]
+
+    files = []
+    for table in TABLES.values():
+        columns = {c.name: values() for c in table.columns if c.needed or random.random() < 0.3}
+        columns["device"] = random.integers(0, 12, count)
+        if "polarity" in columns:
+            columns["polarity"] = random.choice([1, -1], count)
+        if "goal_us" in columns and seed % 2:
+            columns["read_us"] = columns["goal_us"] + random.standard_normal(count)
+        if "after_us" in columns and seed % 3:
+            columns["after_us"] = columns["before_us"] + columns["polarity"] * random.uniform(0, 2, count)
+        files.append(csv(tmp_path / f"{table.name}.csv", **columns))
+    for file in files:
+        with suppress(DataError):
+            cimc.fit_device(file, seed=seed).to_yaml(tmp_path / f"{file.stem}.yaml")
+            load_target(tmp_path / f"{file.stem}.yaml")
+            dumps(cimc.fit_device(file, seed=seed).to_dict(), allow_nan=False)
+
+
+def test_pulses_of_the_wrong_sign_are_refused(tmp_path):
+    device, number = np.divmod(np.arange(400), 40)
+    columns = {
+        "device": device,
+        "pulse": number,
+        "polarity": np.ones(400, int),
+        "before_us": 40.0 - number,
+        "after_us": 39.0 - number,
+    }
+    with pytest.raises(DataError, match="check the column polarity") as error:
+        cimc.fit_device(csv(tmp_path / "pulses.csv", **columns))
+    assert "up pulses move conductances by -1 µS" in str(error.value)
+
+
+def test_read_noise_that_explains_all_leaves_no_programming_error(tmp_path):
+    random = np.random.default_rng(9)
+    data = [
+        programming(tmp_path / "p.csv", random, lambda g: np.zeros(g.shape), read_us=0.5, goals_us=[10.0, 20.0]),
+        reads(tmp_path / "r.csv", random, lambda g: np.full(g.shape, 0.5)),
+    ]
+    _, sigma = load_target("ideal", cimc.fit_device(data).figures).device.programming.error_us([10.0, 20.0])
+    assert (sigma >= 0).all()
+    assert (sigma < 0.5 * (4 / 120) ** 0.25 * 2).all()  # the variance is known to about 0.25 times the root of 4 / 120
+
+
+def test_without_a_window_it_is_told(tmp_path):
+    fit = cimc.fit_device(reads(tmp_path / "r.csv", np.random.default_rng(1), lambda g: np.full(g.shape, 0.5)))
+    assert "g_min_us and g_max_us are those of the target that is extended" in " ".join(fit.notes)
