@@ -6,8 +6,9 @@ Example, with ``bind={"sr": 16000}``::
     after   y = MatMul (x, w16)
 
 An If is replaced by one of its branches where its condition depends on constants and on fixed sizes alone, so that the products
-in it reach the crossbars. One without products stays, unless the condition of another depends on it: ONNX Runtime runs some
-models only as they were written, as it infers less about the values of an If. Nothing else is folded here.
+in it, and behind it, reach the crossbars: an If hides the sizes of its results, which a recurrent layer needs to be unrolled. One
+that has nothing to do with products stays: ONNX Runtime runs some models only as they were written, as it infers less about the
+values of an If. Where it refuses the result, the Ifs that only hide sizes stay too. Nothing else is folded here.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
-from cimc.ir.bodies import bodies
+from cimc.ir.bodies import bodies, used_values
+from cimc.ir.onnx_io import session, split
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.fold import fold_constants
 from cimc.passes.reasons import not_applied
+from cimc.passes.recipes import Recipes
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.placement import name_nodes, place_all, record
 from cimc.passes.selection.registry import weight_slots
@@ -50,13 +53,35 @@ class Specialise(Pass):
         fix_shapes(state.model.graph, self.shapes)
         state.bound = bind_inputs(state.model.graph, self.bind)
         changed = [*self.shapes, *state.bound]
-        while taken := _take_branches(state):
-            changed += taken
-        return changed
+        if not any(node.op_type == "If" for node in state.model.graph):
+            return changed
+        model, places = state.model.clone(), dict(state.placements)
+        taken = _take_all(state, hiding=True)
+        if taken and not _runs(state.model):
+            state.model, state.placements, state.recipes = model, places, Recipes()
+            taken = _take_all(state, hiding=False)
+        return [*changed, *taken]
 
 
-def _take_branches(state: Compilation) -> list[str]:
-    """Replace every If whose condition is known by now; their names."""
+def _take_all(state: Compilation, hiding: bool) -> list[str]:
+    """Replace Ifs by their branches as long as conditions become known; their names."""
+    found: list[str] = []
+    while taken := _take_branches(state, hiding):
+        found += taken
+    return found
+
+
+def _runs(model: ir.Model) -> bool:
+    """Whether ONNX Runtime takes the model."""
+    try:
+        session(*split(model))
+    except Exception:  # ONNX Runtime has a class for every status
+        return False
+    return True
+
+
+def _take_branches(state: Compilation, hiding: bool) -> list[str]:
+    """Replace every If whose condition is known by now, also one that only hides sizes from products; their names."""
     graph = state.model.graph
     choices = [node for node in graph if node.op_type == "If" and node.domain in ("", "ai.onnx")]
     if not choices:
@@ -65,11 +90,11 @@ def _take_branches(state: Compilation) -> list[str]:
     known = decided(graph)
     taken: list[str] = []
     left: dict[ir.Node, str] = {}
-    deciding = _ancestors(choices)
+    of_use = _ancestors([*choices, *(node for node in graph if hiding and weight_slots(node))])
     for node in choices:
         condition = node.inputs[0]
-        if condition is None or not (node in deciding or _has_products(node)):
-            left[node] = "it holds no product, and the condition of no other If that does depends on it"
+        if condition is None or not (node in of_use or _has_products(node)):
+            left[node] = "it holds no product, and no product depends on it"
             continue
         if is_constant(condition) and condition.const_value is not None:
             value: Any = condition.const_value.numpy()
@@ -95,14 +120,14 @@ def _has_products(node: ir.Node) -> bool:
     return any(weight_slots(inner) for body in bodies(node) for inner in nodes_within(body))
 
 
-def _ancestors(choices: Sequence[ir.Node]) -> set[ir.Node]:
-    """Nodes of the main graph that conditions follow from."""
+def _ancestors(nodes: Sequence[ir.Node]) -> set[ir.Node]:
+    """Nodes of the main graph that these follow from: conditions of each If, all inputs of others."""
     found: set[ir.Node] = set()
-    todo = [node.inputs[0] for node in choices]
+    todo = [value for node in nodes for value in (node.inputs[:1] if node.op_type == "If" else node.inputs)]
     while todo:
         value = todo.pop()
         node = value.producer() if value is not None else None
         if node is not None and node not in found:
             found.add(node)
-            todo += node.inputs
+            todo += used_values(node)
     return found

@@ -134,6 +134,9 @@ class Plateau(Schedule):
         """See `Schedule`."""
         super().restore(arrays)
         rate, best, without = arrays["plateau"].tolist()
+        if not (0 <= rate < inf and best == best and 0 <= without < self.patience and without == int(without)):
+            what = f"a plateau schedule has no rate {rate}, best metric {best} and {without} epochs without improvement"
+            raise ArtifactError(what, where="checkpoint", fix="resume from another checkpoint")
         self._rate, self._best, self._without = rate, best, int(without)
 
 

@@ -223,3 +223,65 @@ def test_a_bound_input_does_not_train() -> None:
     trainer.step({"x": X, "m": np.arange(1, 6)}, np.array([0, 1]))
     with pytest.raises(cimc.DataError, match="another value of m"):
         trainer.step({"x": X, "m": np.arange(5)}, np.array([0, 1]))
+
+
+# A voice detector: the rate by way of several operators, nested choices, all weights outside of the branches, an LSTM with state.
+
+#: How the condition follows from the sampling rate.
+CONDITIONS = {
+    "equal": "e = Equal (sr, k)",
+    "cast": "a = Equal (sr, k)  b = Cast <to = 7> (a)  e = Cast <to = 9> (b)",
+    "not": "a = Equal (sr, k8)  e = Not (a)",
+    "and, or": """a = Equal (sr, k)  b = Greater (sr, k8)  c0 = And (a, b)  d = Equal (sr, k8)  n = Not (d)  m = And (n, c0)
+        e = Or (c0, m)""",
+    "quotient": "q = Div (sr, k8)  a = Equal (q, two)  e = Identity (a)",
+    "a vector": """i = Reshape (sr, axis1)  a = Equal (i, k)  f = Cast <to = 1> (a)  s = ReduceSum <keepdims = 0> (f)
+        e = Greater (s, nil)""",
+}
+#: A network; § becomes the letter of its branch. The length of the sound decides whether it is padded, the rank of the state how
+#: it is split.
+NETWORK = """len§ = Shape (x)  l§ = Gather (len§, one)  short§ = Less (l§, least)  fits§ = Not (short§)
+    w§ = If (fits§) <then_branch = t§ () => (float[N, T] asis§) { asis§ = Identity (x) },
+                    else_branch = f§ () => (float[N, T] padded§) { padded§ = Pad (x, pads) }>
+    u§ = Unsqueeze (w§, axis1)  v§ = Conv <strides = [STRIDE]> (u§, wc§, bc§)  r§ = Relu (v§)
+    z§ = Transpose <perm = [2, 0, 1]> (r§)  dims§ = Shape (state)  rank§ = Size (dims§)  three§ = Equal (rank§, k3)
+    h0§, c0§ = If (three§) <
+        then_branch = tt§ () => (float[1, N, 8] ha§, float[1, N, 8] ca§) { ha§, ca§ = Split <axis = 0> (state, halves) },
+        else_branch = ff§ () => (float[1, N, 8] hb§, float[1, N, 8] cb§) { hb§ = Unsqueeze (state, axis)  cb§ = Mul (hb§, nil) }>
+    seq§, hn§, cn§ = LSTM <hidden_size = 8> (z§, wl§, rl§, bl§, , h0§, c0§)  last§ = Squeeze (hn§, axis)  g§ = Relu (last§)
+    o§ = Gemm (g§, wo§, bo§)  out§ = Sigmoid (o§)  next§ = Concat <axis = 0> (hn§, cn§)"""
+
+
+def detector(condition: str) -> onnx.ModelProto:
+    """Networks of their own for 16 and 8 kHz behind two Ifs, and zeros for any other rate."""
+    one, two = (NETWORK.replace("§", f"_{name}").replace("STRIDE", stride) for name, stride in (("a", "4"), ("b", "8")))
+    text = f"""(float[N, T] x, float[2, N, 8] state, int64 sr) => (float[N, 1] prob, float[2, N, 8] stateN) {{
+        {CONDITIONS[condition]}
+        prob, stateN = If (e) <
+            then_branch = fast () => (float[N, 1] out_a, float[2, N, 8] next_a) {{ {one} }},
+            else_branch = slow () => (float[N, 1] po, float[2, N, 8] pn) {{ other = Equal (sr, k8)
+                po, pn = If (other) <
+                    then_branch = half () => (float[N, 1] out_b, float[2, N, 8] next_b) {{ {two} }},
+                    else_branch = no () => (float[N, 1] nothing, float[2, N, 8] same) {{
+                        col = ReduceMax <keepdims = 1, axes = [1]> (x)  nothing = Mul (col, nil)
+                        same = Identity (state) }}> }}> }}"""
+    random = np.random.default_rng(5)
+    numbers = {"k": 16000, "k8": 8000, "two": 2, "one": 1, "least": 32, "k3": 3, "axis": [0], "axis1": [1], "pads": [0, 4, 0, 4],
+               "halves": [1, 1], "nil": np.float32(0)}  # fmt: skip
+    shapes = {"wc": (6, 1, 8), "bc": (6,), "wl": (1, 32, 6), "rl": (1, 32, 8), "bl": (1, 64), "wo": (8, 1), "bo": (1,)}
+    arrays = {name: np.asarray(number) for name, number in numbers.items()}
+    for name, shape in shapes.items():
+        arrays |= {f"{name}_{branch}": random.normal(0, 0.4, shape).astype(np.float32) for branch in "ab"}
+    made = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 13]> g ' + text)
+    made.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in arrays.items())
+    return made
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize(("rate", "length"), [(16000, 32), (16000, 24), (8000, 40)])
+def test_a_voice_detector_behind_nested_choices_is_on_crossbars(condition: str, rate: int, length: int) -> None:
+    random = np.random.default_rng(9)
+    feeds = {"x": random.normal(size=(1, length)).astype(np.float32), "state": random.normal(size=(2, 1, 8)).astype(np.float32)}
+    options = {"bind": {"sr": rate}, "shapes": {"x": [1, length], "state": [2, 1, 8]}}
+    program = check(detector(condition), feeds, 3, **options)  # convolution, LSTM, dense
+    assert not any(place.op_type == "If" and place.where == "digital" for place in program.placements)

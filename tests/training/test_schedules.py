@@ -93,6 +93,13 @@ def test_a_negative_rate_is_refused():
         schedules.create("constant", -0.1)
 
 
+@pytest.mark.parametrize("state", [[math.nan, 1, 0], [math.inf, 1, 0], [-1, 1, 0], [1, math.nan, 0], [1, 1, -math.inf],
+                                   [1, 1, math.nan], [1, 1, 0.5], [1, 1, 5]])  # fmt: skip
+def test_a_plateau_takes_no_state_that_it_cannot_have(state):
+    with pytest.raises(ArtifactError, match="plateau"):
+        schedules.create("plateau", 1.0).restore({"plateau": np.array(state)})
+
+
 def test_a_state_of_another_schedule_is_refused():
     with pytest.raises(ArtifactError, match="not that of a Plateau"):
         schedules.create("plateau", 0.1).restore(schedules.create("cosine", 0.1).state())
