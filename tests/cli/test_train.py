@@ -247,7 +247,7 @@ def test_what_trains_is_listed_and_nothing_trained(stripes: Path) -> None:
     weights = {i.name for i in onnx.load(stripes / "small.onnx").graph.initializer if i.data_type == onnx.TensorProto.FLOAT}
     assert set(rows) == weights
     assert (rows["w1"]["trains"], rows["w1"]["why"]) == (False, "frozen")
-    assert all(set(row) == {"name", "where", "shape", "trains", "why", "shared_by"} for row in rows.values())
+    assert all(set(row) == {"name", "where", "shape", "trains", "why", "shared_by", "into"} for row in rows.values())
     assert cimc("train", stripes / "small.onnx").code == 2
     table = cimc("train", stripes / "small.onnx", "--plan")
     assert table.code == 0
