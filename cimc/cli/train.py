@@ -317,14 +317,12 @@ def _write_onnx(path: Path, model: Path, trainer: Trainer, trained: Program) -> 
     import onnx
 
     from cimc.files import write_file
-    from cimc.training.trained import into_model, transposed
+    from cimc.training.trained import in_own_names, into_model
 
     proto = None
     if model.suffix != ".cim":
         proto = onnx.load(model)
-        if missing := into_model(proto, trainer.weights()):
+        if missing := into_model(proto, in_own_names(trained, trainer.weights())):
             note(f"note: {model} has no initializer {', '.join(missing)}: {path} holds the graph as it was compiled")
             proto = None
-        else:  # an initializer of the user's that is the transpose of a trained one
-            into_model(proto, transposed(trained, trainer.weights()))
     write_file(path, (trained.to_onnx() if proto is None else proto).SerializeToString())

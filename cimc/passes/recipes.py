@@ -30,6 +30,7 @@ CONSTANT = "cimc.constant"
 RECIPE = "cimc.recipe"
 TENSOR = "recipes"
 _MOVES = VIEW_OPS | {"Cast", "CastLike", "Slice", "Split", "Gather", "Concat", "Expand", "Tile"}
+_CASTS = {"Cast", "CastLike"}
 #: How PyTorch calls the gain of a weight norm.
 _GAINS = ("weight_g", "weight.original0")
 #: Results of the first stand for a weight that was quantised, which trains as it is; of the others no value goes in.
@@ -186,6 +187,42 @@ class Recipes:
             return {}
         small, arrays = split(self.behind(wanted)._model())
         return dict(zip(wanted, session(small, arrays, outputs=wanted, threads=1).run(None, {}), strict=True))
+
+    def before(self, changed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """The reverse of `follow`, for values whose entries are entries of sources that were only moved.
+
+        Args:
+            changed: New values of tensors, by name; those that no recipe makes are left out.
+
+        Returns:
+            Sources by name: entries that were moved into a changed value are that value's, all others what they were.
+        """
+        found: dict[str, NDArray[Any]] = {}
+        for name in sorted(self.made & changed.keys()):
+            part = self.behind([name])
+            kinds = {self.sources[source].dtype for source in part.parameters}
+            if part.moves_only and kinds in ({ir.DataType.FLOAT}, {ir.DataType.DOUBLE}) and not _CASTS & set(part.operators()):
+                part._take_apart(name, changed[name], found)
+        return found
+
+    def _take_apart(self, name: str, value: NDArray[Any], into: dict[str, NDArray[Any]]) -> None:
+        """Write the entries of a made value into copies of the sources that they come from.
+
+        Every entry of a source gets a number of its own, as the bits of a normal floating-point number. The recipe moves these.
+        """
+        first = {source: into.get(source, np.array(self.sources[source].numpy())) for source in self.parameters}
+        kind = next(iter(first.values())).dtype
+        whole, begin = (np.int32, 1 << 23) if kind == np.float32 else (np.int64, 1 << 52)
+        ends = begin + np.cumsum([array.size for array in first.values()])
+        marks = np.arange(begin, ends[-1], dtype=whole).view(kind)
+        parts = np.split(marks, ends[:-1] - begin)
+        own = {source: part.reshape(array.shape) for (source, array), part in zip(first.items(), parts, strict=True)}
+        moved = np.ascontiguousarray(self.follow(own)[name]).view(whole).reshape(-1)
+        for (source, array), end in zip(first.items(), ends, strict=True):
+            number = moved - (end - array.size)
+            here = (number >= 0) & (number < array.size)
+            array.reshape(-1)[number[here]] = value.reshape(-1)[here]
+            into[source] = array
 
 
 def inlined(program: Program, names: Iterable[str]) -> onnx.ModelProto:

@@ -67,6 +67,12 @@ def _lowered(program: Program, model: ir.Model, recipes: Recipes) -> Program:
     return lowered.model_copy(update={"steps": steps, "tensors": {**lowered.tensors, **kept}})
 
 
+def initializers_of(program: Program) -> dict[str, NDArray[Any]]:
+    """All initializers of the graph that a program was lowered from, by name."""
+    values = join(program.tensors["graph"].tobytes(), program.initializers()).graph.initializers
+    return {name: value.const_value.numpy() for name, value in values.items() if value.const_value is not None}
+
+
 def into_model(model: onnx.ModelProto, changed: Mapping[str, NDArray[Any]]) -> list[str]:
     """Write values into the user's own model, in place, where it has an initializer or a Constant of that name and shape.
 
@@ -86,6 +92,25 @@ def into_model(model: onnx.ModelProto, changed: Mapping[str, NDArray[Any]]) -> l
         label = place.name
         place.CopyFrom(ir.to_proto(ir.Tensor(np.ascontiguousarray(array), name=label)))
     return missing
+
+
+def in_own_names(program: Program, changed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Values by the names of the user's initializers, where the compiler has moved, computed or transposed those.
+
+    Args:
+        program: For inference.
+        changed: Values of its initializers, by their names in it.
+
+    Returns:
+        All of ``changed`` that the user's model may have under that name, and the initializers that the others were made
+        from. A value that was computed in a way that cannot be reversed keeps its name: the user's model lacks it.
+    """
+    recipes = Recipes.of(program)
+    before = recipes.before(changed)
+    known = changed.keys() | before.keys()
+    settled = {name for name in recipes.made & changed.keys() if known >= set(recipes.behind([name]).parameters)}
+    own = {name: array for name, array in {**before, **changed}.items() if name not in settled}
+    return own | transposed(program, changed)
 
 
 def transposed(program: Program, changed: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
