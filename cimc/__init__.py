@@ -13,6 +13,7 @@ from cimc.version import __version__
 
 if TYPE_CHECKING:
     from cimc import backend, datasets
+    from cimc import torch as torch
     from cimc.budget.explain import explain
     from cimc.characterisation.fit import fit_device
     from cimc.compiler import compile  # noqa: A004
@@ -47,7 +48,7 @@ _LAZY = {
     "sweep": "cimc.population.study",
     "tune": "cimc.tuning.tune",
 }
-_MODULES = ("backend", "datasets")
+_MODULES = ("backend", "datasets", "torch")
 
 __all__ = [
     "ArtifactError",

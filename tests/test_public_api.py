@@ -36,3 +36,12 @@ def test_errors_share_a_base_and_use_the_promised_exit_codes() -> None:
 def test_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'compil'"):
         cimc.compil  # noqa: B018
+
+
+@pytest.mark.parametrize("missing", ["torch", "onnxscript"])
+def test_the_bridge_to_pytorch_says_what_it_needs(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    for name in [name for name in sys.modules if name.startswith("cimc.torch")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(cimc.CimcError, match=r"pip install 'cimc\[torch\]'"):
+        cimc.torch  # noqa: B018

@@ -1,0 +1,25 @@
+"""A bridge to PyTorch: a module to a program, trained values back into the module, and a chip as a module.
+
+It needs the extra ``torch``: ``pip install 'cimc[torch]'``.
+
+    program = cimc.torch.compile(module, example, target="bulk-rram-256")
+    trainer = cimc.Trainer(cimc.Chip(program))
+    trainer.fit(loader, epochs=3)
+    cimc.torch.load_back(module, trainer)
+"""
+
+from __future__ import annotations
+
+from cimc.errors import CimcError
+
+try:
+    import onnxscript  # noqa: F401
+    import torch  # noqa: F401
+except ImportError as error:
+    raise CimcError(f"cimc.torch needs PyTorch and onnxscript: {error}", fix="pip install 'cimc[torch]'") from None
+
+from cimc.torch.analog_module import AnalogModule
+from cimc.torch.back import load_back
+from cimc.torch.export import compile, to_onnx  # noqa: A004
+
+__all__ = ["AnalogModule", "compile", "load_back", "to_onnx"]
