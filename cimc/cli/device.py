@@ -10,6 +10,7 @@ import typer
 from cimc.cli.common import Json, note, print_json, print_table
 from cimc.cli.plugins import Plugins
 from cimc.cli.targets import Settings
+from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from cimc.characterisation.result import DeviceFit
@@ -54,6 +55,8 @@ def fit(
     from cimc.characterisation.fit import fit_device
     from cimc.cli.outputs import guard
 
+    if output.suffix not in (".yaml", ".yml"):
+        raise CimcError(f"{output} would not be found as a target", where="--output", fix=f"{output.with_suffix('.yaml')}")
     guard([output, plot], [*files, extends if extends.endswith((".yaml", ".yml")) else None])
     if plot is not None:
         from cimc.report.page import need_plots
@@ -134,6 +137,8 @@ def show(
         return
     columns = ("goal µS", "held", "deviation", "read noise", "held after a day", "deviation then")
     print_table(f"{chip.name}, simulated devices, µS", columns, [tuple(asdict(one).values()) for one in levels])
+    if chip.chosen_programmer.kind != "direct":
+        note(f"note: these are direct writes; this chip writes by {chip.chosen_programmer.kind}")
     if output is not None:
         note(f"pictures: {output}")
 

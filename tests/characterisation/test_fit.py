@@ -229,6 +229,7 @@ def test_command_writes_a_target_with_sources(tmp_path):
     assert "no file of reads" in told.err
     assert load_target(tmp_path / "other.yaml").device.programming == target.device.programming
     assert command("device", "fit", data, "-o", data).code == 2
+    assert "mine.yaml" in command("device", "fit", data, "-o", tmp_path / "mine.txt").err
     assert data.read_text().startswith("device,")
     assert not (tmp_path / "no.yaml").exists()
     assert command("device", "fit", data, "-o", tmp_path / "no.yaml", "--extends", "none-such").code == 2

@@ -47,6 +47,12 @@ def test_statistics_of_a_level():
     assert (level.day_mean_us, level.day_sigma_us) == (level.mean_us, level.sigma_us)
 
 
+def test_that_a_chip_writes_by_pulses_is_said():
+    pulses = ("--set", "programmer.kind=blind_pulses")
+    assert "blind_pulses" in command("device", "show", "bulk-rram", *pulses).err
+    assert "direct" not in command("device", "show", "bulk-rram").err
+
+
 def test_pulses_follow_soft_bounds():
     target = load_target("bulk-rram", {"device.pulse.cycle_spread": None, "device.pulse.device_spread": None})
     (picture,) = [one for one in pictures_of_device(target) if one.title == "Blind pulses"]
