@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from cimc.arguments import checked
+from cimc.characterisation.amplitudes import fit_amplitudes
 from cimc.characterisation.effect import Effect
 from cimc.characterisation.programming import fit_programming
 from cimc.characterisation.pulses import fit_pulses
@@ -54,6 +55,8 @@ def fit_device(paths: str | Path | Sequence[str | Path], seed: int = 0) -> Devic
         window = effects["programming error"].figures if "programming error" in effects else {}
         ends = (window["g_min_us"], window["g_max_us"]) if "g_min_us" in window else None
         effects["pulses"] = fit_pulses(tables["pulses"], ends, read_sigma_us, seed)
+        growth = fit_amplitudes(tables["pulses"], read_sigma_us, seed)
+        effects |= {} if growth is None else {"pulses of write-verify": growth}
     if not any("g_min_us" in effect.figures for effect in effects.values()):
         name, last = list(effects.items())[-1]
         note = "neither programming nor pulses were measured: g_min_us and g_max_us are those of the target that is extended"

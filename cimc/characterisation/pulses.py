@@ -69,9 +69,9 @@ def fit_pulses(trains: Measured, window_us: tuple[float, float] | None, read_sig
         answer[own] = moved / (one.value * np.maximum(shape[own], 1e-9))
     useful = (shape >= _LEAST_SHAPE) & np.isfinite(answer)
     scale = np.where(up, paths.get("pulse.up_us", 1.0), paths.get("pulse.down_us", 1.0)) * np.maximum(shape, 1e-9)
-    spreads, dead, residuals = _spreads(trains.device[useful], answer[useful], (known_us2 / scale**2)[useful], seed)
-    intervals |= spreads
-    paths |= {name: rounded(one.value) for name, one in spreads.items()}
+    spread, dead, residuals = spreads(trains.device[useful], answer[useful], (known_us2 / scale**2)[useful], seed)
+    intervals |= {f"pulse.{name}": one for name, one in spread.items()}
+    paths |= {f"pulse.{name}": rounded(one.value) for name, one in spread.items()}
     found += [dead] if dead else []
     devices = int(np.unique(trains.device).size)
     source = f"{trains.source}, {devices} devices"
@@ -130,7 +130,7 @@ def _mean_step(
     return step, scores, "" if best is soft else best.name
 
 
-def _spreads(device: I64, answer: F64, noise: F64, seed: int) -> tuple[dict[str, Interval], str, F64]:
+def spreads(device: I64, answer: F64, noise: F64, seed: int) -> tuple[dict[str, Interval], str, F64]:
     """Relative spread from pulse to pulse and of the mean step from device to device, by analysis of variance.
 
     Args:
@@ -154,7 +154,7 @@ def _spreads(device: I64, answer: F64, noise: F64, seed: int) -> tuple[dict[str,
     m, mean = count[alive], own[alive]
     within = np.bincount(code, (answer - own[code]) ** 2 - noise * (1 - 1 / count[code]))[alive]
 
-    def spread(weights: F64) -> F64:
+    def of(weights: F64) -> F64:
         total = weights.sum(axis=1)
         cycle = np.maximum(weights @ within / (weights @ (m - 1)), 0)
         middle = weights @ mean / total
@@ -164,8 +164,8 @@ def _spreads(device: I64, answer: F64, noise: F64, seed: int) -> tuple[dict[str,
         found: F64 = np.sqrt(np.stack([cycle / (middle**2 + device_part), device_part / middle**2], axis=1))
         return found
 
-    (whole,), drawn = spread(np.ones((1, m.size))), spread(resamples(m.size, seed))
-    names = ("pulse.cycle_spread", "pulse.device_spread")
+    (whole,), drawn = of(np.ones((1, m.size))), of(resamples(m.size, seed))
+    names = ("cycle_spread", "device_spread")
     found = {name: interval(float(whole[n]), drawn[:, n], m.size) for n, name in enumerate(names)}
     residuals = (answer - own[code])[alive[code]] / max(float(whole[0]), 1e-30)
     return found, told, residuals

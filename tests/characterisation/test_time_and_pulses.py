@@ -129,3 +129,45 @@ def test_devices_that_do_not_respond_are_told_and_amplitudes_are_not_mixed(tmp_p
 def test_too_few_data_are_refused(tmp_path, columns, words):
     with pytest.raises(DataError, match=words):
         cimc.fit_device(csv(tmp_path / "m.csv", **columns))
+
+
+def test_growth_with_the_amplitude_is_that_of_write_verify(tmp_path):
+    """Steps double every 0.5 V from 1.5 V on: 0.5 µS up and 0.4 µS down at first."""
+    random, hits = np.random.default_rng(7), []
+    hidden = {"set_us": 0.5, "reset_us": 0.4, "cycle_spread": 0.3, "device_spread": 0.2}
+    volts = 1.5 + 0.25 * np.arange(5)
+    for seed in range(5):
+        device = np.repeat(np.arange(60), 200)
+        polarity = np.tile(np.repeat([1, -1], 100), 60)
+        volt = np.tile(volts, 60 * 40)
+        own = np.maximum(1 + 0.2 * random.standard_normal(60), 0)[device]
+        step = np.where(polarity > 0, 0.5, -0.4) * 2 ** ((volt - 1.5) / 0.5) * own * (1 + 0.3 * random.standard_normal(12_000))
+        columns = {"device": device, "pulse": np.tile(np.arange(200), 60), "polarity": polarity, "amplitude_v": polarity * volt}
+        path = csv(tmp_path / "pulses.csv", **columns, before_us=np.full(12_000, 20.0), after_us=20 + step)
+        fit = cimc.fit_device(path, seed=seed)
+        hits += [
+            one.low <= value <= one.high
+            for name, value in hidden.items()
+            if (one := fit.intervals[f"device.write_verify.{name}"])
+        ]
+        growth = fit.intervals["doublings of a pulse's step per volt"]
+        hits.append(growth.low <= 2.0 <= growth.high)
+    assert np.mean(hits) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / 5)
+    section = fit.section["write_verify"]
+    assert (section["start_v"], section["stop_v"], section["step_v"]) == (1.5, 2.5, 0.25)
+    assert section["doubling_v"] == pytest.approx(0.5, rel=0.05)
+    assert load_target("ideal", fit.figures).device.write_verify.set_us == section["set_us"]
+
+
+def test_steps_that_do_not_grow_have_no_doubling(tmp_path):
+    random, count = np.random.default_rng(8), 60 * 60
+    device, number = np.divmod(np.arange(count), 60)
+    polarity = np.where(number < 30, 1, -1)
+    step = polarity * (1 + 0.1 * random.standard_normal(count))
+    columns = {"device": device, "pulse": number, "polarity": polarity, "amplitude_v": 1 + 0.5 * (number % 3)}
+    fit = cimc.fit_device(csv(tmp_path / "p.csv", **columns, before_us=np.full(count, 20.0), after_us=20 + step))
+    one = fit.intervals["doublings of a pulse's step per volt"]
+    assert abs(one.value) < 0.05
+    if one.low <= 0:
+        assert fit.section["write_verify"]["doubling_v"] is None
+        assert "does not clearly grow" in " ".join(fit.notes)
