@@ -106,7 +106,7 @@ class DeviceFit:
 
         Raises:
             DataError: The figures make no target, as of columns in a wrong unit.
-            CimcError: The file cannot be written, or there is no target to extend.
+            CimcError: The file cannot be written, there is no target to extend, or the name is none.
         """
         stem = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(path).stem).strip("-._")[:100] or "device"
         figures = {path: (value, self.sources[path]) for path, value in self.figures.items()}
@@ -114,7 +114,7 @@ class DeviceFit:
         if os.path.isfile(extends) and ("/" in extends or extends.endswith((".yaml", ".yml"))):
             below = os.path.join(".", os.path.relpath(extends, Path(path).parent))  # a target's path counts from its folder
         text = target_text(name or stem, below, figures)
-        load_target(extends)
+        load_target(extends, {"name": name or stem})
         try:
             load_target(extends, self.figures)
         except TargetError as error:

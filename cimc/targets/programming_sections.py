@@ -1,7 +1,7 @@
 """Kinds of programming error: how far a written conductance lands from its goal, and what each kind states about it.
 
-Every built-in kind is a normal error, drawn once a write, whose mean and deviation may depend on the goal. A conductance is
-not clipped to the window, and never below 0.
+Every kind here is a normal error, drawn once a write, whose mean and deviation may depend on the goal; `table_sections` has the
+kind of any other error. A conductance is not clipped to the window, and never below 0.
 """
 
 from __future__ import annotations

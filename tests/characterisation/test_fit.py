@@ -16,7 +16,7 @@ from cimc.characterisation.cells import Cells
 from cimc.characterisation.normal_fit import Linear
 from cimc.characterisation.uncertainty import figures, share_interval, t_quantile
 from cimc.characterisation.vocabulary import TABLES
-from cimc.errors import DataError
+from cimc.errors import CimcError, DataError
 from cimc.targets.load import load_target
 from tests.characterisation.measured import NEURRAM, csv, programming, reads
 from tests.cli.conftest import cimc as command
@@ -291,4 +291,7 @@ def test_read_noise_that_explains_all_leaves_no_programming_error(tmp_path):
 
 def test_without_a_window_it_is_told(tmp_path):
     fit = cimc.fit_device(reads(tmp_path / "r.csv", np.random.default_rng(1), lambda g: np.full(g.shape, 0.5)))
+    with pytest.raises(CimcError, match="name"):
+        fit.to_yaml(tmp_path / "mine.yaml", name="two words: no name")
+    assert not (tmp_path / "mine.yaml").exists()
     assert "g_min_us and g_max_us are those of the target that is extended" in " ".join(fit.notes)
