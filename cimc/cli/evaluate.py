@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -49,6 +49,12 @@ def evaluate(
         list[str] | None,
         typer.Option(metavar="PATH=V,V,...", help="Values of a field of the die; several make a grid of --chips (10) dice each."),
     ] = None,
+    samples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="N settings spread over ranges instead: --sweep PATH=LOW..HIGH[:log].")
+    ] = None,
+    placed: Annotated[
+        Literal["sobol", "latin"], typer.Option(help="How they are spread: a Sobol sequence, a Latin hypercube.")
+    ] = "sobol",
     yield_at: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="A", help="Also the share of dice with at least this accuracy.")
     ] = None,
@@ -67,13 +73,14 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images; on many chips with --chips or --sweep."""
-    if chips is not None or sweep:
+    if chips is not None or sweep or samples is not None:
         from cimc.cli.population import evaluate_many
 
         if backend != "cpu":
             raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
         evaluate_many(
-            program_file, data, chips=chips, sweep=sweep or [], seed=seed, model=model, batch=batch, time=time,
+            program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
+            batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
             journal=journal, resume=resume, json=json,
         )  # fmt: skip

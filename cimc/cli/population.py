@@ -14,10 +14,12 @@ from cimc.errors import CimcError, DataError
 if TYPE_CHECKING:
     from cimc.ir.program import Program
     from cimc.population.result import Population
+    from cimc.population.samples import Placing, Span
 
 
 def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
+    samples: int | None, placed: Placing,
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
     scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
@@ -33,14 +35,14 @@ def evaluate_many(
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
     if table is not None:
         table_kind(table)  # before the work
-    grid = parse_sweep(sweep)
+    grid: Any = parse_sweep(sweep) if samples is None else parse_spans(sweep)
     opened = study.opened_file(source)
     program = study.program_of(opened)
     spec = one_input(program.inputs, str(source), "use cimc run")
     x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     count = 10 if chips is None else chips
-    points = prod(len(values) for values in grid.values())
+    points = prod(len(values) for values in grid.values()) if samples is None else samples
     how = Classes(class_axis, ignore=ignore_index)
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
@@ -52,7 +54,7 @@ def evaluate_many(
         if grid:
             if isinstance(opened, Image):
                 raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
-            found = study.sweep(opened, x, y, grid, advance=advance, **options)
+            found = study.sweep(opened, x, y, grid, samples=samples, placed=placed, advance=advance, **options)
         else:
             found = study.evaluate(opened, x, y, model=model, advance=advance, **options)
     if table is not None:
@@ -61,6 +63,9 @@ def evaluate_many(
         print_json(found.to_dict(yield_at))
         return
     _print(found, yield_at, f"{source}: {count} dice, {found.images} images")
+    if samples is not None:
+        rows = [(path, "none" if value is None else f"{value:+.2f}") for path, value in found.sensitivity().items()]
+        print_table("rank correlation of the median accuracy with", ("field", "Spearman"), rows)
     note(f"accuracy of ONNX Runtime: {found.reference:.4f}")
 
 
@@ -104,6 +109,35 @@ def parse_sweep(texts: Sequence[str]) -> dict[str, list[Any]]:
         except yaml.YAMLError as error:
             raise CimcError(f"--sweep {text} holds no values", fix=fix) from error
     return grid
+
+
+def parse_spans(texts: Sequence[str]) -> dict[str, Span]:
+    """``["device.read_sigma_us=0.1..4:log"]`` as ranges by path.
+
+    Raises:
+        CimcError: Not of that form, or a path twice.
+    """
+    import yaml
+
+    from cimc.population.samples import Span
+
+    spans: dict[str, Span] = {}
+    for text in texts:
+        path, equals, ends = text.partition("=")
+        ends, _, scale = ends.partition(":")
+        low, dots, high = ends.partition("..")
+        fix = "with --samples a range: device.programming.sigma_us=1..4, or =0.01..1:log"
+        try:
+            numbers = [yaml.safe_load(end) for end in (low, high)]
+        except yaml.YAMLError:
+            numbers = []
+        known = equals and path and dots and path not in spans and scale in ("", "log")
+        if not known or not all(isinstance(n, int | float) and not isinstance(n, bool) for n in numbers) or not numbers:
+            raise CimcError(f"--sweep {text} is not PATH=LOW..HIGH", fix=fix)
+        spans[path] = Span(numbers[0], numbers[1], scale == "log")
+    if not spans:
+        raise CimcError("--samples needs a range", fix="add --sweep device.programming.sigma_us=1..4")
+    return spans
 
 
 def _print(found: Population, yield_at: float | None, title: str) -> None:

@@ -96,6 +96,24 @@ class Population:
             for c, seed in enumerate(self.seeds)
         ]
 
+    def sensitivity(self, time: int = 0) -> dict[str, float | None]:
+        """How far the median accuracy of a setting goes with each field: Spearman's rank correlation, -1 to 1.
+
+        Args:
+            time: Number of the time.
+
+        Returns:
+            By path of a field that is a number; None where it or the accuracy does not vary.
+
+        Raises:
+            CimcError: There is no such time.
+        """
+        within("time", time, 0, len(self.times), open_high=True, whole=True)
+        medians = np.median(self.accuracy[:, time], axis=1)
+        fields = {path: [row[path] for row in self.settings] for path in self.settings[0]}
+        numbers = {path: values for path, values in fields.items() if all(isinstance(v, int | float) for v in values)}
+        return {path: _rank_correlation(np.array(values, np.float64), medians) for path, values in numbers.items()}
+
     def yield_at(self, accuracy: float, point: int = 0, time: int = 0) -> Yield:
         """The share of dice that reach an accuracy (0 to 1).
 
@@ -181,6 +199,16 @@ def table_kind(path: str | Path) -> str:
             f"Parquet needs {' and '.join(missing)}", where=str(path), fix=f"pip install {' '.join(missing)}, or a .csv"
         )
     return kind
+
+
+def _rank_correlation(one: NDArray[np.float64], other: NDArray[np.float64]) -> float | None:
+    """Spearman's: Pearson's correlation of the ranks, equal values at the mean of theirs."""
+    ranks = []
+    for values in (one, other):
+        _, where, counts = np.unique(values, return_inverse=True, return_counts=True)
+        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[where])
+    first, second = ranks
+    return None if np.ptp(first) == 0 or np.ptp(second) == 0 else float(np.corrcoef(first, second)[0, 1])
 
 
 def _accuracy(values: NDArray[np.float64]) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from cimc.ir.kinds import kind_of
 from cimc.ir.program import Program
 from cimc.journal import Journal
 from cimc.population.result import Population
+from cimc.population.samples import Placing, Span, spread
 from cimc.population.settings import is_free, with_settings
 from cimc.population.work import Found, Work, pieces_of
 from cimc.population.workers import results
@@ -97,8 +98,10 @@ def sweep(
     model_or_program: Model | Program,
     x: Any,
     y: Any,
-    grid: Mapping[str, Sequence[Any]],
+    grid: Mapping[str, Sequence[Any] | Span],
     *,
+    samples: int | None = None,
+    placed: Placing = "sobol",
     chips: int = 10,
     seed: int = 0,
     time_s: float | Sequence[float] = 0.0,
@@ -111,14 +114,16 @@ def sweep(
     advance: Callable[[int], None] | None = None,
     **options: Any,
 ) -> Population:
-    """Accuracy over many dice at each setting of a grid.
+    """Accuracy over many dice at each setting of a grid, or at samples of ranges.
 
     Args:
         model_or_program: A compiled program, whose die and reads may vary; or an ONNX model, which is compiled for each value
             of a field that changes the program.
         x: As `evaluate`, and so are ``y``, ``chips`` and all that follows.
         y: Class numbers.
-        grid: Values by dotted path of a target's field; several paths make a grid.
+        grid: Values by dotted path of a target's field; several paths make a grid. With ``samples``, ranges (`Span`).
+        samples: Settings that fill the ranges evenly; None: there are none, the grid has values.
+        placed: How: a ``sobol`` sequence, or a ``latin`` hypercube.
         chips: Dice at each setting.
         seed: Of the first die.
         time_s: Times (s).
@@ -135,8 +140,7 @@ def sweep(
         DataError: Images or labels do not suit the model.
         CimcError: An option is out of range; the model is not usable; a field changes the program, and there is only a program.
     """
-    values = _grid(grid)
-    settings = [dict(zip(values, chosen, strict=True)) for chosen in product(*values.values())]
+    settings = _grid(grid) if samples is None else spread(grid, samples, placed, seed)
     programs: tuple[Program, ...]
     points: list[Point]
     if not isinstance(model_or_program, Program) and not _is_compiled(model_or_program):
@@ -280,18 +284,20 @@ def program_of(source: Program | Image) -> Program:
     return source.compiled if isinstance(source, Image) else source
 
 
-def _grid(grid: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+def _grid(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """All combinations of the values."""
     if not isinstance(grid, Mapping) or not grid:
         raise CimcError("there is nothing to sweep", where="grid", fix='give {"device.programming.sigma_us": [1, 2, 4]}')
     found: dict[str, list[Any]] = {}
     for path, values in grid.items():
         if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray) or not len(values):
-            raise CimcError(f"{values!r} are no values", where=f"grid, {path}", fix="give a list of values")
+            fix = "add samples=64, to spread settings over ranges" if isinstance(values, Span) else "give a list of values"
+            raise CimcError(f"{values!r} are no values", where=f"grid, {path}", fix=fix)
         found[path] = [value.item() if isinstance(value, np.generic) else value for value in values]
     total = int(np.prod([len(values) for values in found.values()], dtype=np.float64))
     if total > _MOST:
-        raise CimcError(f"the grid has {total} settings", where="grid", fix="fewer values")
-    return found
+        raise CimcError(f"the grid has {total} settings", where="grid", fix="fewer values, or samples of ranges")
+    return [dict(zip(found, chosen, strict=True)) for chosen in product(*found.values())]
 
 
 def _times(time_s: float | Sequence[float]) -> tuple[float, ...]:

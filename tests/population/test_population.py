@@ -271,6 +271,25 @@ def test_the_command(
     monkeypatch.setattr("cimc.population.study.evaluate", None)  # a name that no table has is refused before the work
     assert app([*command, "--chips", "2", "--csv", "t.xls"], standalone_mode=False) == 2
     assert app([*command, "--chips", "2", "--resume"], standalone_mode=False) == 2
+    assert app([*command, "--samples", "4", "--sweep", f"{SIGMA}=1,2"], standalone_mode=False) == 2
+
+
+def test_samples_on_the_command_line(
+    program: cimc.Program, data: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("scipy")
+    program.save(tmp_path / "m.cim")
+    np.savez(tmp_path / "d.npz", x=data[0], y=data[1])
+    command = ["evaluate", str(tmp_path / "m.cim"), "--data", str(tmp_path / "d.npz"), "--samples", "4", "--chips", "2"]
+    command += ["--sweep", f"{SIGMA}=0.5..8:log"]
+    assert app([*command, "--json"], standalone_mode=False) == 0
+    points = json.loads(capsys.readouterr().out)["points"]
+    assert len(points) == 4
+    for point in points:
+        own = cimc.evaluate(program, *data, chips=2, settings=point["settings"])
+        assert point["accuracy"]["values"] == own.accuracy[0, 0].tolist()
+    assert app(command, standalone_mode=False) == 0
+    assert "Spearman" in capsys.readouterr().out
 
 
 def test_the_limit_of_a_field(program: cimc.Program, data: tuple[Array, Array]) -> None:
