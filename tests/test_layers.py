@@ -34,7 +34,19 @@ ALLOWED = {
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"}
     | {"fingerprint"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"},
-    "report": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "characterisation"},
+    "report": {
+        "threads",
+        "version",
+        "errors",
+        "arguments",
+        "targets",
+        "ir",
+        "frontend",
+        "runtime",
+        "compiler",
+        "data",
+        "characterisation",
+    },
     "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
     | {"training", "journal", "fingerprint"},

@@ -11,6 +11,7 @@ from cimc.cli.commands import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
 from cimc.cli.device import app as device_app
+from cimc.cli.doctor import doctor
 from cimc.cli.evaluate import evaluate
 from cimc.cli.explain import explain
 from cimc.cli.export import export
@@ -46,6 +47,7 @@ app.command("inspect")(inspect)
 app.command("export")(export)
 app.command("yield")(yield_)
 app.command("warmup")(warmup)
+app.command("doctor")(doctor)
 app.add_typer(image_app, name="image")
 app.add_typer(device_app, name="device")
 app.add_typer(targets_app, name="targets")

@@ -129,6 +129,24 @@ def write(name: str, content: bytes) -> bool:
     return False
 
 
+def kept() -> tuple[Path | None, int]:
+    """The folder of this version's kernels that is read first, and how many files it holds.
+
+    Where there is none yet, the one that takes files; None where no folder does.
+    """
+    for folder in _folders().paths:
+        with suppress(OSError):
+            if _folders().trusted(folder) and (count := sum(path.is_file() for path in folder.iterdir())):
+                return folder, count
+    probe = f"probe-{secrets.token_hex(8)}"
+    if write(probe, b""):
+        for folder in _folders().paths:
+            with suppress(OSError):
+                (folder / probe).unlink()
+                return folder, 0
+    return None, 0
+
+
 @cache
 def _mark_as_used(folder: Path) -> None:
     """A folder in use does not grow stale."""
