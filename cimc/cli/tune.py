@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +13,7 @@ from cimc.cli.common import Json, note, parse_time, print_json, print_table
 from cimc.cli.compile import preprocessing_of
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
+from cimc.cli.process import Stopped
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
@@ -73,27 +76,28 @@ def tune(
         base.append(trial)
         note(f"{trial.what}: {_points(trial.measured.lost_points)}, {_more(trial, base[0])}")
 
-    result = search(
-        model,
-        target,
-        held[f"x{parts[0]}"],
-        held[f"y{parts[0]}"],
-        goal=goal,
-        budget=parse_budget(budget) if budget else None,
-        digital_share=_share(digital_share),
-        test=test,
-        settings=settings,
-        dice=dice,
-        images=images,
-        fine_tune=fine_tune,
-        lr=lr,
-        seed=seed,
-        time_limit_s=None if time_limit is None else parse_time(time_limit),
-        trace=trace,
-        resume=resume,
-        preprocessing=preprocessing_of(scale, mean, std),
-        told=told,
-    )
+    with _going_on(trace):
+        result = search(
+            model,
+            target,
+            held[f"x{parts[0]}"],
+            held[f"y{parts[0]}"],
+            goal=goal,
+            budget=parse_budget(budget) if budget else None,
+            digital_share=_share(digital_share),
+            test=test,
+            settings=settings,
+            dice=dice,
+            images=images,
+            fine_tune=fine_tune,
+            lr=lr,
+            seed=seed,
+            time_limit_s=None if time_limit is None else parse_time(time_limit),
+            trace=trace,
+            resume=resume,
+            preprocessing=preprocessing_of(scale, mean, std),
+            told=told,
+        )
     result.program.save(output)
     for text in result.notes:
         note(f"note: {text}")
@@ -114,6 +118,19 @@ def tune(
         ("within goal and budget", "yes" if result.met else "no"),
     ]
     print_table(f"{output}, on {result.report.images} other images", ("", "value"), rows)
+
+
+@contextmanager
+def _going_on(trace: Path | None) -> Iterator[None]:
+    """A search that is stopped says how to go on."""
+    try:
+        yield
+    except Stopped as stop:
+        if trace is None:
+            stop.fix = "with --trace T.jsonl each trial is kept, and --resume takes them up"
+        elif trace.exists():
+            stop.fix = f"add --resume to the same command: it takes up the trials in {trace}"
+        raise
 
 
 def _points(lost: float) -> str:

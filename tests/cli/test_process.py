@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import typer
 from typer.testing import CliRunner
 
 from cimc.cli.commands import Commands
 from cimc.cli.common import figure
+from cimc.cli.process import Stopped
 from cimc.errors import DataError, RunError
 from cimc.version import __version__
-from tests.cli.conftest import cimc
+from tests.cli.conftest import cimc, small_model
 
 ROOT = Path(__file__).parents[2]
 MAIN = [sys.executable, "-c", "from cimc.cli.app import main; main()"]
@@ -182,3 +187,23 @@ def test_every_error_has_one_form(words: str, where: str, what: str, fix: str) -
     assert set(error) == {"what", "where", "fix", "exit_code"}
     assert (told.code, error["exit_code"], error["where"]) == (2, 2, where)
     assert f"error: {where}: {error['what']}" in told.err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [((), "with --trace"), (("--trace", "t.jsonl"), "add --resume to the same command")]
+)
+def test_a_search_that_is_stopped_says_how_to_go_on(
+    options: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: Any, trace: Path | None, **__: Any) -> None:
+        if trace is not None:
+            trace.write_text("{}\n")
+        raise Stopped(signal.SIGINT)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("cimc.tuning.tune.tune", stopped)
+    np.savez("d.npz", x=np.zeros((4, 1, 6, 6), np.float32), y=np.arange(4))
+    onnx.save(small_model(np.random.default_rng(0)), "m.onnx")
+    done = cimc("tune", "m.onnx", "--target", "bulk-rram", "--data", "d.npz", "-o", "out.cim", *options)
+    assert done.code == 130
+    assert said in done.err
