@@ -16,8 +16,8 @@ import cimc
 
 LIGHT = Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
 
-SLOW = ("bvlc_alexnet", "inception_v2", "densenet121", "resnet50", "zfnet512", "vgg19")
-NAMES = ["squeezenet", "shufflenet", "inception_v1", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
+SLOW = ("bvlc_alexnet", "inception_v1", "inception_v2", "densenet121", "resnet50", "zfnet512", "vgg19")
+NAMES = ["squeezenet", "shufflenet", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)]
 
 
 def weights_of(model: onnx.ModelProto, nodes: set[str]) -> dict[str, int]:
