@@ -6,8 +6,8 @@ Example, with ``bind={"sr": 16000}``::
     after   y = MatMul (x, w16)
 
 An If is replaced by one of its branches where its condition depends on constants and on fixed sizes alone, so that the products
-in it, and behind it, reach the crossbars: an If hides the sizes of its results, which a recurrent layer needs to be unrolled. One
-that has nothing to do with products stays: ONNX Runtime runs some models only as they were written, as it infers less about the
+in it reach the crossbars, and recurrent layers behind it: an If hides the sizes of its results, which such a layer needs to be
+unrolled. Any other stays: ONNX Runtime runs some models only as they were written, as it infers less about the
 values of an If. Where it refuses the result, the Ifs that only hide sizes stay too. Nothing else is folded here.
 """
 
@@ -31,6 +31,9 @@ from cimc.passes.selection.registry import weight_slots
 from cimc.passes.selection.sizes import decided
 from cimc.passes.specialising.branches import inline, nodes_within
 from cimc.passes.specialising.inputs import bind_inputs, fix_shapes
+
+#: Layers whose products wait for the length of a sequence.
+_RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,11 @@ def _take_branches(state: Compilation, hiding: bool) -> list[str]:
     known = decided(graph)
     taken: list[str] = []
     left: dict[ir.Node, str] = {}
-    of_use = _ancestors([*choices, *(node for node in graph if hiding and weight_slots(node))])
+    of_use = _ancestors([*choices, *(node for node in graph if hiding and node.op_type in _RECURRENT)])
     for node in choices:
         condition = node.inputs[0]
         if condition is None or not (node in of_use or _has_products(node)):
-            left[node] = "it holds no product, and no product depends on it"
+            left[node] = "it holds no product, and no recurrent layer depends on it"
             continue
         if is_constant(condition) and condition.const_value is not None:
             value: Any = condition.const_value.numpy()
