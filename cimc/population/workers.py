@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
@@ -49,8 +52,12 @@ def _count(scheduler: str) -> int:
 
 
 def _begin(work: Work, number: int) -> None:
-    """Make a process ready: its threads are bounded, so that N processes on N cores do not fight."""
+    """Make a process ready: its threads are bounded, so that N processes on N cores do not fight.
+
+    Ctrl-C reaches all processes of a terminal; this one's parent ends it.
+    """
     global _here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["CIMC_THREADS"] = str(number)
     _here = work
 
@@ -66,7 +73,8 @@ def _local(work: Work, pieces: Sequence[Piece], count: int) -> Iterator[Found]:
     for _ in range(_AGAIN):
         # Not forked: kernels' threads do not survive a fork.
         with ProcessPoolExecutor(min(count, len(left)) or 1, get_context("spawn"), _begin, (work, share)) as pool:
-            futures = [pool.submit(_run_here, piece) for piece in left.values()]
+            with undisturbed():
+                futures = [pool.submit(_run_here, piece) for piece in left.values()]
             try:
                 for future in as_completed(futures):
                     found = future.result()
@@ -79,6 +87,27 @@ def _local(work: Work, pieces: Sequence[Piece], count: int) -> Iterator[Found]:
                 raise
         return
     raise RunError(f"workers died {_AGAIN} times", where="scheduler", fix="fewer processes: each holds the program and a die")
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Let signals that would stop this process wait: a process that is being started would end in a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    own = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in own.items():
+        if callable(handler):
+            signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in own.items():
+            if callable(handler):
+                signal.signal(number, handler)
+    if came:
+        signal.raise_signal(came[0])
 
 
 def _dask(work: Work, pieces: Sequence[Piece], scheduler: Any) -> Iterator[Found]:

@@ -74,6 +74,7 @@ class Run:
             learner = self.training.learner
             check_arrays(found.arrays, own.arrays, learner.sizes(), learner.optimizer.slots, where)
             learner.check_factors(found.arrays)
+            self.schedule.check(found.part("schedule"))
         self.found = found
 
     def begin(self) -> None:

@@ -45,14 +45,22 @@ class Schedule:
         """Named arrays for a checkpoint."""
         return {}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """Go on from a state.
+    def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """See that a state can be restored.
 
         Raises:
-            ArtifactError: It is that of another schedule.
+            ArtifactError: It is that of another schedule, or none that this schedule comes to.
         """
         if set(arrays) != set(self.state()):
             raise ArtifactError(f"the state is not that of a {type(self).__name__} schedule", fix="resume with the same schedule")
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Go on from a state that `check` lets pass.
+
+        Raises:
+            ArtifactError: It does not.
+        """
+        self.check(arrays)
 
 
 class Constant(Schedule):
@@ -130,13 +138,18 @@ class Plateau(Schedule):
         """See `Schedule`."""
         return {"plateau": np.array([self._rate, self._best, self._without], np.float64)}
 
-    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+    def check(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """See `Schedule`."""
-        super().restore(arrays)
+        super().check(arrays)
         rate, best, without = arrays["plateau"].tolist()
         if not (0 <= rate < inf and best == best and 0 <= without < self.patience and without == int(without)):
             what = f"a plateau schedule has no rate {rate}, best metric {best} and {without} epochs without improvement"
             raise ArtifactError(what, where="checkpoint", fix="resume from another checkpoint")
+
+    def restore(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """See `Schedule`."""
+        super().restore(arrays)
+        rate, best, without = arrays["plateau"].tolist()
         self._rate, self._best, self._without = rate, best, int(without)
 
 

@@ -95,6 +95,7 @@ def test_lenet_and_its_training_step_read_back(target: str) -> None:
     assert_reads_back(training_program(program))
 
 
+@pytest.mark.slow
 def test_a_light_model_reads_back() -> None:
     """ShuffleNet: its convolutions have groups."""
     settings = {"weights.window": "largest", "weights.scale": "layer"}

@@ -20,7 +20,7 @@ from networks import NETWORKS, Network
 from run import model_of
 
 #: Minutes, on the chip.
-SLOW = {"minilm", "nudenet", "pp-ocr-det", "pp-ocr-rec"}
+SLOW = {"captcha_crnn", "minilm", "nudenet", "pp-ocr-det", "pp-ocr-rec"}
 
 
 @pytest.fixture(params=[pytest.param(n, id=n.name, marks=[pytest.mark.slow] * (n.name in SLOW)) for n in NETWORKS])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from cimc.ir.classes import Classes
 from cimc.population import work
 from cimc.population.limit import limit_of
 from cimc.population.result import Population
-from cimc.population.workers import results
+from cimc.population.workers import results, undisturbed
 from cimc.report.evaluate import evaluate as evaluate_one
 from cimc.targets.load import load_target
 
@@ -82,6 +83,23 @@ def test_a_worker_that_is_killed_costs_time_only(program: cimc.Program, data: tu
     kept += list(found)
     here = {piece.seed: work.run_piece(shared, piece) for piece in pieces}
     assert {one.seed: one for one in kept} == here
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_waits_until_processes_are_started(number: signal.Signals) -> None:
+    """Else the one that is being started gets half of what it is told, and ends in a traceback."""
+    heard: list[int] = []
+    before = signal.signal(number, lambda number, _: heard.append(number))
+    try:
+        with undisturbed():
+            signal.raise_signal(number)
+            signal.raise_signal(number)
+            assert heard == []
+        assert heard == [number]
+        signal.raise_signal(number)
+        assert heard == [number, number]
+    finally:
+        signal.signal(number, before)
 
 
 def test_a_dask_cluster_gives_the_same_figures(program: cimc.Program, data: tuple[Array, Array]) -> None:

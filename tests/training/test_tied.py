@@ -48,7 +48,7 @@ def exported(dynamo: bool) -> tuple[Any, onnx.ModelProto]:
 def test_a_tied_embedding_of_both_exporters_trains_as_in_pytorch(dynamo: bool, tmp_path: Path) -> None:
     import copy
 
-    import torch
+    torch = pytest.importorskip("torch")
 
     module, model = copy.deepcopy(exported(dynamo)[0]), exported(dynamo)[1]
     t = trainer(model, batch_size=8, optimizer="sgd", lr=0.1, schedule="constant")

@@ -78,14 +78,14 @@ def test_open_axes_beside_the_batch_train_as_at_the_training_opset(opset: int) -
 
 def test_a_wrong_conversion_is_found_on_the_first_data(monkeypatch: pytest.MonkeyPatch) -> None:
     """No synthetic input runs through this model, so the first batch tells."""
-    honest: Any = upgrade._converted
+    honest: Any = upgrade.converted
 
     def wrong(proto: onnx.ModelProto, opset: int) -> bytes:
         made = onnx.ModelProto.FromString(honest(proto, opset))
         next(node for node in made.graph.node if node.op_type == "Relu").op_type = "Softplus"
         return made.SerializeToString()
 
-    monkeypatch.setattr(upgrade, "_converted", wrong)
+    monkeypatch.setattr(upgrade, "converted", wrong)
     trainer = small.trainer(cimc.Chip(cimc.compile(at(17, OPEN), "ideal")))
     with pytest.raises(cimc.CimcError, match="its output y is another after conversion"):
         trainer.fit(*small.data(32), epochs=1)

@@ -1,4 +1,4 @@
-"""Slow models run when they are asked for: ``pytest tests/models -m slow``."""
+"""Slow models run when they are asked for: ``pytest -m slow``."""
 
 from __future__ import annotations
 
