@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from cimc.characterisation.vocabulary import TABLES, Table
+from cimc.errors import OutputError
 from cimc.files import check_outputs, write_file
 
 
@@ -16,7 +17,7 @@ def text(table: Table) -> str:
 
 
 def write_templates(folder: str | Path, tables: tuple[str, ...] = tuple(TABLES)) -> list[Path]:
-    """Write ``programming.csv`` and its like into a folder.
+    """Write ``programming.csv`` and its like into a folder, which is made if it is not there.
 
     Returns:
         The files.
@@ -24,6 +25,11 @@ def write_templates(folder: str | Path, tables: tuple[str, ...] = tuple(TABLES))
     Raises:
         OutputError, RunError: See `cimc.files.destination`.
     """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        what = f"cannot be made: {error.strerror}"
+        raise OutputError(what, where=str(folder), fix="another folder, that you may write to") from error
     paths = {name: Path(folder) / f"{name}.csv" for name in tables}
     check_outputs(paths.values())
     for name, path in paths.items():

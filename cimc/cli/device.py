@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -29,7 +30,7 @@ def template(
     from cimc.characterisation.vocabulary import TABLES
     from cimc.errors import OutputError
 
-    there = [path for name in TABLES if (path := folder / f"{name}.csv").exists()]
+    there = [path for name in TABLES if os.path.exists(path := folder / f"{name}.csv")]
     if there and not force:
         raise OutputError("the file exists, and may hold measurements", where=str(there[0]), fix="another folder, or --force")
     files = write_templates(folder)

@@ -152,4 +152,8 @@ def test_template_command_keeps_files_that_exist(tmp_path):
     assert (tmp_path / "pulses.csv").read_text() == "mine"
     assert cimc("device", "template", tmp_path, "--force").code == 0
     assert "polarity" in (tmp_path / "pulses.csv").read_text()
-    assert json.loads(cimc("device", "template", tmp_path / "none", "--json").out)["error"]["exit_code"] == 1
+    assert cimc("device", "template", tmp_path / "new" / "folder").code == 0
+    assert (tmp_path / "new" / "folder" / "reads.csv").is_file()
+    for place in ("pulses.csv", "n" * 300):
+        error = json.loads(cimc("device", "template", tmp_path / place, "--json").out)["error"]
+        assert (error["exit_code"], "cannot be made" in error["what"]) == (2, True)
