@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
@@ -15,9 +16,10 @@ import cimc
 from cimc.cli.app import app
 from cimc.compiler import compile_model
 from cimc.passes.forecast import output_errors
+from cimc.tuning.bench import Images
 from cimc.tuning.costs import Cost, Limits, parse_budget
 from cimc.tuning.trace import front
-from cimc.tuning.tune import _Parts
+from cimc.tuning.tune import _Parts, settled
 
 Array = np.ndarray[Any, Any]
 
@@ -159,6 +161,30 @@ def test_training_that_knows_the_errors_helps(teacher: tuple[onnx.ModelProto, Ar
     trained = next(trial for trial in result.trace if trial.candidate.tuned_epochs == 4)
     before = [trial for trial in result.trace if not trial.candidate.tuned_epochs]
     assert trained.measured.lost_points < min(trial.measured.lost_points for trial in before)
+
+
+def test_statistics_are_taken_anew_in_exact_execution() -> None:
+    """After noise-aware training those of batch normalisation are of noisy values."""
+    text = """normed (float[N, 6] x) => (float[N, 3] y) {
+        a = MatMul (x, w1)  n = BatchNormalization (a, s, b, mean, var)  r = Relu (n)  y = MatMul (r, w2) }"""
+    model = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["": 17]> {text}')
+    rng = np.random.default_rng(0)
+    held = {"w1": rng.normal(size=(6, 4)), "w2": rng.normal(size=(4, 3)), "s": np.ones(4), "b": np.zeros(4)}
+    held |= {"mean": np.full(4, 5.0), "var": np.full(4, 30.0)}
+    model.graph.initializer.extend(numpy_helper.from_array(array.astype(np.float32), name) for name, array in held.items())
+    x, y = rng.normal(1, 2, (2000, 6)).astype(np.float32), rng.integers(0, 3, 2000)
+    made = settled(model, Images(x, y), None, 0)
+    after = {tensor.name: numpy_helper.to_array(tensor) for tensor in made.graph.initializer}
+    exact = x.astype(np.float64) @ held["w1"]
+    # The mean of about (1 + 0.9) / (1 - 0.9) batches of 64; five standard errors.
+    error, deviation = 5 / np.sqrt(19 * 64), exact.std(axis=0)
+    assert (np.abs(after["mean"] - exact.mean(axis=0)) < error * deviation).all()
+    np.testing.assert_allclose(after["var"], deviation**2, rtol=np.sqrt(2) * error)
+    (found,) = ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})
+    normed = (exact - after["mean"]) / np.sqrt(after["var"] + 1e-5)
+    np.testing.assert_allclose(found, np.maximum(normed, 0) @ held["w2"], rtol=1e-3, atol=1e-4)  # nothing else has changed
+    plain = onnx.parser.parse_model('<ir_version: 8, opset_import: ["": 17]> g (float[N] x) => (float[N] y) { y = Relu (x) }')
+    assert settled(plain, Images(x, y), None, 0) is plain
 
 
 def test_images_have_one_use(teacher: tuple[onnx.ModelProto, Array, Array]) -> None:
