@@ -49,16 +49,8 @@ class Programming(ProgrammingSection):
     sigma_us: float = Field(0.0, ge=0, le=1e6, description="Standard deviation of the same.")
 
 
-class _OverWindow(ProgrammingSection):
-    """A kind whose error depends on the goal: its typical figures are those over conductances from 0 to ``unit_us``."""
-
-    unit_us: float = Field(
-        1.0,
-        gt=0,
-        le=1e9,
-        description="Conductance that x = 1 stands for, where the error is a function of x = goal / unit_us: the largest one "
-        "that the source measured. It does not follow g_max_us.",
-    )
+class OverRange(ProgrammingSection):
+    """A kind whose error depends on the goal: its typical figures are those over the goals of `_range`."""
 
     @property
     def mean_us(self) -> float:
@@ -69,6 +61,22 @@ class _OverWindow(ProgrammingSection):
     def sigma_us(self) -> float:
         """Root mean square of the deviations over the same range."""
         return float(np.sqrt(np.square(self.error_us(self._range())[1]).mean()))
+
+    def _range(self) -> F64:
+        """Goals (µS) that fill the range that the source measured."""
+        raise NotImplementedError
+
+
+class _OverWindow(OverRange):
+    """The range goes from 0 to ``unit_us``."""
+
+    unit_us: float = Field(
+        1.0,
+        gt=0,
+        le=1e9,
+        description="Conductance that x = 1 stands for, where the error is a function of x = goal / unit_us: the largest one "
+        "that the source measured. It does not follow g_max_us.",
+    )
 
     def _range(self) -> F64:
         return np.linspace(0, self.unit_us, 65)

@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from cimc.targets.programming_sections import ProgrammingSection
+from cimc.targets.programming_sections import OverRange
 from cimc.targets.time_sections import ReadNoiseSection
 
 F64 = NDArray[np.float64]
 _LIMIT = 1e9
 
 
-class TableProgramming(ProgrammingSection):
+class TableProgramming(OverRange):
     """Quantiles of the error, at some goals. A write draws a share uniform over 0 to 1 and lands at the goal plus the quantile of
     that share, interpolated between shares and between goals.
     """
@@ -94,16 +94,6 @@ class TableProgramming(ProgrammingSection):
         mean = (1 - part) * means[low] + part * means[high]
         variance = (1 - part) ** 2 * own[low] + 2 * part * (1 - part) * cross[low] + part**2 * own[high]
         return mean, np.sqrt(np.maximum(variance, 0))
-
-    @property
-    def mean_us(self) -> float:
-        """Mean of the mean errors over the range of the table."""
-        return float(self.error_us(self._range())[0].mean())
-
-    @property
-    def sigma_us(self) -> float:
-        """Root mean square of the deviations over the same range."""
-        return float(np.sqrt(np.square(self.error_us(self._range())[1]).mean()))
 
     def _range(self) -> F64:
         return np.linspace(self.goals_us[0], self.goals_us[-1], 65)
