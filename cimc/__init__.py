@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cimc.ir.program import Program
     from cimc.population.study import evaluate, sweep
     from cimc.runtime.chip import Chip
+    from cimc.sources import open_data
     from cimc.targets.description import Target
     from cimc.targets.kinds import register, register_device
     from cimc.training.trainer import Trainer
@@ -43,6 +44,7 @@ _LAZY = {
     "fit_device": "cimc.characterisation.fit",
     "load": "cimc.ir.artifact",
     "load_image": "cimc.image.reader",
+    "open_data": "cimc.sources",
     "register": "cimc.targets.kinds",
     "register_device": "cimc.targets.kinds",
     "sweep": "cimc.population.study",
@@ -74,6 +76,7 @@ __all__ = [
     "fit_device",
     "load",
     "load_image",
+    "open_data",
     "register",
     "register_device",
     "sweep",

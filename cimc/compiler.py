@@ -50,8 +50,8 @@ def compile_model(
     Args:
         model: Path, bytes, ``onnx.ModelProto`` or ``onnx_ir.Model``.
         target: Name of a built-in or installed chip, path of a YAML file, or a description.
-        calibration: Input images by input name, as the model takes them, or the path of a data file, whose images are
-            preprocessed; None: a synthetic input, which the program states.
+        calibration: Input images by input name, as the model takes them; or what `open_data` takes (an npz file, a folder of
+            images, a data set), whose images are preprocessed; None: a synthetic input, which the program states.
         settings: Dotted paths of the target's fields to values.
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.

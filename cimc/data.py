@@ -1,129 +1,68 @@
-"""Data files: npz in, checked against what the model takes; npz out.
+"""Data as a model takes them: arrays of a data file, a folder of images or a data set, checked and brought to dtype and axes.
 
-A data file holds ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; for a model of several inputs, an array
-for each input by its name, for a sequence arrays called ``NAME.0``, ``NAME.1``, …, as `save_npz` writes one. uint8 images are
-scaled to 0...1 where the model takes floats, unless its preprocessing has a scale, which then takes their place. ``x`` without a
-channel axis gets one if the model wants it.
+Data hold ``x`` and ``y``, or ``x_train``, ``y_train``, ``x_test``, ``y_test``; for a model of several inputs, an array
+for each input by its name, for a sequence arrays called ``NAME.0``, ``NAME.1``, …, as `cimc.npz.save_npz` writes one.
+uint8 images are scaled to 0...1 where the model takes floats, unless its preprocessing has a scale, which then takes their
+place. ``x`` without a channel axis gets one if the model wants it. Where data come from: `cimc.sources`.
 """
 
 from __future__ import annotations
 
-import os
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from math import prod
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from cimc.arguments import array, checked
+from cimc.arguments import array
 from cimc.errors import DataError
-from cimc.files import replacing
 from cimc.ir.bound import without_bound
-from cimc.ir.kinds import expect
 from cimc.ir.program import Preprocessing, ValueSpec
+from cimc.npz import read_npy
+from cimc.npz import read_npz as read_npz
+from cimc.npz import save_npz as save_npz
+from cimc.sources import Data, Source, check_alone, is_data, open_data
 
 Part = Literal["train", "test"]
 
-_AGAIN = "write it again with numpy.savez"
-#: Bytes that deflate makes of one at most; a member of more is none.
-_GROWTH = 1032
-
-
-@checked()
-def read_npz(path: str | Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
-    """Arrays of an npz file; only those of ``names`` that it holds, if given.
-
-    Raises:
-        CimcError: An argument is of another type.
-        DataError: No such file, not an npz, damaged, or it holds pickled objects.
-    """
-    where = str(path)
-    if not os.path.isfile(path):
-        raise DataError("no such file", where=where)
-    expect(path, "data", DataError)
-    if not zipfile.is_zipfile(path):
-        raise DataError("not an npz file", where=where, fix="write it with numpy.savez")
-    arrays: dict[str, NDArray[Any]] = {}
-    with _readable(where), zipfile.ZipFile(path) as archive:
-        size = os.path.getsize(path)
-        for info in archive.infolist():
-            name = info.filename.removesuffix(".npy")
-            if names is not None and name not in names:
-                continue
-            member = f"{where}, array {name}"
-            if name in arrays:
-                raise DataError("the file holds two arrays of this name", where=member, fix=_AGAIN)
-            if info.file_size > _GROWTH * min(info.compress_size, size) + 1024:
-                raise DataError(f"{info.file_size} bytes cannot come from {info.compress_size}", where=member, fix=_AGAIN)
-            with _readable(member), archive.open(info) as file:
-                arrays[name] = _read_array(file, info.file_size, member)
-    return arrays
-
-
-@contextmanager
-def _readable(where: str) -> Iterator[None]:
-    """Turn what zipfile, zlib and numpy raise for a damaged file into a DataError; they share no base class."""
-    try:
-        yield
-    except DataError:
-        raise
-    except Exception as error:
-        what = " ".join(str(error).split())[:200] or type(error).__name__
-        raise DataError(f"damaged, or not made by numpy: {what}", where=where, fix=_AGAIN) from error
-
-
-def _read_array(member: IO[bytes], size: int, where: str) -> NDArray[Any]:
-    version = npy.read_magic(member)
-    shape, _, dtype = npy.read_array_header_1_0(member) if version == (1, 0) else npy.read_array_header_2_0(member)
-    if dtype.hasobject:
-        raise DataError("holds Python objects, which are never unpickled", where=where, fix="save plain numbers or strings")
-    if min(shape, default=0) < 0 or member.tell() + dtype.itemsize * prod(int(n) for n in shape) != size:
-        what = f"its header says {dtype} {list(shape)}, which is not the {size} bytes stored"
-        raise DataError(what, where=where, fix=_AGAIN)
-    member.seek(0)
-    return array(npy.read_array(member, allow_pickle=False), where)
-
 
 def load_arrays(
-    path: str | Path,
+    data: Data,
     inputs: Sequence[ValueSpec | str],
     part: Part = "train",
     how: Preprocessing | None = None,
     bound: Mapping[str, NDArray[Any]] | None = None,
 ) -> dict[str, Any]:
-    """The model's inputs from a data file: arrays; lists of arrays for sequences; those that it holds of the optional ones.
+    """The model's inputs from data: arrays; lists of arrays for sequences; those that it holds of the optional ones.
 
     Args:
-        path: An npz file.
+        data: As `cimc.sources.open_data` takes them.
         inputs: What the model takes; a bare name leaves dtype and shape unchecked. One with a default may lack.
-        part: Which half of a file with ``x_train`` and ``x_test`` to take, where it has no ``x``.
+        part: Which half of data with ``x_train`` and ``x_test`` to take, where there is no ``x``.
         how: Preprocessing, of a model of one input.
         bound: Inputs that were bound to a value when the model was compiled.
 
     Raises:
-        DataError: The file is not usable, lacks an input, has another value of a bound one, or an array has the wrong dtype or
+        DataError: The data are not usable, lack an input, have another value of a bound one, or an array has the wrong dtype or
             shape, is empty or holds NaN.
     """
+    source = open_data(data)
     specs = [ValueSpec(name=i, dtype="", shape=None) if isinstance(i, str) else i for i in inputs]
+    needed = needed_inputs(specs)
     lists = any(spec.type in ("sequence", "optional") for spec in specs)
-    held = read_npz(path, None if lists else [*(spec.name for spec in specs), *(bound or ()), "x", f"x_{part}"])
-    held = without_bound(held, bound or {}, str(path))
+    wanted = source.names if lists else [*(spec.name for spec in specs), *(bound or ()), "x", f"x_{part}"]
+    held = without_bound(source.read(wanted, needed[0] if len(needed) == 1 else None), bound or {}, source.where)
     found = {spec.name: value for spec in specs if (value := _held(spec, held)) is not None}
     missing = [spec for spec in specs if spec.name not in found and not spec.has_default and spec.type != "optional"]
-    needed = needed_inputs(specs)
     alone = next((key for key in ("x", f"x_{part}") if key in held), None)
     if missing and len(needed) == 1 and alone is not None:
         found[missing[0].name] = held[alone]
     elif missing:
         fix = _keys([spec.name for spec in needed], part)
-        raise DataError(f"no array for input {', '.join(spec.name for spec in missing)}", where=str(path), fix=fix)
+        raise DataError(f"no array for input {', '.join(spec.name for spec in missing)}", where=source.where, fix=fix)
     how = how if len(needed) == 1 else None
-    return {spec.name: _ready(found[spec.name], spec, str(path), how) for spec in specs if spec.name in found}
+    return {spec.name: _ready(found[spec.name], spec, source.where, how) for spec in specs if spec.name in found}
 
 
 def bound_value(value: Any, name: str) -> Any:
@@ -140,10 +79,7 @@ def bound_value(value: Any, name: str) -> Any:
         if name not in arrays and len(arrays) != 1:
             raise DataError(f"holds {', '.join(arrays) or 'nothing'}", where=where, fix=f"save one array, or one called {name}")
         return arrays[name] if name in arrays else next(iter(arrays.values()))
-    if not os.path.isfile(value):
-        raise DataError("no such file", where=where)
-    with _readable(where), Path(value).open("rb") as file:
-        return _read_array(file, os.path.getsize(value), where)
+    return read_npy(value)
 
 
 def needed_inputs(specs: Sequence[ValueSpec]) -> list[ValueSpec]:
@@ -163,12 +99,19 @@ def one_input(specs: Sequence[ValueSpec], where: str, fix: str) -> ValueSpec:
     return needed[0]
 
 
-def labelled(x: Any, y: Any, spec: ValueSpec, where: str, how: Preprocessing | None) -> tuple[NDArray[Any], NDArray[Any]]:
+def labelled(
+    x: Any, y: Any, spec: ValueSpec, where: str, how: Preprocessing | None, ignore: int | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """Images as `as_input` gives them, and their class numbers, ``[images]`` or ``[images, ...]``.
 
+    Where ``x`` is no array but data, as `cimc.sources.open_data` takes them, these are its test part.
+
     Raises:
-        DataError: As `as_input`; or labels are not whole numbers, or not one an image.
+        DataError: As `as_input` and `load_labelled`; or labels are not whole numbers, not one an image, or given beside data.
     """
+    if is_data(x):
+        check_alone(x, y, where)
+        return load_labelled(x, spec, how=how, ignore=ignore)
     images, labels = as_input(np.asarray(x), spec, where, how), np.asarray(y)
     if not labels.ndim or len(images) != len(labels) or not np.issubdtype(labels.dtype, np.integer):
         what = f"labels are {labels.dtype} {list(labels.shape)} for {len(images)} images"
@@ -190,23 +133,48 @@ def _ready(value: Any, spec: ValueSpec, path: str, how: Preprocessing | None) ->
     return prepared(value, spec, f"{path}, input {spec.name}", None if spec.has_default else how)
 
 
+def load_pair(
+    data: Data, spec: ValueSpec, part: Part, how: Preprocessing | None = None
+) -> tuple[NDArray[Any], NDArray[Any] | None]:
+    """Images, to which preprocessing ``how`` is still to be applied, and what the data hold as ``y``, unchecked; None: nothing.
+
+    Raises:
+        DataError: The data are not usable, or hold no images of the part, or such as do not suit the input.
+    """
+    source = open_data(data)
+    x_name, y_name = (f"{letter}{_suffix(source, part)}" for letter in "xy")
+    arrays = source.read([x_name, y_name], spec)
+    if x_name not in arrays:
+        raise DataError(f"holds no array {x_name}", where=source.where, fix=source.wanted)
+    return as_input(arrays[x_name], spec, f"{source.where}, {x_name}", how), arrays.get(y_name)
+
+
+def _suffix(source: Source, part: Part) -> str:
+    return "" if "x" in source.names else f"_{part}"
+
+
 def load_labelled(
-    path: str | Path, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None, ignore: int | None = None
+    data: Data, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None, ignore: int | None = None
 ) -> tuple[NDArray[Any], NDArray[Any]]:
     """Images and their class numbers, ``[images]`` or ``[images, ...]``; preprocessing ``how`` is still to be applied.
 
     Labels that are ``ignore`` may be negative.
 
+    Args:
+        data: As `cimc.sources.open_data` takes them.
+        spec: The input that takes the images.
+        part: As `load_arrays`.
+        how: Preprocessing that will be applied.
+        ignore: Label of places that do not count.
+
     Raises:
         DataError: As `load_arrays`; or labels are missing, not whole numbers from 0, or not one an image.
     """
-    arrays = read_npz(path, ["x", "y", f"x_{part}", f"y_{part}"])
-    suffix = "" if "x" in arrays else f"_{part}"
-    for key in (f"x{suffix}", f"y{suffix}"):
-        if key not in arrays:
-            raise DataError(f"holds no array {key}", where=str(path), fix="save x and y, or x_test and y_test")
-    x = as_input(arrays[f"x{suffix}"], spec, f"{path}, x{suffix}", how)
-    y, where = arrays[f"y{suffix}"], f"{path}, y{suffix}"
+    source = open_data(data)
+    x, y = load_pair(source, spec, part, how)
+    where = f"{source.where}, y{_suffix(source, part)}"
+    if y is None:
+        raise DataError(f"holds no array y{_suffix(source, part)}", where=source.where, fix=source.wanted)
     if not np.issubdtype(y.dtype, np.integer) or y.ndim == 0 or y.size == 0:
         raise DataError(
             f"labels are {y.dtype} {list(y.shape)}", where=where, fix="give a whole number an image, or a place of it"
@@ -304,36 +272,6 @@ def preprocess(x: NDArray[Any], how: Preprocessing | None) -> NDArray[Any]:
     scaled = x if how.scale is None else x * x.dtype.type(how.scale)
     result: NDArray[Any] = (scaled - mean) / std
     return result
-
-
-def save_npz(path: str | Path, values: Mapping[str, Any]) -> None:
-    """Write a model's outputs: arrays by name, the elements of a sequence as ``NAME.0``, ``NAME.1``; bfloat16 as float32.
-
-    An empty optional is left out. The file appears whole or not at all.
-
-    Raises:
-        OutputError: It must not be written there, see `cimc.files`.
-        RunError: The file cannot be written.
-    """
-    with replacing(path) as file, zipfile.ZipFile(file, "w") as archive:
-        for name, array in _flat(values):
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                npy.write_array(member, array, allow_pickle=False)
-
-
-def _flat(values: Mapping[str, Any]) -> list[tuple[str, NDArray[Any]]]:
-    flat: list[tuple[str, NDArray[Any]]] = []
-    for name, value in values.items():
-        if isinstance(value, list | tuple):
-            flat += _flat({f"{name}.{i}": element for i, element in enumerate(value)})
-        elif isinstance(value, Mapping):
-            flat += _flat({f"{name}.{key}": element for key, element in value.items()})
-        elif value is not None:
-            array = np.asarray(value)
-            if array.dtype.name == "bfloat16":
-                array = array.astype(np.float32)
-            flat.append((name, array.astype(str) if array.dtype.kind == "O" else array))
-    return flat
 
 
 def _keys(wanted: Sequence[str], part: Part) -> str:

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import checked
-from cimc.data import read_npz
 from cimc.errors import DataError
+from cimc.npz import read_npz
 
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
 MNIST_FILE_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
@@ -35,6 +35,14 @@ FASHION_MNIST_FILES = {
     "x_test": "t10k-images-idx3-ubyte.gz",
     "y_test": "t10k-labels-idx1-ubyte.gz",
 }
+FASHION_MNIST_FIX = (
+    "on Debian: apt-get install dataset-fashion-mnist; elsewhere fetch its four IDX files and save what "
+    "cimc.datasets.fashion_mnist(FOLDER) reads of them with numpy.savez"
+)
+#: Names of the classes by number.
+FASHION_MNIST_CLASSES = (
+    "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot",
+)  # fmt: skip
 FASHION_MNIST_SHA256 = {
     "x_train": "2e487a6c89124f78f2d7521542223cafe96f7123c3ca13d447772ac6ecbb3012",
     "y_train": "657fbd221bfc9f4198cc14b5619cc33ec57c58dd0e47af4d99d6650759e869a7",
@@ -85,7 +93,7 @@ def fashion_mnist(folder: str | Path = FASHION_MNIST_FOLDER) -> dict[str, NDArra
     for name, file in FASHION_MNIST_FILES.items():
         path = Path(folder) / file
         if not path.is_file():
-            raise DataError("no such file", where=str(path), fix="apt-get install dataset-fashion-mnist, or give a folder")
+            raise DataError("no such file", where=str(path), fix=FASHION_MNIST_FIX)
         try:
             arrays[name] = _idx(gzip.decompress(path.read_bytes()))
         except (OSError, EOFError, zlib.error, struct.error, ValueError, IndexError) as error:
@@ -118,4 +126,4 @@ def _fetch(url: str, sha256: str) -> Path:
     try:
         return Path(pooch.retrieve(url, known_hash=f"sha256:{sha256}", path=pooch.os_cache("cimc"), progressbar=False))
     except Exception as error:  # pooch lets through whatever its HTTP client raises
-        raise DataError(f"cannot be fetched: {error}", where=url, fix="give the path of a copy") from error
+        raise DataError(f"cannot be fetched: {error}", where=url, fix="give the path of a copy: an npz file") from error

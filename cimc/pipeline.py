@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from cimc.data import bound_value, load_arrays, needed_inputs
@@ -30,9 +29,10 @@ from cimc.passes.tie import Tie
 from cimc.passes.tile import Tile
 from cimc.passes.unsigned import Unsigned
 from cimc.passes.untie import AUTO, Untie
+from cimc.sources import Data
 
-#: A data file, or arrays by input name; lists of arrays for sequences.
-Calibration = str | Path | Mapping[str, Any]
+#: Data, as `cimc.sources.open_data` takes them, or arrays by input name; lists of arrays for sequences.
+Calibration = Data | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,7 @@ class ReadCalibration(Pass):
     """Calibration data for the inputs that are left once others are bound.
 
     Args:
-        data: Arrays by input name, or a data file, whose images are preprocessed as `evaluate` does with its data; None: there
-            are none.
+        data: Arrays by input name, or data, whose images are preprocessed as `evaluate` does with its own; None: there are none.
         preprocessing: That of a model of one input.
     """
 
@@ -62,10 +61,10 @@ class ReadCalibration(Pass):
             raise CimcError(f"preprocessing is for a model of one input, this one has {len(inputs)}", fix="leave it out")
         if self.data is None:
             return ()
-        if isinstance(self.data, str | Path):
-            state.calibration = load_arrays(self.data, inputs, how=self.preprocessing, bound=state.bound)
-        else:
+        if isinstance(self.data, Mapping):
             state.calibration = without_bound(self.data, state.bound, "calibration data")
+        else:
+            state.calibration = load_arrays(self.data, inputs, how=self.preprocessing, bound=state.bound)
         return list(state.calibration)
 
 

@@ -26,14 +26,18 @@ ALLOWED = {
     "calibration": {"targets", "ir"},
     "passes": {"threads", "errors", "arguments", "targets", "ir", "calibration"},
     "runtime": {"threads", "errors", "arguments", "targets", "ir"},
-    "data": {"errors", "arguments", "files", "ir"},
+    "npz": {"errors", "arguments", "files", "ir"},
+    "datasets": {"errors", "arguments", "npz"},
+    "image_folder": {"errors", "ir"},
+    "sources": {"errors", "arguments", "ir", "npz", "datasets", "image_folder"},
+    "data": {"errors", "arguments", "ir", "npz", "sources"},
     "journal": {"errors", "files"},
-    "datasets": {"errors", "arguments", "data"},
-    "pipeline": {"errors", "ir", "passes", "data"},
+    "pipeline": {"errors", "ir", "passes", "data", "sources"},
     "compiler": {"errors", "arguments", "version", "targets", "ir", "frontend", "passes", "data", "pipeline"},
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"}
-    | {"fingerprint"},
-    "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"},
+    | {"fingerprint", "sources"},
+    "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"}
+    | {"npz"},
     "report": {
         "threads",
         "version",

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import BackendName, Compiled, Json, Seed, announce, note, note_die, print_json, print_table
+from cimc.cli.common import (
+    BackendName,
+    Compiled,
+    Json,
+    Resize,
+    Seed,
+    announce,
+    note,
+    note_die,
+    opened,
+    print_json,
+    print_table,
+    tell_data,
+)
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -16,12 +29,17 @@ if TYPE_CHECKING:
 
     from cimc.ir.program import Program
     from cimc.report.evaluate import Evaluation
+    from cimc.sources import Source
 
 
 def calibrate(
     program_file: Compiled,
     data: Annotated[
-        Path, typer.Option(metavar="D.npz", help="Fits on images of x_train, or of x; the others show what it brought.")
+        Path,
+        typer.Option(
+            metavar="DATA",
+            help="An npz, a folder of images or a data set: fits on x_train, or on x; the others show what it brought.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="OUT.cim", help="The chip with its fitted outputs.")],
     images: Annotated[int, typer.Option(min=1, help="Images to fit on, spread evenly over the data.")] = 256,
@@ -31,12 +49,13 @@ def calibrate(
         typer.Option(help="Scale and offset by mean and variance, or by least squares; or the offset alone."),
     ] = "moments",
     ranges: Annotated[bool, typer.Option("--ranges", help="First choose input gains and ADC ranges on the chip.")] = False,
+    resize: Resize = None,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
     """Fit a digital scale and offset for each output channel of a chip. No device is written."""
-    from cimc.data import load_arrays, read_npz
+    from cimc.data import load_arrays
     from cimc.ir.artifact import load
     from cimc.report.calibrate import batches, fixed_batch, split
     from cimc.report.calibrate import calibrate as fit
@@ -45,22 +64,23 @@ def calibrate(
 
     guard([output], [program_file, data])
     program = load(program_file)
-    specs = program.inputs
-    inputs = load_arrays(data, specs, "train", program.preprocessing, program.bound_values())
+    specs, source = program.inputs, opened(data, resize)
+    inputs = load_arrays(source, specs, "train", program.preprocessing, program.bound_values())
     batch = fixed_batch(inputs, specs)
     chosen, others = split(image_count(specs, inputs), images, batch)
-    apart = "x" not in (held := read_npz(data, ["x", "x_test"])) and "x_test" in held
-    tests = load_arrays(data, specs, "test", program.preprocessing, program.bound_values()) if apart else inputs
+    apart = "x" not in source.names and "x_test" in source.names
+    tests = load_arrays(source, specs, "test", program.preprocessing, program.bound_values()) if apart else inputs
     checked = split(image_count(specs, tests), images, batch)[0] if apart else others[split(len(others), images, batch)[0]]
     announce(program, 4 * len(chosen))
     chip = Chip(program, seed, backend=backend)
     note_die(program, seed)
-    before, why = _accuracy(chip.trained_program(), data, seed, None if apart else others, backend)
+    before, why = _accuracy(chip.trained_program(), source, seed, None if apart else others, backend)
     found = fit(chip, batches(inputs, specs, chosen), batches(tests, specs, checked), method.replace("-", "_"), ranges)  # type: ignore[arg-type]
     fitted = chip.trained_program()
-    after, _ = (None, "") if before is None else _accuracy(fitted, data, seed, None if apart else others, backend)
+    after, _ = (None, "") if before is None else _accuracy(fitted, source, seed, None if apart else others, backend)
     fitted.save(output)
     notes = [*found.notes, *([why] if why else [])]
+    about = tell_data(source)
     for text in notes:
         note(f"note: {text}")
     told = None
@@ -73,7 +93,7 @@ def calibrate(
         }
     if json:
         more: dict[str, Any] = {"output": str(output), "seed": chip.seed, "method": method, "ranges": ranges}
-        print_json({**more, **found.to_dict(), "accuracy": told, "notes": notes})
+        print_json({**more, **found.to_dict(), "accuracy": told, "notes": notes, "data": about})
         return
     columns = ("step", "channels", "scale and offset", "offset alone", "neither", "SQNR dB before", "after")
     rows = [
@@ -87,16 +107,16 @@ def calibrate(
 
 
 def _accuracy(
-    program: Program, data: Path, seed: int, chosen: NDArray[Any] | None, backend: str
+    program: Program, data: Source, seed: int, chosen: NDArray[Any] | None, backend: str
 ) -> tuple[Evaluation | None, str]:
     """Accuracy on images that are not fitted on, where the data have labels for it; else why there is none."""
-    from cimc.data import load_labelled, needed_inputs, read_npz
+    from cimc.data import load_labelled, needed_inputs
     from cimc.errors import DataError
     from cimc.report.calibrate import fixed_batch
     from cimc.report.evaluate import evaluate
 
     needed = needed_inputs(program.inputs)
-    if len(needed) != 1 or not read_npz(data, ["y", "y_test"]) or (chosen is not None and not len(chosen)):
+    if len(needed) != 1 or not {"y", "y_test"} & data.names or (chosen is not None and not len(chosen)):
         return None, ""
     try:
         x, y = load_labelled(data, needed[0], how=program.preprocessing)

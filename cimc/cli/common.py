@@ -15,7 +15,8 @@ import typer
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
-    from cimc.ir.program import Program
+    from cimc.ir.program import Program, ValueSpec
+    from cimc.sources import Source
     from cimc.targets.description import Target
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output; notes go to standard error.")]
@@ -25,6 +26,10 @@ BackendName = Annotated[
 ]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of the chip: the same seed is the same die, noise included.")]
 Compiled = Annotated[Path, typer.Argument(metavar="M.cim", help="A compiled model.", show_default=False)]
+
+Resize = Annotated[
+    str | None, typer.Option(metavar="HxW", help="Bring images of a folder to this height and width (pixels), such as 32x32.")
+]
 
 Bind = Annotated[
     list[str] | None,
@@ -82,6 +87,43 @@ def log_shown(verbose: bool) -> Iterator[None]:
 def note(text: str) -> None:
     """Tell the user something beside the result."""
     typer.echo(text, err=True)
+
+
+def opened(data: Path, resize: str | None) -> Source:
+    """The data of ``--data``, with what ``--resize`` says.
+
+    Raises:
+        CimcError: There are no such data, or ``resize`` is no size.
+    """
+    from cimc.sources import open_data
+
+    if resize is None:
+        return open_data(data)
+    height, _, width = resize.partition("x")
+    if not (height.isdecimal() and width.isdecimal()):
+        raise CimcError(f"{resize} is no size", where="--resize", fix="height and width in pixels, such as 32x32")
+    return open_data(data, resize=(int(height), int(width)))
+
+
+def input_of(model: Path) -> ValueSpec | None:
+    """What an ONNX model takes, where it has one input without a default; None: it has several.
+
+    Raises:
+        CimcError: The model is not usable.
+    """
+    from cimc.data import needed_inputs
+    from cimc.frontend.load import load
+    from cimc.passes.lower import value_spec
+
+    needed = needed_inputs([value_spec(value) for value in load(model).model.graph.inputs])
+    return needed[0] if len(needed) == 1 else None
+
+
+def tell_data(source: Source) -> dict[str, Any]:
+    """Say what was read; the same for the JSON of a command."""
+    for text in source.notes:
+        note(f"note: {source.where}: {text}")
+    return {"source": source.where, "classes": list(source.classes) or None, "notes": list(source.notes)}
 
 
 def wire_notes(target: Target) -> list[str]:

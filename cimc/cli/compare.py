@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from cimc.cli.common import BackendName, Compiled, Json, Seed, announce, decibels, note_die, print_json, print_table
+from cimc.cli.common import (
+    BackendName,
+    Compiled,
+    Json,
+    Resize,
+    Seed,
+    announce,
+    decibels,
+    note_die,
+    opened,
+    print_json,
+    print_table,
+    tell_data,
+)
 from cimc.cli.plugins import Plugins
 
 
@@ -16,6 +29,7 @@ def compare(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", show_default=False, help="The model it was compiled from.")],
     inputs_file: Annotated[Path, typer.Option("--input", metavar="X.npz", help="x, or an array for each input by name.")],
     seed: Seed = 0,
+    resize: Resize = None,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
@@ -29,11 +43,13 @@ def compare(
 
     program = load(program_file)
     note_die(program, seed)
-    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
+    source = opened(inputs_file, resize)
+    inputs = load_arrays(source, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     rows = [row.to_dict() for row in compare_layers(Chip(program, seed, backend=backend), model, inputs)]
+    about = tell_data(source)
     if json:
-        print_json({"seed": seed, "layers": rows})
+        print_json({"seed": seed, "layers": rows, "data": about})
         return
     columns = ("layer", "SQNR dB", "its own, dB", "largest error")
     cells = [(r["name"], decibels(r["sqnr_db"], r["largest_error"]), r["own_sqnr_db"], r["largest_error"]) for r in rows]

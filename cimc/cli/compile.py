@@ -11,17 +11,20 @@ import typer
 from cimc.cli.common import (
     Bind,
     Json,
+    Resize,
     Shape,
     Tie,
     figure,
     log_shown,
     note,
+    opened,
     parse_bind,
     parse_copies,
     parse_repeats,
     parse_shapes,
     print_json,
     print_table,
+    tell_data,
     tie_option,
     wire_notes,
 )
@@ -42,7 +45,13 @@ def compile(  # noqa: A001
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Where to write; default: the model's name with .cim.")
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="An npz of images that set input scales and ADC ranges.")] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Images that set input scales and ADC ranges: an npz, a folder of images, or a data set."
+        ),
+    ] = None,
+    resize: Resize = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
     ] = None,
@@ -96,6 +105,7 @@ def compile(  # noqa: A001
         output = Path(f"{model.stem}.cim")
     bound = parse_bind(bind or [])
     guard([output], [model, calibration, target, *(value for value in bound.values() if isinstance(value, Path))])
+    given = None if calibration is None else opened(calibration, resize)
     passes: list[dict[str, Any]] = []
 
     def on_pass(name: str, seconds: float, changed: bool, state: Compilation) -> None:
@@ -107,7 +117,7 @@ def compile(  # noqa: A001
         state = compiler.compile_model(
             model,
             target,
-            calibration=calibration,
+            calibration=given,
             settings=settings,
             bind=bound,
             shapes=parse_shapes(shape or []),
@@ -125,9 +135,11 @@ def compile(  # noqa: A001
         state.notes += told
         if state.target.adc.bits is not None and state.target.adc.conversion == "integrated":
             state.notes.append("ADC ranges are chosen without the IR drop; `Chip.calibrate` chooses them on the chip")
+    about = None if given is None else tell_data(given)
     for text in state.notes:
         note(f"note: {text}")
     result: dict[str, Any] = {"model": str(model), "target": state.target.name, "notes": state.notes}
+    result["calibration"] = about
     if time_passes:
         result["passes"] = passes
         if not json:

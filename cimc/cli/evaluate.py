@@ -11,14 +11,17 @@ from cimc.cli.common import (
     BackendName,
     Compiled,
     Json,
+    Resize,
     Seed,
     announce,
     note,
     note_die,
+    opened,
     parse_time,
     print_json,
     print_table,
     progress,
+    tell_data,
     told_time,
 )
 from cimc.cli.plugins import Plugins
@@ -27,8 +30,11 @@ from cimc.errors import CimcError
 
 def evaluate(
     program_file: Compiled,
-    data: Annotated[Path, typer.Option(metavar="D.npz", help="x and y, or x_test and y_test.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DATA", help="An npz with x and y, or x_test and y_test; a folder of images; a data set.")
+    ],
     seed: Seed = 0,
+    resize: Resize = None,
     model: Annotated[
         Path | None,
         typer.Option(metavar="MODEL.onnx", help="For ONNX Runtime; default: the graph that M.cim was compiled from."),
@@ -80,7 +86,7 @@ def evaluate(
             raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
         evaluate_many(
             program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
-            batch=batch, time=time,
+            resize=resize, batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
             journal=journal, resume=resume, json=json,
         )  # fmt: skip
@@ -97,7 +103,8 @@ def evaluate(
     program = load(program_file)
     note_die(program, seed)
     spec = one_input(program.inputs, str(program_file), "use cimc run")
-    x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
+    source = opened(data, resize)
+    x, y = load_labelled(source, spec, how=program.preprocessing, ignore=ignore_index)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
@@ -107,10 +114,11 @@ def evaluate(
             program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend,
             classes=Classes(class_axis, ignore=ignore_index),
         )  # fmt: skip
+    about = tell_data(source)
     for text in result.notes:
         note(f"note: {text}")
     if json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), "data": about})
         return
     rows: list[tuple[str, object]] = [
         ("images", result.images),

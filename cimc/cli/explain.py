@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, Seed, Time, note, note_die, parse_time, print_json, print_table, progress
+from cimc.cli.common import (
+    Json,
+    Resize,
+    Seed,
+    Time,
+    note,
+    note_die,
+    opened,
+    parse_time,
+    print_json,
+    print_table,
+    progress,
+    tell_data,
+)
 from cimc.cli.plugins import Plugins
 
 if TYPE_CHECKING:
@@ -22,7 +35,11 @@ _ROWS = 20
 def explain(
     file: Annotated[Path, typer.Argument(metavar="M.cim|M.cimg", help="A compiled model, or a chip image.", show_default=False)],
     data: Annotated[
-        Path, typer.Option(metavar="D.npz", help="x and y, or x_test and y_test; without labels there is no accuracy.")
+        Path,
+        typer.Option(
+            metavar="DATA",
+            help="An npz with x and y, or x_test and y_test; a folder of images; a data set. Without labels no accuracy.",
+        ),
     ],
     model: Annotated[
         Path | None,
@@ -38,13 +55,14 @@ def explain(
         int | None, typer.Option(help="Axis of the output along which classes lie; default: the labels' shape decides.")
     ] = None,
     ignore_index: Annotated[int | None, typer.Option(help="Label of places that do not count; default: all count.")] = None,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """What each cause of error costs, by layer, and what would help."""
     from cimc.budget.explain import explain as budget_of
     from cimc.budget.explain import most_runs
-    from cimc.data import load_arrays, load_labelled, needed_inputs, read_npz
+    from cimc.data import load_arrays, load_labelled, needed_inputs
     from cimc.ir.classes import Classes
 
     given, program = _given(file, seed)
@@ -52,18 +70,20 @@ def explain(
         given = _aged(given, seed, parse_time(time))
     needed = needed_inputs(program.inputs)
     x: Any
-    if len(needed) == 1 and read_npz(data, ["y", "y_test"]):
-        x, y = load_labelled(data, needed[0], how=program.preprocessing, ignore=ignore_index)
+    source = opened(data, resize)
+    if len(needed) == 1 and {"y", "y_test"} & source.names:
+        x, y = load_labelled(source, needed[0], how=program.preprocessing, ignore=ignore_index)
     else:
-        x, y = load_arrays(data, program.inputs, "test", program.preprocessing, program.bound_values()), None
+        x, y = load_arrays(source, program.inputs, "test", program.preprocessing, program.bound_values()), None
     with progress("executions", most_runs(program), quiet=json) as advance:
         found = budget_of(
             given, x, y, model, seed=seed, samples=samples, classes=Classes(class_axis, ignore=ignore_index), advance=advance
         )
+    about = tell_data(source)
     for text in found.notes:
         note(f"note: {text}")
     if json:
-        print_json({**found.to_dict(), "seed": seed})
+        print_json({**found.to_dict(), "seed": seed, "data": about})
         return
     _show(found, f"{file}, seed {seed}")
 

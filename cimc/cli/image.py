@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, Seed, figure, note, print_json, print_run, print_table, progress, training_rows
+from cimc.cli.common import (
+    Json,
+    Resize,
+    Seed,
+    figure,
+    note,
+    opened,
+    print_json,
+    print_run,
+    print_table,
+    progress,
+    tell_data,
+    training_rows,
+)
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -221,6 +234,7 @@ def run(
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
     require_signature: Signed = False,
     check: Annotated[Path | None, typer.Option(metavar="MODEL.onnx", help="Compare with ONNX Runtime on this model.")] = None,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -232,13 +246,15 @@ def run(
     die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
     compiled = die.program
     bound = compiled.bound_values()
-    inputs = load_arrays(inputs_file, compiled.inputs, "test", compiled.preprocessing, bound)
+    source = opened(inputs_file, resize)
+    inputs = load_arrays(source, compiled.inputs, "test", compiled.preprocessing, bound)
     outputs = die.run(inputs, 0)
     save_npz(output, outputs)
     result: dict[str, Any] = {
         "seed": seed,
         "programming": die.programming.to_dict(),
         "stats": die.stats(),
+        "data": tell_data(source),
     }
     print_run(output, outputs, inputs, result, check, compiled, json)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, note, print_json, print_table
+from cimc.cli.common import Json, Resize, note, opened, print_json, print_table, tell_data
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 from cimc.cli.population import note_chip
@@ -22,7 +22,9 @@ def yield_(
         Path,
         typer.Argument(metavar="M.cim|MODEL.onnx", show_default=False, help="A program, or a model to compile for each value."),
     ],
-    data: Annotated[Path, typer.Option(metavar="D.npz", help="x and y, or x_test and y_test.")],
+    data: Annotated[
+        Path, typer.Option(metavar="DATA", help="An npz with x and y, or x_test and y_test; a folder of images; a data set.")
+    ],
     accuracy: Annotated[float, typer.Option(min=0, max=1, help="That a die has to reach.")],
     vary: Annotated[str, typer.Option(metavar="PATH", help="The field, such as device.programming.sigma_us.")],
     good: Annotated[
@@ -37,17 +39,19 @@ def yield_(
         Path | None, typer.Option(help="Of a model: images that set input scales and ADC ranges; default: x_train of the data.")
     ] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler.")] = None,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """The last value of a field at which enough dice reach an accuracy."""
     from cimc.compiler import compile_model
-    from cimc.data import load_labelled, one_input, read_npz
+    from cimc.data import load_labelled, one_input
     from cimc.ir.artifact import load
     from cimc.ir.kinds import kind_of
     from cimc.population.limit import limit_of
 
     guard([], [program_file, data, calibration])
+    given = opened(data, resize)
     compiled = kind_of(program_file) == "program"
     options: dict[str, Any] = {}
     if compiled:
@@ -58,10 +62,10 @@ def yield_(
     else:
         program = compile_model(program_file, "ideal").need_program()
         options = {"target": target or "bulk-rram", "calibration": calibration}
-        if calibration is None and "x_train" in read_npz(data, ["x_train"]):
-            options["calibration"] = data
+        if calibration is None and "x_train" in given.names:
+            options["calibration"] = given
     spec = one_input(program.inputs, str(program_file), "use cimc run")
-    x, y = load_labelled(data, spec, how=program.preprocessing)
+    x, y = load_labelled(given, spec, how=program.preprocessing)
 
     def told(value: float, found: Yield) -> None:
         note(f"{vary}={value:g}: {100 * found.share:.3g} % of the dice (95 %: {100 * found.low:.3g} to {100 * found.high:.3g})")
@@ -71,8 +75,9 @@ def yield_(
         source, x, y, vary, _number(good, "--good"), _number(bad, "--bad"), accuracy=accuracy, at_least=at_least, chips=chips,
         seed=seed, scheduler=scheduler, told=told, **options,
     )  # fmt: skip
+    about = tell_data(given)
     if json:
-        print_json(result.to_dict())
+        print_json({**result.to_dict(), "data": about})
         return
     rows = [(value, found.share, found.low, found.high) for value, found in result.tried]
     title = f"dice with an accuracy of {accuracy:g} or more, {chips} at each value"

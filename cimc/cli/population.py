@@ -7,19 +7,20 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from cimc.cli.common import note, parse_time, print_json, print_table, progress, told_time
+from cimc.cli.common import note, opened, parse_time, print_json, print_table, progress, tell_data, told_time
 from cimc.cli.outputs import guard
 from cimc.errors import CimcError, DataError
 
 if TYPE_CHECKING:
-    from cimc.ir.program import Program
+    from cimc.ir.program import Program, ValueSpec
     from cimc.population.result import Population
     from cimc.population.samples import Placing, Span
+    from cimc.sources import Source
 
 
 def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
-    samples: int | None, placed: Placing,
+    samples: int | None, placed: Placing, resize: str | None,
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
     scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
@@ -36,10 +37,11 @@ def evaluate_many(
     if table is not None:
         table_kind(table)  # before the work
     grid: Any = parse_sweep(sweep) if samples is None else parse_spans(sweep)
-    opened = study.opened_file(source)
-    program = study.program_of(opened)
+    subject = study.opened_file(source)
+    program = study.program_of(subject)
     spec = one_input(program.inputs, str(source), "use cimc run")
-    x, y = load_labelled(data, spec, how=program.preprocessing, ignore=ignore_index)
+    given = opened(data, resize)
+    x, y = load_labelled(given, spec, how=program.preprocessing, ignore=ignore_index)
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     count = 10 if chips is None else chips
     points = prod(len(values) for values in grid.values()) if samples is None else samples
@@ -47,20 +49,21 @@ def evaluate_many(
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
-        options["fit"] = _images(data, fit)
-    if not isinstance(opened, Image):
+        options["fit"] = _images(given, spec, fit)
+    if not isinstance(subject, Image):
         note_chip(program)
     with progress("dice", count * points, quiet=json) as advance:
         if grid:
-            if isinstance(opened, Image):
+            if isinstance(subject, Image):
                 raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
-            found = study.sweep(opened, x, y, grid, samples=samples, placed=placed, advance=advance, **options)
+            found = study.sweep(subject, x, y, grid, samples=samples, placed=placed, advance=advance, **options)
         else:
-            found = study.evaluate(opened, x, y, model=model, advance=advance, **options)
+            found = study.evaluate(subject, x, y, model=model, advance=advance, **options)
     if table is not None:
         found.save(table)
+    about = tell_data(given)
     if json:
-        print_json(found.to_dict(yield_at))
+        print_json({**found.to_dict(yield_at), "data": about})
         return
     _print(found, yield_at, f"{source}: {count} dice, {found.images} images")
     if samples is not None:
@@ -69,18 +72,17 @@ def evaluate_many(
     note(f"accuracy of ONNX Runtime: {found.reference:.4f}")
 
 
-def _images(data: Path, count: int) -> Any:
+def _images(data: Source, spec: ValueSpec, count: int) -> Any:
     """Images to fit on, spread evenly over ``x_train``.
 
     Raises:
-        DataError: The file has none.
+        DataError: There are none.
     """
-    from cimc.data import read_npz
     from cimc.report.calibrate import split
 
-    held = read_npz(data, ["x_train"]).get("x_train")
+    held = data.read(["x_train"], spec).get("x_train")
     if held is None:
-        raise DataError("holds no array x_train to fit on", where=str(data), fix="save x_train, or leave --fit out")
+        raise DataError("holds no array x_train to fit on", where=data.where, fix="give data with x_train, or leave --fit out")
     return held[split(len(held), count)[0]]
 
 

@@ -7,7 +7,21 @@ from typing import Annotated, Any
 
 import typer
 
-from cimc.cli.common import BackendName, Compiled, Json, Seed, Time, announce, note, note_die, parse_time, print_run
+from cimc.cli.common import (
+    BackendName,
+    Compiled,
+    Json,
+    Resize,
+    Seed,
+    Time,
+    announce,
+    note,
+    note_die,
+    opened,
+    parse_time,
+    print_run,
+    tell_data,
+)
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -22,6 +36,7 @@ def run(
         bool, typer.Option("--deterministic", help="Segments that depend on the batch split run by image.")
     ] = False,
     time: Time = None,
+    resize: Resize = None,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
@@ -36,12 +51,14 @@ def run(
     guard([output], [program_file, inputs_file, check])
     program = load(program_file)
     note_die(program, seed)
-    inputs = load_arrays(inputs_file, program.inputs, "test", program.preprocessing, program.bound_values())
+    source = opened(inputs_file, resize)
+    inputs = load_arrays(source, program.inputs, "test", program.preprocessing, program.bound_values())
     announce(program, image_count(program.inputs, inputs))
     chip = Chip(program, seed, deterministic=deterministic, backend=backend)
     chip.advance(0.0 if time is None else parse_time(time))
     outputs = chip.run(inputs, 0)
     save_npz(output, outputs)
+    about = tell_data(source)
     notes = clipping_notes(chip.stats(), chip.program)
     for text in notes:
         note(f"note: {text}")
@@ -50,5 +67,6 @@ def run(
         "time_s": chip.time_s,
         "stats": chip.stats(),
         "notes": notes,
+        "data": about,
     }
     print_run(output, outputs, inputs, result, check, program, json)

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from cimc.cli.common import Bind, Json, Shape, Tie, note, parse_bind, parse_shapes, print_json, tie_option
+from cimc.cli.common import (
+    Bind,
+    Json,
+    Resize,
+    Shape,
+    Tie,
+    note,
+    opened,
+    parse_bind,
+    parse_shapes,
+    print_json,
+    tell_data,
+    tie_option,
+)
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 from cimc.cli.training import Bar, Data, check_options, going_on, parse_options, tell, tell_plan
@@ -29,7 +42,12 @@ def train(
         typer.Option("-o", "--output", metavar="TRAINED.cim", help="Where the trained chip goes; may lack with --plan."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(metavar="D.npz", help="x and y, or x_train, y_train, x_test, y_test; may lack with --emit.")
+        Path | None,
+        typer.Option(
+            metavar="DATA",
+            help="An npz with x and y, or x_train, y_train, x_test, y_test; a folder of images; a data set. "
+            "May lack with --emit.",
+        ),
     ] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="How many; may lack with --emit.")] = None,
     onnx: Annotated[
@@ -123,6 +141,7 @@ def train(
         Literal["onnx", "text", "json"] | None, typer.Option(help="Write the training step in this form, and do not train.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="List what trains, and why the rest does not; do not train.")] = False,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -157,7 +176,7 @@ def train(
         loss=loss, class_axis=class_axis, ignore_index=ignore_index, optimizer=(optimizer, optimizer_options), lr=lr,
         schedule=(schedule, schedule_options), window=window, w_max=w_max, threshold=threshold, clip_norm=clip_norm, limit=limit,
     )  # fmt: skip
-    arrays = None if data is None else Data(data)
+    arrays = None if data is None else Data(opened(data, resize))
     if update is not None and model.suffix != ".cim":
         settings = _with_rule(settings or [], update)
     given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or [])}
@@ -179,6 +198,7 @@ def train(
     from cimc.training.trainer import Trainer
 
     (x, y), validation = arrays.train(program), arrays.test(program)
+    about = tell_data(arrays.source)
     watchers = [] if metrics is None else [Metrics(metrics)]
     chip = Chip(program, None if "state/seed" in program.tensors else seed)
     trainer = Trainer(
@@ -223,6 +243,7 @@ def train(
         "onnx": None if onnx is None else str(onnx),
         "target": program.target.name,
         "seed": seed,
+        "data": about,
         "parameters": trainer.plan(),
         **history.to_dict(),
     }

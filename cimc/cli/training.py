@@ -19,16 +19,15 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from cimc.ir.program import Preprocessing, Program, ValueSpec
+    from cimc.sources import Source
     from cimc.training.trainer import Trainer
 
 
 class Data:
-    """The data file: ``x`` and ``y``, or both with ``_train`` and ``_test``; of several inputs each by its name, likewise."""
+    """The data: ``x`` and ``y``, or both with ``_train`` and ``_test``; of several inputs each by its name, likewise."""
 
-    def __init__(self, path: Path) -> None:
-        from cimc.data import read_npz
-
-        self.path, self.arrays = path, read_npz(path)
+    def __init__(self, source: Source) -> None:
+        self.source = source
 
     def calibration(self, specs: Sequence[ValueSpec], needed: bool = False) -> dict[str, NDArray[Any]] | None:
         """Images by input name; None: the file lacks some.
@@ -50,7 +49,8 @@ class Data:
         from cimc.data import needed_inputs
         from cimc.ir.bound import without_bound
 
-        without_bound(self.arrays, program.bound_values(), str(self.path))
+        bound = program.bound_values()
+        without_bound(self.source.read(list(bound)), bound, self.source.where)
         return self._training(needed_inputs(program.inputs), program.preprocessing)
 
     def _training(self, specs: Sequence[ValueSpec], how: Preprocessing | None = None) -> tuple[Any, Any]:
@@ -58,7 +58,8 @@ class Data:
         if found is None:
             names = ", ".join(spec.name for spec in specs)
             wanted = "x and y, or x_train and y_train" if len(specs) == 1 else f"an array for each of {names}, and y"
-            raise DataError(f"holds {', '.join(self.arrays) or 'nothing'}", where=str(self.path), fix=f"save {wanted}")
+            held = ", ".join(sorted(self.source.names)) or "nothing"
+            raise DataError(f"holds {held}", where=self.source.where, fix=f"save {wanted}")
         return found
 
     def test(self, program: Program) -> tuple[Any, Any] | None:
@@ -66,28 +67,32 @@ class Data:
         from cimc.data import needed_inputs
 
         specs = needed_inputs(program.inputs)
-        alone = len(specs) == 1 and "x_test" in self.arrays
-        given = alone or all(f"{spec.name}_test" in self.arrays for spec in specs)
+        alone = len(specs) == 1 and "x_test" in self.source.names
+        given = alone or all(f"{spec.name}_test" in self.source.names for spec in specs)
         return self._part("test", specs, program.preprocessing) if given else None
 
     def _part(self, part: str, specs: Sequence[ValueSpec], how: Preprocessing | None = None) -> tuple[Any, Any] | None:
         """One array for one input, still to be preprocessed, else arrays by name; and labels."""
-        labels = self.arrays.get(self._key("y", part))
+        label, names = self._key("y", part), self.source.names
         if len(specs) == 1:
-            keys_of_one = [key for key in (self._key("x", part), self._key(specs[0].name, part)) if key in self.arrays]
-            return (self._ready(self.arrays[keys_of_one[0]], keys_of_one[0], specs[0], how), labels) if keys_of_one else None
+            keys_of_one = [key for key in (self._key("x", part), self._key(specs[0].name, part)) if key in names]
+            if not keys_of_one:
+                return None
+            arrays = self.source.read([keys_of_one[0], label], specs[0])
+            return self._ready(arrays[keys_of_one[0]], keys_of_one[0], specs[0], how), arrays.get(label)
         keys = {spec.name: self._key(spec.name, part) for spec in specs}
-        if not all(key in self.arrays for key in keys.values()):
+        if not all(key in names for key in keys.values()):
             return None
-        return {spec.name: self._ready(self.arrays[keys[spec.name]], keys[spec.name], spec) for spec in specs}, labels
+        arrays = self.source.read([*keys.values(), label])
+        return {spec.name: self._ready(arrays[keys[spec.name]], keys[spec.name], spec) for spec in specs}, arrays.get(label)
 
     def _key(self, name: str, part: str) -> str:
-        return f"{name}_{part}" if f"{name}_{part}" in self.arrays else name
+        return f"{name}_{part}" if f"{name}_{part}" in self.source.names else name
 
     def _ready(self, array: NDArray[Any], key: str, spec: ValueSpec, how: Preprocessing | None = None) -> NDArray[Any]:
         from cimc.data import as_input
 
-        return as_input(array, spec, f"{self.path}, {key}", how)
+        return as_input(array, spec, f"{self.source.where}, {key}", how)
 
 
 def check_options(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, note, parse_time, print_json, print_table
+from cimc.cli.common import Json, Resize, input_of, note, opened, parse_time, print_json, print_table, tell_data
 from cimc.cli.compile import preprocessing_of
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
@@ -25,7 +25,12 @@ if TYPE_CHECKING:
 def tune(
     model: Annotated[Path, typer.Argument(metavar="MODEL.onnx", show_default=False, help="The model.")],
     data: Annotated[
-        Path, typer.Option(metavar="D.npz", help="x_train, y_train to choose by and x_test, y_test for the report; or x and y.")
+        Path,
+        typer.Option(
+            metavar="DATA",
+            help="An npz with x_train, y_train to choose by and x_test, y_test for the report, or x and y; a folder of images; "
+            "a data set.",
+        ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="M.cim", help="The compiled model.")],
     target: Annotated[
@@ -53,22 +58,24 @@ def tune(
     scale: Annotated[float | None, typer.Option(help="Preprocessing, as `cimc compile`.")] = None,
     mean: Annotated[str | None, typer.Option(metavar="M[,M...]", help="Mean, likewise.")] = None,
     std: Annotated[str | None, typer.Option(metavar="S[,S...]", help="Standard deviation, likewise.")] = None,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
     """Find settings that lose at most the stated points on a chip, at the least cost."""
-    from cimc.data import read_npz
     from cimc.tuning.costs import parse_budget
     from cimc.tuning.tune import tune as search
 
     guard([output, trace], [model, data, target])
     if resume and trace is None:
         raise CimcError("there is no trace to resume from", where="--resume", fix="add --trace T.jsonl")
-    held = read_npz(data, ["x", "y", "x_train", "y_train", "x_test", "y_test"])
+    source = opened(data, resize)
+    held = source.read(["x", "y", "x_train", "y_train", "x_test", "y_test"], input_of(model) if source.classes else None)
     parts = ("_train", "_test") if "x_train" in held else ("",)
     for name in (f"{word}{part}" for part in parts for word in "xy"):
         if name not in held:
-            raise DataError(f"holds no array {name}", where=str(data), fix="save x and y, or x_train, y_train, x_test and y_test")
+            fix = "x and y, or x_train, y_train, x_test and y_test, are needed"
+            raise DataError(f"holds no array {name}", where=source.where, fix=fix)
     test = (held["x_test"], held["y_test"]) if len(parts) == 2 else None
     base: list[Trial] = []
 
@@ -99,10 +106,11 @@ def tune(
             told=told,
         )
     result.program.save(output)
+    about = tell_data(source)
     for text in result.notes:
         note(f"note: {text}")
     if json:
-        print_json({"output": str(output), **result.to_dict()})
+        print_json({"output": str(output), **result.to_dict(), "data": about})
         return
     print_table(
         "front of the trials", ("lost points", "arrays", "latency", "energy", "digital", "what"), _rows(result.front, base[0])

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.arguments import array as array_of
-from cimc.data import read_npz, save_npz
 from cimc.errors import DataError
+from cimc.npz import read_npz, save_npz
 
 I64 = NDArray[np.int64]
 

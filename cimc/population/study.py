@@ -45,7 +45,7 @@ _MOST = 1 << 20
 def evaluate(
     source: Program | Image | str | Path,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     chips: int = 100,
     seed: int = 0,
@@ -65,8 +65,9 @@ def evaluate(
     Args:
         source: A compiled program, an image, or the file of one. The weights of a trained program are written into each die; the
             chip that was trained is not among them.
-        x: Images, along the first axis, as the model wants them but for the program's preprocessing.
-        y: Class numbers.
+        x: Images, along the first axis, as the model wants them but for the program's preprocessing; or data with labels, as
+            `open_data` takes them: an npz file, a folder of images, the name of a data set. Of these, the test part.
+        y: Class numbers; None: the data have them.
         chips: Dice, of seeds ``seed``, ``seed + 1``, …
         seed: Of the first die.
         time_s: Times (s) after programming at which each die is evaluated, not falling.
@@ -120,7 +121,7 @@ def sweep(
         model_or_program: A compiled program, whose die and reads may vary; or an ONNX model, which is compiled for each value
             of a field that changes the program.
         x: As `evaluate`, and so are ``y``, ``chips`` and all that follows.
-        y: Class numbers.
+        y: Class numbers; None: the data have them.
         grid: Values by dotted path of a target's field; several paths make a grid. With ``samples``, ranges (`Span`).
         samples: Settings that fill the ranges evenly; None: there are none, the grid has values.
         placed: How: a ``sobol`` sequence, or a ``latin`` hypercube.
@@ -207,7 +208,7 @@ class _Run:
         """Evaluate every die at every setting, those of the journal left out."""
         programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
         compiled = [program_of(source) for source in programs]
-        images, labels, fixed = _images(compiled[0], x, y)
+        images, labels, fixed = _images(compiled[0], x, y, self.classes.ignore)
         size = fixed or self.batch
         expected = tuple(_expected(program, model, images, labels, self.classes, size) for program in compiled)
         work = Work(programs, images, labels, expected, self.classes, self.times, size, self._fitted(compiled[0]))
@@ -309,10 +310,10 @@ def _times(time_s: float | Sequence[float]) -> tuple[float, ...]:
     return times
 
 
-def _images(program: Program, x: Any, y: Any) -> tuple[Array, Array, int | None]:
+def _images(program: Program, x: Any, y: Any, ignore: int | None) -> tuple[Array, Array, int | None]:
     """Images and labels, and the images of a run where the model fixes them."""
     spec = one_input(program.inputs, "", "use `chip.run`")
-    images, labels = labelled(x, y, spec, "x", program.preprocessing)
+    images, labels = labelled(x, y, spec, "x", program.preprocessing, ignore)
     size = fixed_batch({spec.name: images}, program.inputs)
     if size is not None and len(images) % size:
         raise DataError(f"{len(images)} images are no whole number of batches of {size}", where="x", fix="leave some out")

@@ -12,13 +12,14 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.arguments import array as array_of
-from cimc.data import needed_inputs, prepared
+from cimc.data import Part, load_pair, needed_inputs, one_input, prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.bound import without_bound
 from cimc.ir.classes import Classes
 from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.samples import table_entries
 from cimc.runtime.chip import without_assumed_ranges
+from cimc.sources import Data
 from cimc.training.labels import Labels, Settle
 
 Array = NDArray[Any]
@@ -97,6 +98,16 @@ class Feed:
                 raise DataError(what, fix=f"leave {other[0]} out, or compile the model with another default")
             raise DataError(f"no input is called {other[0]}", fix=f"the inputs are {', '.join(names)}")
         return {name: array_of(x[name], f"input {name}") for name in names}
+
+    def of_data(self, data: Data, part: Part) -> tuple[Array, Array | None]:
+        """Images, before preprocessing, and labels of data; None where they hold no labels.
+
+        Raises:
+            DataError: They do not suit the model, or lack the part.
+            CimcError: The model has several inputs.
+        """
+        spec = one_input(self.inputs, "data", "give arrays by input name")
+        return load_pair(data, spec, part, self.preprocessing)
 
     def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
         """One batch as the training step takes it.

@@ -22,6 +22,7 @@ from cimc.ir.program import Program, Scales, ValueSpec
 from cimc.ir.records import ONCE
 from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
+from cimc.sources import check_alone, is_data
 from cimc.training import optimizers, schedules
 from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Stream, arrays_of, source_of
@@ -269,7 +270,7 @@ class Trainer:
         *,
         epochs: int,
         steps_per_epoch: int | None = None,
-        validation: tuple[Any, Any] | None = None,
+        validation: Any = None,
         checkpoint: str | Path | None = None,
         checkpoint_steps: int | None = None,
         resume: bool = False,
@@ -278,11 +279,13 @@ class Trainer:
         """Train.
 
         Args:
-            x: Images, arrays by input name, or any iterable of ``(x, y)`` batches (or a function of the epoch that gives one).
+            x: Images, arrays by input name, or any iterable of ``(x, y)`` batches (or a function of the epoch that gives one);
+                or data with labels, as `open_data` takes them: an npz file, a folder of images, the name of a data set. Of
+                these, the training part.
             y: Labels, where ``x`` is arrays.
             epochs: How many.
             steps_per_epoch: Random batches that make an epoch; None: all data once.
-            validation: Images and labels to evaluate on after each epoch.
+            validation: Images and labels to evaluate on after each epoch; or data, of which the test part is taken.
             checkpoint: Folder for ``checkpoint.safetensors``, written after each epoch, and ``metrics.jsonl``.
             checkpoint_steps: Write it also every so many steps.
             resume: Go on from the folder's checkpoint, if there is one.
@@ -300,15 +303,20 @@ class Trainer:
         if checkpoint_steps is not None:
             within("checkpoint_steps", checkpoint_steps, 1, 2**31, whole=True)
         per_epoch = None if steps_per_epoch is None else steps_per_epoch * self.accumulate
+        if is_data(x):
+            check_alone(x, y, "fit")
+            x, y = self._feed.of_data(x, "train")
+        if is_data(validation):
+            validation = self._feed.of_data(validation, "test")
         if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
-            raise CimcError("validation is no pair of images and labels", fix="give (x, y)")
+            raise CimcError("validation is no pair of images and labels", fix="give (x, y), or data")
         labels = self._feed.labels
         first = labels is not None and labels.before is None
         run, opened = None, False
         try:
             source = source_of(self._feed, x, y, self.batch_size, self.seed, per_epoch)
             source.begun = self.chip.draws.trained
-            tests = None if validation is None else arrays_of(self._feed, *validation, "validation")
+            tests = None if validation is None else arrays_of(self._feed, validation[0], validation[1], "validation")
             if (odd := source.odd()) is not None:
                 self._training.step.check(odd[0])
             told, data = [*self.callbacks, *callbacks], source.fingerprint()
