@@ -19,6 +19,7 @@ from cimc.cli.image import app as image_app
 from cimc.cli.inspect import inspect
 from cimc.cli.limit import yield_
 from cimc.cli.process import run as run_process
+from cimc.cli.report import report
 from cimc.cli.run import run
 from cimc.cli.targets import app as targets_app
 from cimc.cli.train import train
@@ -44,6 +45,7 @@ app.command("compare")(compare)
 app.command("calibrate")(calibrate)
 app.command("explain")(explain)
 app.command("inspect")(inspect)
+app.command("report")(report)
 app.command("export")(export)
 app.command("yield")(yield_)
 app.command("warmup")(warmup)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from importlib.util import find_spec
-from io import StringIO
 
 from cimc.errors import RunError
+from cimc.report.drawn import drawn
 from cimc.report.pictures import Picture
 
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:1100px;padding:0 1em;color:#222;background:#fff}
@@ -63,27 +63,5 @@ def html_page(
 
 def _svg(picture: Picture, number: int) -> str:
     """One picture; names inside of it differ from those of the other numbers."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
-    with rc_context({"svg.hashsalt": f"cimc{number}", "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(5.2, 3.4), layout="constrained")
-        axes = figure.subplots()
-        for line in picture.lines:
-            if line.points:
-                below_above = None if line.low is None or line.high is None else [line.y - line.low, line.high - line.y]
-                axes.errorbar(line.x, line.y, below_above, fmt="o", markersize=3, capsize=2, label=line.label)
-                continue
-            (drawn,) = axes.plot(line.x, line.y, label=line.label)
-            if line.low is not None and line.high is not None:
-                axes.fill_between(line.x, line.low, line.high, alpha=0.2, color=drawn.get_color(), linewidth=0)
-        axes.set(title=picture.title, xlabel=picture.x_label, ylabel=picture.y_label)
-        if picture.log_x:
-            axes.set_xscale("log")
-        if len(picture.lines) > 1:
-            axes.legend()
-        axes.grid(alpha=0.3)
-        out = StringIO()
-        figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
-    text = out.getvalue()
+    text = drawn(picture, "svg", f"cimc{number}").decode()
     return text[text.index("<svg") :]

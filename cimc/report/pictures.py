@@ -27,13 +27,45 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Bars:
+    """A series of horizontal bars, one for each name."""
+
+    label: str
+    names: Sequence[str]
+    values: F64
+    """Lengths, as many as names."""
+    starts: F64 | None = None
+    """Where each bar begins; None: at 0, or at the end of the bar of the series before (stacked)."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """A series of horizontal box plots, one for each name."""
+
+    label: str
+    names: Sequence[str]
+    quantiles: F64
+    """``[names, 5]``: lowest, lower quartile, median, upper quartile, highest."""
+
+
+@dataclass(frozen=True)
 class Picture:
-    """Curves over one pair of axes."""
+    """Curves, bars or box plots over one pair of axes. Bars and boxes have their names along the vertical axis."""
 
     title: str
     x_label: str
     y_label: str
-    lines: Sequence[Line]
+    lines: Sequence[Line] = ()
     about: str = ""
     """What it shows, in a sentence below it."""
     log_x: bool = False
+    bars: Sequence[Bars] = ()
+    """All of the same names."""
+    boxes: Sequence[Boxes] = ()
+    """Likewise."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Names along the vertical axis, from the top; empty for curves."""
+        series: Sequence[Bars | Boxes] = [*self.bars, *self.boxes]
+        return series[0].names if series else ()

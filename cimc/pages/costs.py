@@ -1,0 +1,62 @@
+"""What an image costs, by layer and component."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cimc.ir.cost import Cost
+from cimc.ir.program import Program
+from cimc.pages.parts import Section, Table, shown
+from cimc.report.pictures import Bars, Picture
+
+#: Fields of a layer's cost, with the heads of their columns.
+_COLUMNS = {
+    "name": "layer", "rows": "word lines", "columns": "bit lines", "groups": "groups", "crossbars": "crossbars",
+    "copies": "copies", "devices": "devices", "ops": "operations", "tile_ops": "tile operations", "latency_ms": "latency, ms",
+    "latency_copies_ms": "with copies, ms", "energy_mj": "energy, mJ", "utilisation": "cells that hold a weight, %",
+}  # fmt: skip
+
+
+def cost_section(program: Program) -> Section:
+    """Energy and latency by layer, and what the parts of the chip take."""
+    cost = program.cost()
+    found = [
+        _by_layer(cost, field, title) for field, title in (("energy_mj", "Energy, mJ"), ("latency_copies_ms", "Latency, ms"))
+    ]
+    pictures = [picture for picture in found if picture is not None]
+    rows = [
+        [100 * value if field == "utilisation" and value is not None else value for field, value in _fields(layer)]
+        for layer in cost.layers
+    ]
+    layers = Table("Cost of one image, by layer", list(_COLUMNS.values()), rows, "A dash: not known or not modelled.")
+    latency = {"placed": "as placed", "copies": "idealised, with copies", "pipelined": "idealised, pipelined"}
+    latency["sequential"] = "idealised, layer by layer"
+    energy = {
+        "analog": "reads of the arrays, converters included",
+        "digital": "digital work",
+        "programming": "writing all cells once",
+    }
+    parts: list[tuple[str, object]] = [(f"energy of {text}, mJ", getattr(cost.energy_mj, name)) for name, text in energy.items()]
+    parts += [(f"latency {text}, ms", getattr(cost.latency_ms, name)) for name, text in latency.items()]
+    parts += [(name, getattr(cost, name)) for name in ("flops", "ops", "tile_ops")]
+    return Section(
+        "Cost", list(cost.notes), [], pictures, [layers, Table("Cost of one image, by component", ("", "value"), parts)]
+    )
+
+
+def _fields(layer: object) -> list[tuple[str, Any]]:
+    return [(field, getattr(layer, field)) for field in _COLUMNS]
+
+
+def _by_layer(cost: Cost, field: str, label: str) -> Picture | None:
+    """A bar for each layer; None where the figure of one is not known, or there is no layer."""
+    values = [getattr(layer, field) for layer in cost.layers]
+    if not values or any(value is None for value in values):
+        return None
+    names, lengths = [layer.name for layer in cost.layers], np.array(values, np.float64)
+    kept, cut = shown(names, lengths, "layers")
+    word = label.partition(",")[0]
+    about = f"{word} of one image by layer, {lengths.sum():.4g} {label.rpartition(' ')[2]} in all.{cut}"
+    return Picture(f"{word} by layer", label, "", about=about, bars=[Bars(word, [names[k] for k in kept], lengths[kept])])

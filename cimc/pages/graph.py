@@ -1,0 +1,120 @@
+"""The model's graph as a drawing: nodes from the top down, each analog, digital or folded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnx import ModelProto
+
+from cimc.ir.graph import step_inputs, step_outputs
+from cimc.ir.program import DigitalStep, Program, VmmStep
+from cimc.pages.parts import Box, Drawing, Kind, Link, Section, Table
+from cimc.report.drawn import short
+
+#: Nodes of a drawing at most; a larger model is drawn by steps, and of steps the first ones.
+MOST_NODES = 250
+_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 176.0, 38.0, 16.0, 26.0
+_LEGEND: tuple[tuple[Kind, str], ...] = (
+    ("analog", "A: on crossbars"),
+    ("digital", "D: digital unit"),
+    ("folded", "F: folded away"),
+)
+
+#: A node of the drawing: name, label, kind, words; values that it reads and makes.
+_Node = tuple[str, str, Kind, str, Sequence[str], Sequence[str]]
+
+
+def graph_section(program: Program) -> Section:
+    """The graph, and a table with the reason of each node."""
+    rows = [(one.name, one.op_type, one.where, one.why) for one in program.placements]
+    counts = {where: sum(row[2] == where for row in rows) for where in ("analog", "digital", "folded")}
+    told = ", ".join(f"{count} {where}" for where, count in counts.items())
+    table = Table("Where each node of the model runs, and why", ("node", "operator", "where", "why"), rows)
+    nodes, cut = _nodes(program)
+    drawings = [layered(nodes, f"{told} nodes.{cut} The reason of each is in its tooltip and in the table.")] if nodes else []
+    return Section("Model graph", [], drawings, [], [table] if rows else [])
+
+
+def _nodes(program: Program) -> tuple[list[_Node], str]:
+    """What is drawn, and a sentence where that is not every node."""
+    model = ModelProto()
+    if "graph" in program.tensors and program.loss is None:
+        model = ModelProto.FromString(program.tensors["graph"].tobytes())
+    if 0 < len(model.graph.node) <= MOST_NODES:
+        places = {one.name: one for one in program.placements}
+        found: list[_Node] = []
+        for node in model.graph.node:
+            one = places.get(node.name)
+            where: Kind = one.where if one else "analog" if node.domain == "cimc" else "digital"
+            why = one.why if one else "put in by the compiler"
+            operator = one.op_type if one else node.op_type
+            found.append((node.name, f"{operator}\n{node.name}", where, f"{operator}: {why}", node.input, node.output))
+        return found, ""
+    steps = program.steps[:MOST_NODES]
+    cut = " Drawn by steps: nodes that run together in the digital unit are one box." if steps else ""
+    if len(program.steps) > len(steps):
+        cut += f" The first {len(steps)} of {len(program.steps)} steps."
+    found = []
+    for step in steps:
+        analog = isinstance(step, VmmStep)
+        label = f"{len(step.nodes)} nodes" if isinstance(step, DigitalStep) else step.kind.replace("_", " ")
+        kind: Kind = "analog" if analog else "digital"
+        label = _size(program, step) if isinstance(step, VmmStep) else label
+        found.append((step.name, f"{label}\n{step.name}", kind, label, step_inputs(step), step_outputs(step)))
+    return found, cut
+
+
+def _size(program: Program, step: VmmStep) -> str:
+    layer = program.layer(step.layer)
+    return f"{layer.rows} × {layer.columns} product"
+
+
+def layered(nodes: Sequence[_Node], about: str) -> Drawing:
+    """Nodes in rows by the longest way to them; in a row, each near the nodes that it reads."""
+    maker = {value: number for number, node in enumerate(nodes) for value in node[5]}
+    reads = [
+        sorted({maker[value] for value in node[4] if maker.get(value, number) < number}) for number, node in enumerate(nodes)
+    ]
+    depth: list[int] = []
+    for before in reads:
+        depth.append(1 + max((depth[k] for k in before), default=-1))
+    columns = _columns(depth, reads)
+    most = max(columns, default=0) + 1
+    boxes = []
+    for (name, label, kind, why, _, _), row, column in zip(nodes, depth, columns, strict=True):
+        in_row = depth.count(row)
+        x = (column + (most - in_row) / 2) * (_WIDTH + _GAP_X) + _GAP_X
+        about_node = f"{name}: {kind}. {why}"
+        boxes.append(Box(x, row * (_HEIGHT + _GAP_Y) + 8, _WIDTH, _HEIGHT, kind, _label(label), about_node))
+    links = [_link(boxes[k], boxes[number]) for number, before in enumerate(reads) for k in before]
+    width = most * (_WIDTH + _GAP_X) + 3 * _GAP_X
+    height = (max(depth, default=0) + 1) * (_HEIGHT + _GAP_Y)
+    return Drawing("Model graph", about, width, height, boxes, links, _LEGEND)
+
+
+def _columns(depth: Sequence[int], reads: Sequence[Sequence[int]]) -> list[int]:
+    """Place of each node in its row."""
+    columns = [0] * len(depth)
+    rows: Mapping[int, list[int]] = {row: [] for row in range(max(depth, default=-1) + 1)}
+    for number, row in enumerate(depth):
+        rows[row].append(number)
+    for members in rows.values():
+        members.sort(key=lambda n: sum(columns[k] for k in reads[n]) / len(reads[n]) if reads[n] else 0.0)
+        for place, number in enumerate(members):
+            columns[number] = place
+    return columns
+
+
+def _label(text: str) -> str:
+    """Two lines: operator and name."""
+    first, _, second = text.partition("\n")
+    return f"{short(first, 24)}\n{short(second, 24)}"
+
+
+def _link(one: Box, other: Box) -> Link:
+    """From the lower edge of a box to the upper edge of another; past the boxes between them where there are some."""
+    start, end = (one.x + one.width / 2, one.y + one.height), (other.x + other.width / 2, other.y)
+    rows = round((other.y - one.y) / (_HEIGHT + _GAP_Y))
+    aside = 0.0 if rows <= 1 else _WIDTH * 0.75
+    bend = _GAP_Y if rows <= 1 else (_HEIGHT + _GAP_Y) * min(rows, 4) / 2
+    return start, (start[0] + aside, start[1] + bend), (end[0] + aside, end[1] - bend), end

@@ -1,0 +1,111 @@
+"""Pictures drawn by matplotlib, as SVG or PNG."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from io import BytesIO
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from cimc.report.pictures import Boxes, Picture
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: Colours that people with a colour vision deficiency tell apart: M. Okabe and K. Ito, Color Universal Design (2008).
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+#: Bars of one series differ from those of the next in their hatching too.
+HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
+
+Format = Literal["svg", "png"]
+
+
+def drawn(picture: Picture, form: Format = "svg", salt: str = "cimc") -> bytes:
+    """A picture as a file.
+
+    Args:
+        picture: What it shows.
+        form: Of the file.
+        salt: Identifiers in an SVG differ from those of another salt.
+
+    Returns:
+        The same bytes for the same arguments and versions of the libraries.
+    """
+    rows = len(picture.names)
+    return saved(lambda figure: _draw(figure, picture), (5.2, max(3.4, 1.2 + 0.22 * rows)), form, salt)
+
+
+def saved(draw: Callable[[Figure], None], size: tuple[float, float], form: Format, salt: str = "cimc") -> bytes:
+    """What ``draw`` puts on a figure of ``size`` inches, as a file."""
+    from cycler import cycler
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    style: Any = {
+        "svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False,
+        "axes.prop_cycle": cycler(color=COLOURS), "hatch.linewidth": 0.6,
+    }  # fmt: skip
+    with rc_context(style):
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure)
+        out = BytesIO()
+        metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
+        figure.savefig(out, format=form, metadata=metadata, dpi=200)
+    return out.getvalue()
+
+
+def short(name: str, most: int = 36) -> str:
+    """A long name without its middle, for a figure."""
+    text = " ".join(name.split())
+    return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
+
+
+def _draw(figure: Figure, picture: Picture) -> None:
+    axes = figure.subplots()
+    for line in picture.lines:
+        if line.points:
+            below_above = None if line.low is None or line.high is None else [line.y - line.low, line.high - line.y]
+            axes.errorbar(line.x, line.y, below_above, fmt="o", markersize=3, capsize=2, label=line.label)
+            continue
+        (curve,) = axes.plot(line.x, line.y, label=line.label)
+        if line.low is not None and line.high is not None:
+            axes.fill_between(line.x, line.low, line.high, alpha=0.2, color=curve.get_color(), linewidth=0)
+    _bars(axes, picture)
+    _boxes(axes, picture.boxes)
+    if picture.names:
+        axes.set_yticks(range(len(picture.names)), [short(name) for name in picture.names])
+        axes.set_ylim(len(picture.names) - 0.4, -0.6)
+    axes.set(title=picture.title, xlabel=picture.x_label, ylabel=picture.y_label)
+    if picture.log_x:
+        axes.set_xscale("log")
+    if len(picture.lines) + len(picture.bars) + len(picture.boxes) > 1:
+        axes.legend()
+    axes.grid(alpha=0.3)
+
+
+def _bars(axes: Axes, picture: Picture) -> None:
+    end = np.zeros(len(picture.names))
+    for number, series in enumerate(picture.bars):
+        start = end if series.starts is None else series.starts
+        hatch = HATCHES[number % len(HATCHES)] if len(picture.bars) > 1 else ""
+        at = np.arange(len(series.names))
+        axes.barh(at, series.values, 0.7, left=start, label=series.label, hatch=hatch, edgecolor="white", linewidth=0)
+        end = end + series.values if series.starts is None else end
+
+
+def _boxes(axes: Axes, series: Sequence[Boxes]) -> None:
+    width = 0.7 / max(len(series), 1)
+    for number, boxes in enumerate(series):
+        offset = (number - (len(series) - 1) / 2) * width
+        keys = ("whislo", "q1", "med", "q3", "whishi")
+        stats = [dict(zip(keys, map(float, row), strict=True)) for row in boxes.quantiles]
+        colour = COLOURS[number % len(COLOURS)]
+        drawn_boxes = axes.bxp(
+            stats, positions=[k + offset for k in range(len(stats))], widths=0.8 * width, orientation="horizontal",
+            showfliers=False, patch_artist=True, manage_ticks=False, boxprops={"facecolor": colour, "alpha": 0.5},
+            medianprops={"color": "black"},
+        )  # fmt: skip
+        if drawn_boxes["boxes"]:
+            drawn_boxes["boxes"][0].set_label(boxes.label)
