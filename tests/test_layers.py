@@ -56,7 +56,7 @@ ALLOWED = {
     | {"training", "journal", "fingerprint"},
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
     | {"report", "image", "journal", "fingerprint"},
-    "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"},
+    "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"} | {"population", "tuning"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "characterisation": {"errors", "arguments", "files", "targets"},
     "devices": {"targets", "ir", "runtime"},

@@ -19,6 +19,12 @@ def report(
         ),
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="R.html", help="The page.")],
+    figures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Also write each figure as SVG and PNG into this folder.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="D.npz", help="x and y: run compiled models on them, for accuracy and saturation.")
+    ] = None,
     seed: Annotated[
         int | None,
         typer.Option(min=0, help="Of the die whose conductances are shown; default: 0, or the chip in the file."),
@@ -26,21 +32,25 @@ def report(
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
-    """Write one page that needs no network: graph, arrays, cost, schedule and forecast of a compiled model."""
+    """Write one page that needs no network: models, chip images, training runs and results as figures and tables."""
     from cimc.cli.outputs import guard
     from cimc.files import write_file
+    from cimc.pages.figures import write_figures
     from cimc.pages.html import need_plotly
-    from cimc.pages.report import report as page_of
+    from cimc.pages.report import read_report
 
-    guard([output], artefacts)
+    guard([output], [*artefacts, data])
     need_plotly()
-    text, found = page_of(artefacts, seed)
-    write_file(output, text.encode())
+    found = read_report(artefacts, seed, data)
+    write_file(output, found.page().encode())
+    files = [] if figures is None else write_figures(figures, found.artefacts, found.comparison)
     if json:
         told = [
             {"name": one.name, "kind": one.kind, "facts": dict(one.facts), "sections": [part.title for part in one.sections]}
-            for one in found
+            for one in found.artefacts
         ]
-        print_json({"output": str(output), "artefacts": told})
+        print_json({"output": str(output), "artefacts": told, "figures": [str(path) for path in files]})
         return
-    note(f"{output}: {', '.join(one.name for one in found)}; open it in a browser")
+    note(f"{output}: {found.title}; open it in a browser")
+    if files:
+        note(f"{figures}: {len(files)} files")

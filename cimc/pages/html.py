@@ -32,7 +32,7 @@ def need_plotly() -> None:
         raise RunError(f"a report needs the package {' and '.join(missing)}", fix="pip install 'cimc[report]'")
 
 
-def page(title: str, artefacts: Sequence[Artefact], comparison: Section | None = None) -> str:
+def page(title: str, artefacts: Sequence[Artefact], comparison: Sequence[Section] = ()) -> str:
     """The page.
 
     Args:
@@ -50,9 +50,10 @@ def page(title: str, artefacts: Sequence[Artefact], comparison: Section | None =
     figures: list[dict[str, Any]] = []
     body: list[str] = []
     links: list[tuple[str, str, list[tuple[str, str]]]] = []
-    if comparison is not None:
-        body.append(f'<section id="comparison"><h2>{escape(comparison.title)}</h2>{_section(comparison, "c", figures)}</section>')
-        links.append(("comparison", comparison.title, []))
+    for number, section in enumerate(comparison):
+        inner = _section(section, f"c{number}", figures)
+        body.append(f'<section id="c{number}"><h2>{escape(section.title)}</h2>{inner}</section>')
+        links.append((f"c{number}", section.title, []))
     for number, artefact in enumerate(artefacts):
         name = f"a{number}"
         parts = [(f"{name}-{k}", section) for k, section in enumerate(artefact.sections)]

@@ -21,20 +21,24 @@ def told(value: object) -> str:
     """A cell for people: four digits, a dash for what is not known."""
     if value is None:
         return "–"
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) < 1e-12:
+        return "0"
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e7 else f"{value:.4g}"
 
 
 def table_html(table: Table) -> str:
     """A table that sorts by each of its columns."""
     table = table.capped()
     numeric = [any(isinstance(row[n], int | float) for row in table.rows) for n in range(len(table.columns))]
+    wide = [any(len(told(row[n])) > 40 for row in table.rows) for n in range(len(table.columns))]
+    kinds = [" class=num" if right else " class=wide" if long else "" for right, long in zip(numeric, wide, strict=True)]
     heads = "".join(
-        f'<th scope="col"{" class=num" if right else ""}><button type="button">{escape(name) or "what"}</button></th>'
-        for name, right in zip(table.columns, numeric, strict=True)
+        f'<th scope="col"{kind}><button type="button">{escape(name) or "what"}</button></th>'
+        for name, kind in zip(table.columns, kinds, strict=True)
     )
-    rows = "".join(f"<tr>{''.join(map(_cell, row, numeric))}</tr>" for row in table.rows)
+    rows = "".join(f"<tr>{''.join(map(_cell, row, kinds))}</tr>" for row in table.rows)
     caption = escape(f"{table.caption}. {table.note}".strip() if table.note else table.caption)
     return (
         f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table><caption>{caption}</caption>'
@@ -42,10 +46,10 @@ def table_html(table: Table) -> str:
     )
 
 
-def _cell(value: object, right: bool) -> str:
+def _cell(value: object, kind: str) -> str:
     number = isinstance(value, int | float) and isfinite(value)
     data = f' data-v="{float(value)!r}"' if number and isinstance(value, int | float) else ""
-    return f"<td{data}{' class=num' if right else ''}>{escape(told(value))}</td>"
+    return f"<td{data}{kind}>{escape(told(value))}</td>"
 
 
 def values_table(picture: Picture) -> Table:
@@ -111,6 +115,7 @@ def map_html(one: Map, ends: Callable[[Map], tuple[float, float]]) -> str:
     """A dialog with the map of one array; ``ends``: conductances of the darkest and the lightest colour."""
     low, high = ends(one)
     values, factor = pooled(one.g_us)
+    down, across = values.shape
     name = escape(one.name)
     data = b64encode(png(values, low, high)).decode()
     about = one.about + (f" One pixel is the mean of {factor} × {factor} cells." if factor > 1 else "")
@@ -119,7 +124,8 @@ def map_html(one: Map, ends: Callable[[Map], tuple[float, float]]) -> str:
         f'<dialog id="{name}" aria-labelledby="{name}-t"><form method="dialog"><h4 id="{name}-t">'
         f'{escape(one.title)}: conductances, µS</h4><button aria-label="Close">Close</button></form>'
         f'<img loading="lazy" src="data:image/png;base64,{data}" alt="{escape(f"Conductances of {one.title}. {about}")}" '
-        f'width="{values.shape[1]}" height="{values.shape[0]}"><div class="scale"><span>{low:.4g}</span>'
+        f'style="aspect-ratio:{across}/{down};width:min(100%,44rem,calc(58vh*{across}/{down}))">'
+        f'<div class="scale"><span>{low:.4g}</span>'
         f'<i style="background:linear-gradient(90deg,{stops})"></i><span>{high:.4g} µS</span></div>'
         f"<p>{escape(about)} Word lines run from the top, bit lines from the left.</p></dialog>"
     )

@@ -29,11 +29,12 @@ def plotly_figure(picture: Picture) -> dict[str, Any]:
     many = len(picture.bars) > 1
     for number, bars in enumerate(picture.bars):
         text = [escape(name, quote=False) for name in bars.names]
+        pattern = {"shape": _PATTERNS[number % 8] if many else "", "solidity": 0.25, "fillmode": "overlay"}
         trace = {
             "type": "bar", "orientation": "h", "name": escape(bars.label, quote=False), "x": _numbers(bars.values),
             "y": list(range(len(bars.names))), "text": text, "textposition": "none",
             "hovertemplate": "%{text}: %{x:.4g}<extra></extra>" if bars.starts is None else "%{text}<extra></extra>",
-            "marker": {"color": _colour(number), "pattern": {"shape": _PATTERNS[number % 8] if many else "", "solidity": 0.25}},
+            "marker": {"color": _colour(number), "pattern": pattern},
         }  # fmt: skip
         traces.append(trace if bars.starts is None else {**trace, "base": _numbers(bars.starts)})
     for number, boxes in enumerate(picture.boxes):
@@ -53,10 +54,13 @@ def _layout(picture: Picture) -> dict[str, Any]:
         "height": _AROUND + _ROW * max(len(names), 3) if names else _CURVES,
         "xaxis": {"title": {"text": escape(picture.x_label, quote=False)}, "type": "log" if picture.log_x else "linear"},
         "yaxis": {"title": {"text": escape(picture.y_label, quote=False)}},
-        "barmode": "overlay" if any(bars.starts is not None for bars in picture.bars) else "stack",
+        "barmode": "overlay" if any(bars.starts is not None for bars in picture.bars) else "relative",
         "boxmode": "group",
         "showlegend": sum(bool(line.label) for line in picture.lines) + len(picture.bars) + len(picture.boxes) > 1,
     }
+    x = np.concatenate([line.x for line in picture.lines]) if picture.lines else np.zeros(0)
+    if x.size and np.ptp(x) <= 20 and (x == np.rint(x)).all() and not picture.log_x:
+        layout["xaxis"]["dtick"] = 1  # epochs, trials: no halves
     if names:
         labels = [escape(short(name, 24), quote=False) for name in names]
         layout["yaxis"] |= {"tickvals": list(range(len(names))), "ticktext": labels, "range": [len(names) - 0.4, -0.6]}
@@ -79,7 +83,7 @@ def _line(line: Line, number: int) -> Iterable[dict[str, Any]]:
         }  # fmt: skip
     trace: dict[str, Any] = {
         "type": "scatter", "name": name, "x": _numbers(line.x), "y": _numbers(line.y),
-        "mode": "markers" if line.points else "lines+markers" if line.x.size <= 60 else "lines",
+        "mode": "markers" if line.points else "lines+markers" if line.x.size <= 24 else "lines",
         "line": {"color": colour, "width": 2, "dash": _DASHES[number % len(_DASHES)]},
         "marker": {"color": colour, "size": 7, "symbol": _SYMBOLS[number % len(_SYMBOLS)]},
     }  # fmt: skip

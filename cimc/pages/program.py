@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from cimc.pages.graph import graph_section
 from cimc.pages.held import chip_for_maps, conductance_maps
 from cimc.pages.parts import Artefact, Section, Table
 from cimc.pages.schedule import schedule_section
+from cimc.pages.training import trained_section
 
 
 def program_artefact(program: Program, name: str, prefix: str, seed: int | None = None) -> Artefact:
@@ -37,7 +37,7 @@ def program_artefact(program: Program, name: str, prefix: str, seed: int | None 
         sections += [cost_section(program), schedule_section(program)]
     if program.expected is not None:
         sections.append(forecast_section(program.expected))
-    sections.append(made_from(program))
+    sections += [trained_section(program.tensors), made_from(program)]
     found = tuple(section for section in sections if section is not None)
     return Artefact(name, "compiled model", program_facts(program), found, program.provenance.notes, compared)
 
@@ -86,8 +86,3 @@ def _shape(shape: tuple[int | str | None, ...] | None) -> str:
 def _words(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 400 else f"{text[:400]}…"
-
-
-def path_name(path: Path) -> str:
-    """What the page calls a file."""
-    return path.name or str(path)

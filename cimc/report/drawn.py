@@ -37,7 +37,9 @@ def drawn(picture: Picture, form: Format = "svg", salt: str = "cimc") -> bytes:
     return saved(lambda figure: _draw(figure, picture), (5.2, max(3.4, 1.2 + 0.22 * rows)), form, salt)
 
 
-def saved(draw: Callable[[Figure], None], size: tuple[float, float], form: Format, salt: str = "cimc") -> bytes:
+def saved(
+    draw: Callable[[Figure], None], size: tuple[float, float], form: Format, salt: str = "cimc", *, constrained: bool = True
+) -> bytes:
     """What ``draw`` puts on a figure of ``size`` inches, as a file."""
     from cycler import cycler
     from matplotlib import rc_context
@@ -48,7 +50,7 @@ def saved(draw: Callable[[Figure], None], size: tuple[float, float], form: Forma
         "axes.prop_cycle": cycler(color=COLOURS), "hatch.linewidth": 0.6,
     }  # fmt: skip
     with rc_context(style):
-        figure = Figure(figsize=size, layout="constrained")
+        figure = Figure(figsize=size, layout="constrained" if constrained else None)
         draw(figure)
         out = BytesIO()
         metadata = {"Date": None, "Creator": None} if form == "svg" else {"Software": None}
@@ -86,13 +88,14 @@ def _draw(figure: Figure, picture: Picture) -> None:
 
 
 def _bars(axes: Axes, picture: Picture) -> None:
-    end = np.zeros(len(picture.names))
+    ends = [np.zeros(len(picture.names)), np.zeros(len(picture.names))]  # of lengths from 0 up, and below 0
     for number, series in enumerate(picture.bars):
-        start = end if series.starts is None else series.starts
+        below = series.values < 0
+        start = np.where(below, ends[1], ends[0]) if series.starts is None else series.starts
         hatch = HATCHES[number % len(HATCHES)] if len(picture.bars) > 1 else ""
         at = np.arange(len(series.names))
         axes.barh(at, series.values, 0.7, left=start, label=series.label, hatch=hatch, edgecolor="white", linewidth=0)
-        end = end + series.values if series.starts is None else end
+        ends = [ends[0] + np.where(below, 0, series.values), ends[1] + np.where(below, series.values, 0)]
 
 
 def _boxes(axes: Axes, series: Sequence[Boxes]) -> None:
