@@ -341,5 +341,5 @@ def test_the_command_yield(
     command = ["yield", str(tmp_path / "m.cim"), "--data", str(tmp_path / "d.npz"), "--vary", SIGMA, "--chips", "3"]
     assert app([*command, "--accuracy", "0.5", "--good", "1", "--bad", "4", "--json"], standalone_mode=False) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {"path", "good", "bad", "sure", "tried"} == told.keys()
+    assert {"path", "good", "bad", "sure", "tried", "data"} == told.keys()
     assert app([*command, "--accuracy", "0.5", "--good", "x", "--bad", "4"], standalone_mode=False) == 2
