@@ -119,6 +119,21 @@ def labelled(
     return images, labels
 
 
+def targeted(x: Any, y: Any, spec: ValueSpec, where: str, how: Preprocessing | None) -> tuple[NDArray[Any], NDArray[Any]]:
+    """As `labelled`, with targets of a regression.
+
+    Raises:
+        DataError: As `as_input` and `load_targets`; or targets are not one an image.
+    """
+    if is_data(x):
+        check_alone(x, y, where)
+        return load_targets(x, spec, how=how)
+    images, targets = as_input(np.asarray(x), spec, where, how), array(y, "y")
+    if not targets.ndim or len(images) != len(targets):
+        raise DataError(f"targets {list(targets.shape)} for {len(images)} images", where=where, fix="give targets for each")
+    return images, targets
+
+
 def _held(spec: ValueSpec, held: Mapping[str, NDArray[Any]]) -> Any:
     """What a file holds for an input: an array, or a list of those called ``NAME.0``, ``NAME.1``, …; None: nothing."""
     if spec.type in ("sequence", "optional") and spec.name not in held:
@@ -147,6 +162,22 @@ def load_pair(
     if x_name not in arrays:
         raise DataError(f"holds no array {x_name}", where=source.where, fix=source.wanted)
     return as_input(arrays[x_name], spec, f"{source.where}, {x_name}", how), arrays.get(y_name)
+
+
+def load_targets(
+    data: Data, spec: ValueSpec, part: Part = "test", how: Preprocessing | None = None
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Images, to which preprocessing ``how`` is still to be applied, and targets of a regression.
+
+    Raises:
+        DataError: As `load_pair`; or there are no targets, or not one an image.
+    """
+    source = open_data(data)
+    x, y = load_pair(source, spec, part, how)
+    if y is None or not y.ndim or len(y) != len(x):
+        what = "no targets" if y is None else f"targets {list(y.shape)} for {len(x)} images"
+        raise DataError(what, where=f"{source.where}, y{_suffix(source, part)}", fix=source.wanted)
+    return x, y
 
 
 def _suffix(source: Source, part: Part) -> str:

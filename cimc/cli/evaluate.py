@@ -24,6 +24,7 @@ from cimc.cli.common import (
     tell_data,
     told_time,
 )
+from cimc.cli.metrics import print_classes
 from cimc.cli.plugins import Plugins
 from cimc.errors import CimcError
 
@@ -50,6 +51,14 @@ def evaluate(
     ignore_index: Annotated[
         int | None, typer.Option(help="Label of places that do not count, such as -100; default: all count.")
     ] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="accuracy, top5, confusion, per-class; of a regression mse, mae, r2. Several may be given; of many dice one. "
+            "Default: accuracy.",
+        ),
+    ] = None,
     chips: Annotated[int | None, typer.Option(min=1, help="Evaluate so many dice, of seeds from --seed on.")] = None,
     sweep: Annotated[
         list[str] | None,
@@ -62,7 +71,8 @@ def evaluate(
         Literal["sobol", "latin"], typer.Option(help="How they are spread: a Sobol sequence, a Latin hypercube.")
     ] = "sobol",
     yield_at: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="A", help="Also the share of dice with at least this accuracy.")
+        float | None,
+        typer.Option(metavar="A", help="Also the share of dice with at least this accuracy (of mse, mae: at most)."),
     ] = None,
     fit: Annotated[
         int | None,
@@ -86,7 +96,7 @@ def evaluate(
             raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
         evaluate_many(
             program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
-            resize=resize, batch=batch, time=time,
+            metrics=metric or ["accuracy"], resize=resize, batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
             journal=journal, resume=resume, json=json,
         )  # fmt: skip
@@ -95,16 +105,22 @@ def evaluate(
     for name, value in many.items():
         if value is not None:
             raise CimcError(f"{name} is for many dice", where=name, fix="add --chips N")
-    from cimc.data import load_labelled, one_input
+    from cimc.data import load_labelled, load_targets, one_input
     from cimc.ir.artifact import load
     from cimc.ir.classes import Classes
     from cimc.report import evaluate as report
+    from cimc.report.metrics import SCALARS, Meter
 
     program = load(program_file)
     note_die(program, seed)
     spec = one_input(program.inputs, str(program_file), "use cimc run")
     source = opened(data, resize)
-    x, y = load_labelled(source, spec, how=program.preprocessing, ignore=ignore_index)
+    names = metric or ["accuracy"]
+    of_classes = Meter(names).of_classes
+    if of_classes:
+        x, y = load_labelled(source, spec, how=program.preprocessing, ignore=ignore_index)
+    else:
+        x, y = load_targets(source, spec, how=program.preprocessing)
     if spec.shape and isinstance(spec.shape[0], int):
         batch = spec.shape[0]
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
@@ -112,7 +128,7 @@ def evaluate(
     with progress("images", len(x) * len(times), quiet=json) as advance:
         result = report.evaluate(
             program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend,
-            classes=Classes(class_axis, ignore=ignore_index),
+            classes=Classes(class_axis, ignore=ignore_index), metrics=names,
         )  # fmt: skip
     about = tell_data(source)
     for text in result.notes:
@@ -120,14 +136,19 @@ def evaluate(
     if json:
         print_json({**result.to_dict(), "data": about})
         return
-    rows: list[tuple[str, object]] = [
-        ("images", result.images),
-        *([("labels", result.labels)] if result.labels != result.images else []),
-        ("accuracy on the chip", result.accuracy),
-        ("accuracy of ONNX Runtime", result.reference_accuracy),
-        ("the two agree", result.agreement),
-    ]
+    scalars = [name for name in SCALARS[1:] if name in result.metrics]
+    rows: list[tuple[str, object]] = [("images", result.images)]
+    rows += [("labels", result.labels)] if result.labels != result.images else []
+    if "accuracy" in result.metrics:
+        rows += [("accuracy on the chip", result.accuracy), ("accuracy of ONNX Runtime", result.reference_accuracy)]
+    for name in scalars:
+        found = result.metrics[name]
+        rows += [(f"{name} on the chip", found["chip"]), (f"{name} of ONNX Runtime", found["reference"])]
+    if of_classes:
+        rows.append(("the two agree", result.agreement))
     print_table(f"{program_file}, seed {seed}", ("", "value"), rows)
+    print_classes(result.metrics, source.classes)
     if time:
-        aged = [(told_time(a.time_s), a.accuracy, a.agreement) for a in result.times]
-        print_table("as the devices age", ("time", "accuracy", "agreement"), aged)
+        words = (["accuracy", "agreement"] if of_classes else []) + scalars
+        aged = [(told_time(a.time_s), *({**vars(a), **a.metrics}[word] for word in words)) for a in result.times]
+        print_table("as the devices age", ("time", *words), aged)

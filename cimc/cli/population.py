@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
-    samples: int | None, placed: Placing, resize: str | None,
+    samples: int | None, placed: Placing, resize: str | None, metrics: Sequence[str],
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
     scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a program or an image on many dice, and print the table."""
-    from cimc.data import load_labelled, one_input
+    from cimc.data import load_labelled, load_targets, one_input
     from cimc.image.image import Image
     from cimc.ir.classes import Classes
     from cimc.population import study
     from cimc.population.result import table_kind
+    from cimc.report.metrics import OF_CLASSES, check_scalar
 
     guard([table, journal], [source, data, model])
     if resume and journal is None:
@@ -41,12 +42,19 @@ def evaluate_many(
     program = study.program_of(subject)
     spec = one_input(program.inputs, str(source), "use cimc run")
     given = opened(data, resize)
-    x, y = load_labelled(given, spec, how=program.preprocessing, ignore=ignore_index)
+    if len(metrics) != 1:
+        raise CimcError("dice have one metric", where="--metric", fix="give one")
+    (metric,) = metrics
+    check_scalar(metric)
+    of_classes = metric in OF_CLASSES
+    how = program.preprocessing
+    x, y = load_labelled(given, spec, how=how, ignore=ignore_index) if of_classes else load_targets(given, spec, how=how)
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
     count = 10 if chips is None else chips
     points = prod(len(values) for values in grid.values()) if samples is None else samples
-    how = Classes(class_axis, ignore=ignore_index)
-    options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": how, "batch": batch}
+    classes = Classes(class_axis, ignore=ignore_index)
+    options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": classes, "batch": batch}
+    options |= {"metric": metric}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
         options["fit"] = _images(given, spec, fit)
@@ -65,11 +73,11 @@ def evaluate_many(
     if json:
         print_json({**found.to_dict(yield_at), "data": about})
         return
-    _print(found, yield_at, f"{source}: {count} dice, {found.images} images")
+    _print(found, yield_at, f"{source}: {count} dice, {found.images} images" + ("" if metric == "accuracy" else f", {metric}"))
     if samples is not None:
         rows = [(path, "none" if value is None else f"{value:+.2f}") for path, value in found.sensitivity().items()]
-        print_table("rank correlation of the median accuracy with", ("field", "Spearman"), rows)
-    note(f"accuracy of ONNX Runtime: {found.reference:.4f}")
+        print_table(f"rank correlation of the median {metric} with", ("field", "Spearman"), rows)
+    note(f"{metric} of ONNX Runtime: {found.reference:.4f}")
 
 
 def _images(data: Source, spec: ValueSpec, count: int) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from cimc.arguments import within
 from cimc.errors import CimcError
 from cimc.files import write_file
+from cimc.report.metrics import LOWER_IS_BETTER
 
 
 @dataclass(frozen=True)
@@ -53,16 +55,17 @@ class Yield:
 
 @dataclass(frozen=True)
 class Population:
-    """Accuracies of dice, by setting and time.
+    """Accuracies of dice, or another metric of them, by setting and time.
 
     Attributes:
         settings: Of each point: fields of the target by path.
         times: Seconds.
         seeds: Of the dice.
-        accuracy: ``[points, times, chips]``.
-        agreement: The same shape: share of images on which chip and ONNX Runtime say the same.
-        reference: Accuracy of ONNX Runtime on the same images.
+        accuracy: ``[points, times, chips]``; of another ``metric`` its values.
+        agreement: The same shape: share of images on which chip and ONNX Runtime say the same; NaN of a regression.
+        reference: Accuracy (or ``metric``) of ONNX Runtime on the same images.
         images: How many.
+        metric: ``accuracy``, ``top5``, ``mse``, ``mae`` or ``r2``; tables and JSON call the values so.
     """
 
     settings: tuple[Mapping[str, Any], ...]
@@ -72,6 +75,7 @@ class Population:
     agreement: NDArray[np.float64]
     reference: float
     images: int
+    metric: str = "accuracy"
 
     def quantiles(self) -> list[dict[str, Any]]:
         """A row for each setting and time: the settings, ``time_s``, and quantiles over dice."""
@@ -88,8 +92,8 @@ class Population:
                 **self.settings[p],
                 "time_s": self.times[t],
                 "seed": seed,
-                "accuracy": float(self.accuracy[p, t, c]),
-                "agreement": float(self.agreement[p, t, c]),
+                self.metric: float(self.accuracy[p, t, c]),
+                **({} if isnan(self.agreement[p, t, c]) else {"agreement": float(self.agreement[p, t, c])}),
             }
             for p in range(len(self.settings))
             for t in range(len(self.times))
@@ -115,7 +119,7 @@ class Population:
         return {path: _rank_correlation(np.array(values, np.float64), medians) for path, values in numbers.items()}
 
     def yield_at(self, accuracy: float, point: int = 0, time: int = 0) -> Yield:
-        """The share of dice that reach an accuracy (0 to 1).
+        """The share of dice that reach an accuracy (0 to 1), or a value of the metric; of ``mse`` and ``mae``, those at most it.
 
         Args:
             accuracy: That is to be reached.
@@ -125,11 +129,13 @@ class Population:
         Raises:
             CimcError: There is no such setting or time, or the accuracy is not from 0 to 1.
         """
-        within("accuracy", accuracy, 0, 1)
+        if self.metric in ("accuracy", "top5"):
+            within(self.metric, accuracy, 0, 1)
         for name, value, count in (("point", point, len(self.settings)), ("time", time, len(self.times))):
             within(name, value, 0, count, open_high=True, whole=True)
         values = self.accuracy[point, time]
-        n, share, z = values.size, float((values >= accuracy).mean()), NormalDist().inv_cdf(0.975)
+        reached = values <= accuracy if self.metric in LOWER_IS_BETTER else values >= accuracy
+        n, share, z = values.size, float(reached.mean()), NormalDist().inv_cdf(0.975)
         centre, spread = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
         return Yield(float(accuracy), share, max(0.0, float(low)), min(1.0, float(high)), n)
@@ -147,22 +153,23 @@ class Population:
         return pandas.DataFrame(self.table())
 
     def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
-        """The JSON form; ``accuracy`` is that of the first setting and time."""
+        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time."""
         points = []
         for p, settings in enumerate(self.settings):
             for t, time_s in enumerate(self.times):
                 values = self.accuracy[p, t]
-                row = {"settings": dict(settings), "time_s": time_s, "accuracy": _accuracy(values)}
+                row = {"settings": dict(settings), "time_s": time_s, self.metric: _accuracy(values)}
                 if yield_at is not None:
                     row["yield"] = vars(self.yield_at(yield_at, p, t))
                 points.append(row)
         return {
-            "accuracy": points[0]["accuracy"],
+            "metric": self.metric,
+            self.metric: points[0][self.metric],
             "points": points,
             "yield": points[0].get("yield"),
             "chips": len(self.seeds),
             "images": self.images,
-            "reference_accuracy": self.reference,
+            f"reference_{self.metric}": self.reference,
         }
 
     def save(self, path: str | Path) -> None:

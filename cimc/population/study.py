@@ -14,7 +14,7 @@ from onnx_ir import from_proto
 
 from cimc.arguments import checked, within
 from cimc.compiler import Model, compile_model
-from cimc.data import as_input, labelled, needed_inputs, one_input, preprocess
+from cimc.data import as_input, labelled, needed_inputs, one_input, preprocess, targeted
 from cimc.errors import CimcError, DataError
 from cimc.fingerprint import fingerprint
 from cimc.frontend.load import load as load_model
@@ -31,7 +31,8 @@ from cimc.population.settings import is_free, with_settings
 from cimc.population.work import Found, Work, pieces_of
 from cimc.population.workers import results
 from cimc.report.calibrate import batches, fixed_batch, split
-from cimc.report.evaluate import said
+from cimc.report.evaluate import measure
+from cimc.report.metrics import OF_CLASSES, Meter, check_scalar, number_of
 from cimc.report.reference import Reference, named
 
 Array = NDArray[Any]
@@ -53,6 +54,7 @@ def evaluate(
     settings: Mapping[str, Any] | None = None,
     model: Model | None = None,
     classes: Classes | None = None,
+    metric: str = "accuracy",
     fit: Any = None,
     scheduler: Any = None,
     journal: str | Path | None = None,
@@ -75,6 +77,7 @@ def evaluate(
             stays as it was compiled.
         model: Run by ONNX Runtime on the same images; None: the program's own graph.
         classes: Axis of the classes, and the class number of places that do not count.
+        metric: The figure of a die: ``accuracy``, ``top5``; of a regression ``mse``, ``mae``, ``r2``, where ``y`` are targets.
         fit: Images, as ``x``, that the outputs of each die are fitted on first (`Chip.fit_outputs`); None: they are not.
         scheduler: None: this process; ``local:N``: N processes; ``tcp://HOST:PORT`` or a Dask client. The figures are the same.
         journal: A file that keeps each die's figures as it ends.
@@ -90,7 +93,7 @@ def evaluate(
     fields = dict(settings or {})
     if isinstance(opened, Program):
         with_settings(opened, fields)
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), fit, scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance)
     return run.population((opened,), [(0, fields)], [fields], x, y, model)
 
 
@@ -107,6 +110,7 @@ def sweep(
     seed: int = 0,
     time_s: float | Sequence[float] = 0.0,
     classes: Classes | None = None,
+    metric: str = "accuracy",
     fit: Any = None,
     scheduler: Any = None,
     journal: str | Path | None = None,
@@ -129,6 +133,7 @@ def sweep(
         seed: Of the first die.
         time_s: Times (s).
         classes: Axis of the classes.
+        metric: The figure of a die.
         fit: Images that outputs are fitted on.
         scheduler: Where the dice are evaluated.
         journal: Keeps each die's figures.
@@ -156,7 +161,7 @@ def sweep(
         for fields in settings:
             with_settings(opened, fields)
         model, programs, points = None, (opened,), [(0, fields) for fields in settings]
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), fit, scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance)
     return run.population(programs, points, settings, x, y, model)
 
 
@@ -189,6 +194,7 @@ class _Run:
     seed: int
     times: tuple[float, ...]
     classes: Classes
+    metric: str
     fit: Any
     scheduler: Any
     journal: str | Path | None
@@ -200,6 +206,7 @@ class _Run:
         within("chips", self.chips, 1, _MOST, whole=True)
         within("seed", self.seed, 0, 2**62, whole=True)
         within("batch", self.batch, 1, 2**31, whole=True)
+        check_scalar(self.metric)
 
     def population(
         self, programs: tuple[Program | Image, ...], points: Sequence[Point], settings: Sequence[Mapping[str, Any]], x: Any,
@@ -208,16 +215,20 @@ class _Run:
         """Evaluate every die at every setting, those of the journal left out."""
         programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
         compiled = [program_of(source) for source in programs]
-        images, labels, fixed = _images(compiled[0], x, y, self.classes.ignore)
+        images, labels, fixed = _images(compiled[0], x, y, self.classes.ignore, self.metric)
         size = fixed or self.batch
-        expected = tuple(_expected(program, model, images, labels, self.classes, size) for program in compiled)
-        work = Work(programs, images, labels, expected, self.classes, self.times, size, self._fitted(compiled[0]))
+        meters = [Meter([self.metric]) for _ in compiled]
+        pairs = zip(compiled, meters, strict=True)
+        expected = tuple(_expected(program, model, images, labels, self.classes, size, meter) for program, meter in pairs)
+        fitted = self._fitted(compiled[0])
+        work = Work(programs, images, labels, expected, self.classes, self.times, size, fitted, self.metric)
         seeds = range(self.seed, self.seed + self.chips)
         about = {
             "models": [program.provenance.model_sha256 for program in compiled],
             "targets": [program.target.model_dump(mode="json") for program in compiled],
             "settings": [dict(fields) for fields in settings], "data": fingerprint(images, labels), "times": list(self.times),
             "seed": self.seed, "chips": self.chips, "fit": fingerprint(work.fitted),
+            **({} if self.metric == "accuracy" else {"metric": self.metric}),
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
@@ -231,9 +242,9 @@ class _Run:
             np.array([[getattr(known[p, seed], word) for seed in seeds] for p in range(len(settings))]).transpose(0, 2, 1)
             for word in ("accuracies", "agreements")
         ]
-        judged = np.ones(labels.shape, np.bool_) if self.classes.ignore is None else labels != self.classes.ignore
-        right = float(((expected[0] == labels) & judged).sum() / max(1, judged.sum()))
-        return Population(tuple(settings), self.times, tuple(seeds), figures[0], figures[1], right, len(images))
+        reference = number_of(meters[0])
+        accuracy, agreement = figures
+        return Population(tuple(settings), self.times, tuple(seeds), accuracy, agreement, reference, len(images), self.metric)
 
     def _fitted(self, program: Program) -> tuple[dict[str, Array], ...]:
         """Inputs that outputs are fitted on, as the model takes them, in batches."""
@@ -310,18 +321,21 @@ def _times(time_s: float | Sequence[float]) -> tuple[float, ...]:
     return times
 
 
-def _images(program: Program, x: Any, y: Any, ignore: int | None) -> tuple[Array, Array, int | None]:
+def _images(program: Program, x: Any, y: Any, ignore: int | None, metric: str) -> tuple[Array, Array, int | None]:
     """Images and labels, and the images of a run where the model fixes them."""
     spec = one_input(program.inputs, "", "use `chip.run`")
-    images, labels = labelled(x, y, spec, "x", program.preprocessing, ignore)
+    if metric in OF_CLASSES:
+        images, labels = labelled(x, y, spec, "x", program.preprocessing, ignore)
+    else:
+        images, labels = targeted(x, y, spec, "x", program.preprocessing)
     size = fixed_batch({spec.name: images}, program.inputs)
     if size is not None and len(images) % size:
         raise DataError(f"{len(images)} images are no whole number of batches of {size}", where="x", fix="leave some out")
     return images, labels, size
 
 
-def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Classes, batch: int) -> Array:
-    """What ONNX Runtime says of the images."""
+def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Classes, batch: int, meter: Meter) -> Array:
+    """What ONNX Runtime says of the images; it is measured."""
     name, output = needed_inputs(program.inputs)[0].name, program.outputs[0].name
     loaded = from_proto(program.to_onnx()) if model is None else load_model(model).model
     runner = Reference(loaded, named(model), [name], [output], bound=program.bound_values())
@@ -329,5 +343,5 @@ def _expected(program: Program, model: Model | None, x: Array, y: Array, how: Cl
     for first in range(0, len(x), batch):
         here = slice(first, first + batch)
         scores = runner.run({name: preprocess(x[here], program.preprocessing)})[output]
-        found[here] = said(scores, y[here], how)
+        found[here] = measure(meter, scores, y[here], how)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ from cimc.image.image import Image
 from cimc.ir.classes import Classes
 from cimc.ir.program import Program
 from cimc.population.settings import with_settings
-from cimc.report.evaluate import said
+from cimc.report.evaluate import measure
+from cimc.report.metrics import Meter, number_of
 from cimc.runtime.chip import Chip
 
 Array = NDArray[Any]
@@ -33,6 +35,7 @@ class Work:
         classes: Axis of the classes, and the class number of places that do not count.
         times: Times (s) at which a die is evaluated, not falling.
         batch: Images a run.
+        metric: Name of the figure of a die, of `cimc.report.metrics.SCALARS`.
         fitted: Inputs by name that the outputs of each die are fitted on, in batches; empty: they are not.
     """
 
@@ -44,6 +47,7 @@ class Work:
     times: tuple[float, ...]
     batch: int
     fitted: tuple[Mapping[str, Array], ...] = ()
+    metric: str = "accuracy"
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class Found:
-    """What a piece came to: shares at each time."""
+    """What a piece came to at each time: the metric, and the share of labels of which chip and ONNX Runtime say the same."""
 
     point: int
     seed: int
@@ -106,15 +110,14 @@ def run_piece(work: Work, piece: Piece) -> Found:
     accuracies, agreements = [], []
     for time_s in work.times:
         chip.advance(begun + time_s - chip.time_s)
-        right = agree = 0
+        meter, agree = Meter([work.metric]), 0
         for first in range(0, len(work.x), work.batch):
             here = slice(first, first + work.batch)
             scores = next(iter(chip.run({name: preprocess(work.x[here], chip.program.preprocessing)}, first).values()))
-            found = said(scores, work.y[here], work.classes)
-            right += int(((found == work.y[here]) & judged[here]).sum())
+            found = measure(meter, scores, work.y[here], work.classes)
             agree += int(((found == expected[here]) & judged[here]).sum())
-        accuracies.append(right / total)
-        agreements.append(agree / total)
+        accuracies.append(number_of(meter))
+        agreements.append(agree / total if meter.of_classes else nan)
     return Found(piece.point, piece.seed, tuple(accuracies), tuple(agreements))
 
 
