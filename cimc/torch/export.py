@@ -142,7 +142,10 @@ def _check(model: ir.Model, inputs: Mapping[str, torch.Tensor], expected: Any, w
     wanted = [value for value in _flat(expected) if isinstance(value, torch.Tensor)]
     names = {value.name for value in model.graph.inputs}
     found = session(*split(model.clone()), threads=1).run(None, {n: _array(v) for n, v in inputs.items() if n in names})
-    for number, (one, other) in enumerate(zip(wanted, found, strict=False)):
+    if len(wanted) != len(found):
+        what = f"the exported model has {len(found)} outputs, the module {len(wanted)}"
+        raise ModelError(what, where=where, fix="forward returns tensors alone, the same number in every call, each an output")
+    for number, (one, other) in enumerate(zip(wanted, found, strict=True)):
         value = _array(one)
         largest = float(np.abs(value).max(initial=0)) if value.dtype.kind == "f" else 0.0
         close = {"rtol": _TOLERANCE, "atol": _TOLERANCE * largest}

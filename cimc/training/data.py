@@ -18,6 +18,7 @@ from cimc.arguments import within
 from cimc.errors import ArtifactError, CimcError, DataError
 from cimc.fingerprint import fingerprint
 from cimc.runtime import rng
+from cimc.training.batches import check_stream_of_tables, columns, inputs_and_labels, is_table
 from cimc.training.feed import Batch, Feed, Inputs
 from cimc.training.labels import counted
 
@@ -138,7 +139,7 @@ def _is_view(part: Array, array: Array) -> bool:
 
 @dataclass
 class Stream:
-    """Any iterable of ``(x, y)`` batches, or a function of the epoch's number that gives one.
+    """Any iterable of batches, in the forms of `inputs_and_labels`, or a function of the epoch's number that gives one.
 
     A list, a loader or a function gives each epoch from its beginning; an iterator is used up as it goes. A run resumes by
     drawing what it had drawn before.
@@ -263,11 +264,8 @@ class Stream:
 
     def _ready(self, item: Any, number: int, step: int) -> Batch:
         where = f"batch {step} of epoch {number + 1}"
-        if isinstance(item, tuple | list) and len(item) == 2:
-            return self.feed.batch(item[0], item[1], where)
-        if self.feed.labels is None:
-            return self.feed.batch(item, None, where)
-        raise DataError("is no pair of images and labels", where=where, fix="yield (x, y)")
+        x, y = inputs_and_labels(item, self.feed.names, self.feed.labels is not None, where)
+        return self.feed.batch(x, y, where)
 
 
 def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch: int | None) -> Arrays | Stream:
@@ -279,7 +277,7 @@ def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch
     """
     if steps_per_epoch is not None:
         within("steps_per_epoch", steps_per_epoch, 1, 2**31, whole=True)
-    x, y = _as_arrays(x), _as_arrays(y)
+    x, y = _given(feed, x, y)
     if _are_arrays(x):
         return _arrays(feed, x, y, batch, seed, steps_per_epoch)
     if callable(x) or isinstance(x, Iterable):
@@ -287,7 +285,7 @@ def source_of(feed: Feed, x: Any, y: Any, batch: int, seed: int, steps_per_epoch
             fix = "yield (x, y) from the iterator, or give both as arrays"
             raise CimcError(f"labels beside a {type(x).__name__}, which is taken for batches", fix=fix)
         return Stream(feed, x, steps_per_epoch)
-    raise CimcError(f"cannot train on a {type(x).__name__}", fix="give arrays, or an iterable of (x, y) batches")
+    raise CimcError(f"cannot train on a {type(x).__name__}", fix="give arrays, or an iterable of batches")
 
 
 def arrays_of(feed: Feed, x: Any, y: Any, what: str) -> Arrays:
@@ -297,10 +295,20 @@ def arrays_of(feed: Feed, x: Any, y: Any, what: str) -> Arrays:
         CimcError: Something else was given.
         DataError: The data do not suit the model.
     """
-    x, y = _as_arrays(x), _as_arrays(y)
+    x, y = _given(feed, x, y)
     if not _are_arrays(x):
         raise CimcError(f"{what} takes arrays, not a {type(x).__name__}", fix="give images and labels")
     return _arrays(feed, x, y, feed.fixed_batch or 1, 0, None, f"{what} data")
+
+
+def _given(feed: Feed, x: Any, y: Any) -> tuple[Any, Any]:
+    """What was given, as arrays where it is arrays, or a table of examples, which has its own labels."""
+    if is_table(x):
+        if y is not None:
+            raise CimcError("labels beside a table, which has its own", where="data", fix="leave y out")
+        return columns(x, feed.names, feed.labels is not None)
+    check_stream_of_tables(x)
+    return _as_arrays(x), _as_arrays(y)
 
 
 def _as_arrays(given: Any) -> Any:

@@ -51,6 +51,11 @@ class Feed:
         )
 
     @property
+    def names(self) -> list[str]:
+        """Of the inputs without a default, in the model's order."""
+        return [spec.name for spec in needed_inputs(self.inputs)]
+
+    @property
     def fixed_batch(self) -> int | None:
         """The batch size, where the model has one."""
         shape = self.inputs[0].shape if self.inputs else None
@@ -83,7 +88,7 @@ class Feed:
             DataError: An input is missing or unknown, several are wanted and one array is given, or a bound input has another
                 value.
         """
-        names = [spec.name for spec in needed_inputs(self.inputs)]
+        names = self.names
         if not isinstance(x, Mapping):
             if len(names) != 1:
                 raise DataError(f"one array for the inputs {', '.join(names)}", fix="give a dict of arrays by input name")

@@ -24,6 +24,7 @@ from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
 from cimc.sources import check_alone, is_data
 from cimc.training import optimizers, schedules
+from cimc.training.batches import is_table
 from cimc.training.cost import training_cost
 from cimc.training.data import Arrays, Stream, arrays_of, source_of
 from cimc.training.expressions import Expressions
@@ -279,13 +280,16 @@ class Trainer:
         """Train.
 
         Args:
-            x: Images, arrays by input name, or any iterable of ``(x, y)`` batches (or a function of the epoch that gives one);
-                or data with labels, as `open_data` takes them: an npz file, a folder of images, the name of a data set. Of
-                these, the training part.
+            x: Images, arrays by input name, or any iterable of batches (or a function of the epoch that gives one), such as a
+                loader: each is ``(x, y)``, ``(x1, x2, y)`` or a dict of inputs by name with ``labels``
+                (`cimc.training.batches`). Or a table of examples, such as a ``datasets.Dataset``, whose columns have the names
+                of the inputs. Or data with labels, as `open_data` takes them: an npz file, a folder of images, the name of a
+                data set. Of these, the training part.
             y: Labels, where ``x`` is arrays.
             epochs: How many.
             steps_per_epoch: Random batches that make an epoch; None: all data once.
-            validation: Images and labels to evaluate on after each epoch; or data, of which the test part is taken.
+            validation: Images and labels to evaluate on after each epoch; or a table;
+                or data, of which the test part is taken.
             checkpoint: Folder for ``checkpoint.safetensors``, written after each epoch, and ``metrics.jsonl``.
             checkpoint_steps: Write it also every so many steps.
             resume: Go on from the folder's checkpoint, if there is one.
@@ -308,6 +312,8 @@ class Trainer:
             x, y = self._feed.of_data(x, "train")
         if is_data(validation):
             validation = self._feed.of_data(validation, "test")
+        if is_table(validation):
+            validation = (validation, None)
         if validation is not None and not (isinstance(validation, tuple | list) and len(validation) == 2):
             raise CimcError("validation is no pair of images and labels", fix="give (x, y), or data")
         labels = self._feed.labels

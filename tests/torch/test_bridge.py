@@ -236,3 +236,45 @@ def test_a_loader_feeds_training() -> None:
     trainer = cimc.Trainer(cimc.Chip(cimc.torch.compile(module, x, "ideal")), batch_size=6)
     history = trainer.fit(loader, epochs=2)
     assert len(history.rows) == 2
+
+
+def test_a_loader_of_dicts_feeds_training() -> None:
+    """As tokenizers and Hugging Face's trainers have them."""
+
+    class Bag(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.table, self.out = nn.Embedding(11, 6), nn.Linear(6, 3)
+
+        def forward(self, input_ids: Any, attention_mask: Any) -> Any:
+            mask = attention_mask.unsqueeze(-1).float()
+            return self.out((self.table(input_ids) * mask).sum(1) / mask.sum(1))
+
+    torch.manual_seed(0)
+    ids, mask, labels = torch.randint(0, 11, (12, 5)), torch.ones(12, 5, dtype=torch.long), torch.randint(0, 3, (12,))
+    rows = [{"input_ids": i, "attention_mask": m, "labels": y} for i, m, y in zip(ids, mask, labels, strict=True)]
+    program = cimc.torch.compile(Bag(), {"input_ids": ids, "attention_mask": mask}, "bulk-rram")
+    weights = []
+    for data, y in (
+        (torch.utils.data.DataLoader(rows, batch_size=12), None),
+        ([({"input_ids": ids.numpy(), "attention_mask": mask.numpy()}, labels.numpy())], None),
+    ):
+        trainer = cimc.Trainer(cimc.Chip(program), init="weights", batch_size=12)
+        trainer.fit(data, y, epochs=2)
+        weights.append(trainer.weights()["out.weight"])
+    np.testing.assert_array_equal(*weights)
+
+
+def test_another_number_of_outputs_is_told() -> None:
+    """The exported model has outputs that the module's forward did not give when it was run, or the reverse."""
+
+    class Changing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            return (self.fc(x), x) if torch.compiler.is_exporting() else self.fc(x)
+
+    with pytest.raises(ModelError, match=r"the exported model has 2 outputs, the module 1"):
+        cimc.torch.compile(Changing(), torch.randn(3, 4), "ideal")
