@@ -19,10 +19,11 @@ define install
 	$(BIN)/python -m pip install --quiet -e '$(1)'
 endef
 
-.PHONY: help demo test test-minima test-pythons lint kernels fuzz bench docs clean
+.PHONY: help demo test test-browser test-minima test-pythons lint kernels fuzz bench docs clean
 help:
 	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
 	@echo "make test   lint, types and the whole test suite"
+	@echo "make test-browser  the page of cimc report in a real browser, with a check of its accessibility"
 	@echo "make test-minima   a part of the tests with the lowest versions of all dependencies"
 	@echo "make test-pythons  a part of the tests with each Python of PYTHONS"
 	@echo "make lint   ruff and mypy alone"
@@ -57,6 +58,15 @@ kernels: $(READY)
 test: $(READY)
 	$(MAKE) -j2 lint kernels
 	OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal
+
+# Needs chromium and npm; selenium goes into the virtual environment, axe-core into a folder that is removed afterwards.
+test-browser: $(READY)
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || \
+		{ echo "no chromium with chromedriver found: apt-get install chromium chromium-driver"; exit 1; }
+	@command -v npm >/dev/null || { echo "no npm found, which gets axe-core: apt-get install npm"; exit 1; }
+	$(BIN)/python -m pip install --quiet 'selenium>=4.20'
+	axe=$$(mktemp -d) && trap "rm -rf $$axe" EXIT && npm install --silent --no-save --prefix $$axe axe-core@4 && \
+		CIMC_AXE=$$axe/node_modules/axe-core/axe.min.js $(BIN)/pytest -v tests/pages/test_browser.py
 
 # Compile, run, train and export on the lowest versions that pyproject.toml allows.
 test-minima:

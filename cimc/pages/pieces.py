@@ -41,7 +41,7 @@ def table_html(table: Table) -> str:
     rows = "".join(f"<tr>{''.join(map(_cell, row, kinds))}</tr>" for row in table.rows)
     caption = escape(f"{table.caption}. {table.note}".strip() if table.note else table.caption)
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(table.caption)}"><table><caption>{caption}</caption>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(table.caption)}"><table><caption>{caption}</caption>'
         f"<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -82,7 +82,7 @@ def drawing_html(drawing: Drawing, name: str) -> str:
     legend = f"<ul class=legend>{legend}</ul>" if legend else ""
     role = "group" if any(box.opens for box in drawing.boxes) else "img"
     return (
-        f'<figure><div class="scroll tall" tabindex="0" role="region" aria-label="{title}, drawing">'
+        f'<figure><div class="scroll tall" tabindex="0" role="group" aria-label="{title}, drawing">'
         f'<svg {size} role="{role}" aria-label="{title}" aria-describedby="{name}">{links}{boxes}</svg></div>'
         f'<figcaption id="{name}">{escape(drawing.about)}</figcaption>{legend}</figure>'
     )
@@ -101,13 +101,14 @@ def _box(box: Box) -> str:
     first = box.y + box.height / 2 - 4 if inside else box.y + max(box.height, 104.0) + 14
     badge = f"{box.kind[0].upper()} " if inside else ""
     x = box.x + box.width / 2 if inside else box.x
-    where = f'<text class="{"in" if inside else "below"}" x="{x:.1f}"'
+    where = f'<text aria-hidden="true" class="{"in" if inside else "below"}" x="{x:.1f}"'
     texts = "".join(
         f'{where} y="{first + 14 * k:.1f}">{escape(line if k else badge + line)}</text>' for k, line in enumerate(lines)
     )
-    body = f"<title>{escape(box.about)}</title>{shape}{texts}"
+    about = f"{box.about}. Show its conductances" if box.opens else box.about
+    body = f"<title>{escape(about)}</title>{shape}{texts}"
     if box.opens:
-        return f'<a href="#{escape(box.opens)}" data-opens aria-label="{escape(box.about)}. Show its conductances">{body}</a>'
+        return f'<a href="#{escape(box.opens)}" data-opens>{body}</a>'
     return f"<g>{body}</g>"
 
 
