@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from cimc.ir.blocks import CHIP, COLUMN, HEIGHT, ROW, TILE, WIDTH, placed_table
 from cimc.ir.program import Program
-from cimc.pages.parts import Box, Drawing, Map, Section, Table
+from cimc.pages.parts import Box, Drawing, Kind, Map, Section, Table
+from cimc.report.drawn import short
 
-#: Arrays and blocks of a drawing, maps of a page, devices of one map at most.
-MOST_ARRAYS, MOST_BLOCKS, MOST_MAPS, MOST_CELLS = 240, 3000, 48, 1 << 22
+#: Arrays and blocks of a drawing, maps of a page, cells of all its maps at most.
+MOST_ARRAYS, MOST_BLOCKS, MOST_MAPS, MOST_CELLS = 240, 3000, 48, 1 << 24
+#: Colours of layers.
+COLOUR_COUNT = 8
 _SIDE, _GAP, _TEXT, _ACROSS = 104.0, 18.0, 34.0, 7
 
 
@@ -71,6 +74,12 @@ def arrays_of(program: Program) -> list[ArrayView]:
         columns = array.columns or max(block.column + block.width for block in blocks)
         views.append(ArrayView(chip, tile, rows, columns, blocks))
     return views
+
+
+def with_map(arrays: Sequence[ArrayView]) -> list[ArrayView]:
+    """The arrays that have a map on the page: the first ones, as long as there is room."""
+    cells = np.cumsum([view.rows * view.columns for view in arrays[:MOST_MAPS]])
+    return [view for view, total in zip(arrays, cells, strict=False) if total <= MOST_CELLS]
 
 
 def arrays_section(
@@ -137,13 +146,17 @@ def _drawing(arrays: Sequence[ArrayView], layers: Sequence[str], opens: set[str]
         boxes.append(Box(x, y, *outline, "array", label, about, opens=name if name in opens else ""))
         for block in view.blocks[: max(0, MOST_BLOCKS - blocks)]:
             at, size = (x + block.column * scale, y + block.row * scale), (block.width * scale, block.height * scale)
-            boxes.append(Box(*at, *size, "layer", "", block.layer, number[block.layer] % 8))
+            boxes.append(Box(*at, *size, "layer", "", block.layer, number[block.layer] % COLOUR_COUNT))
             blocks += 1
     cut = f" The first {MOST_ARRAYS} of {len(arrays)} arrays." if len(arrays) > MOST_ARRAYS else ""
     cut += f" The first {MOST_BLOCKS} blocks." if blocks == MOST_BLOCKS else ""
     across, down = min(len(arrays), _ACROSS), ceil(min(len(arrays), MOST_ARRAYS) / _ACROSS)
     about = f"Each square is one array, with its blocks in the colours of their layers, to scale; CHIP.ARRAY stands below.{cut}"
+    legend: tuple[tuple[Kind, int, str], ...] = tuple(("layer", k, short(name)) for k, name in enumerate(layers[:COLOUR_COUNT]))
+    if len(layers) > COLOUR_COUNT:
+        about += f" The {len(layers)} layers share {COLOUR_COUNT} colours in turn; an array's tooltip names its layers."
+        legend = ()
     if opens:
         about += " Choose an array to see what its devices hold."
     width = _GAP + across * (_SIDE + _GAP)
-    return Drawing("Arrays of the chip", about, width, _GAP + down * (_SIDE + _GAP + _TEXT), boxes)
+    return Drawing("Arrays of the chip", about, width, _GAP + down * (_SIDE + _GAP + _TEXT), boxes, (), legend)

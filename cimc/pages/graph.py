@@ -14,10 +14,10 @@ from cimc.report.drawn import short
 #: Nodes of a drawing at most; a larger model is drawn by steps, and of steps the first ones.
 MOST_NODES = 250
 _WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 176.0, 38.0, 16.0, 26.0
-_LEGEND: tuple[tuple[Kind, str], ...] = (
-    ("analog", "A: on crossbars"),
-    ("digital", "D: digital unit"),
-    ("folded", "F: folded away"),
+_LEGEND: tuple[tuple[Kind, int, str], ...] = (
+    ("analog", 0, "A: on crossbars"),
+    ("digital", 0, "D: digital unit"),
+    ("folded", 0, "F: folded away"),
 )
 
 #: A node of the drawing: name, label, kind, words; values that it reads and makes.

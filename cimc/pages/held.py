@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from cimc.errors import CimcError
 from cimc.ir.blocks import CHIP, COLUMN, COLUMN_TILE, GROUP, HEIGHT, ROW, SLICE, TILE, placed_table
 from cimc.ir.program import Layer, Program
-from cimc.pages.arrays import MOST_CELLS, MOST_MAPS, ArrayView
+from cimc.pages.arrays import ArrayView, with_map
 from cimc.runtime.chip import Chip
 
 Maps = dict[tuple[int, int], NDArray[np.float32]]
@@ -39,7 +39,7 @@ def chip_for_maps(program: Program, seed: int | None) -> tuple[Chip | None, str]
 
 def conductance_maps(chip: Chip, arrays: list[ArrayView]) -> Maps:
     """``[word lines, bit lines]`` of the first arrays, µS; NaN where no device of a weight is. References are left out."""
-    chosen = {(view.chip, view.tile): view for view in arrays[:MOST_MAPS] if view.rows * view.columns <= MOST_CELLS}
+    chosen = {(view.chip, view.tile): view for view in with_map(arrays)}
     maps = {place: np.full((view.rows, view.columns), np.nan, np.float32) for place, view in chosen.items()}
     for layer in chip.program.layers:
         table = placed_table(chip.program, layer)

@@ -19,6 +19,10 @@ from cimc.report.pictures import Picture
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 #: Facts in the head of an artefact at most; all are in comparisons.
 _FACTS = 14
+#: Notes of an artefact that are shown at once.
+_NOTES = 5
+#: Width of a drawing, pixels, below which a table stands beside it where the screen is wide.
+_NARROW = 340
 
 
 def need_plotly() -> None:
@@ -82,8 +86,11 @@ def _head(artefact: Artefact) -> str:
     facts = [(name, value) for name, value in artefact.facts.items() if value is not None][:_FACTS]
     tiles = "".join(f"<div><dt>{escape(name)}</dt><dd>{escape(told(value))}</dd></div>" for name, value in facts)
     notes = "".join(f"<li>{escape(text)}</li>" for text in artefact.notes)
+    shown = " open" if len(artefact.notes) <= _NOTES else ""
     told_notes = (
-        f'<details class="notes"><summary>Notes ({len(artefact.notes)})</summary><ul>{notes}</ul></details>' if notes else ""
+        f'<details class="notes"{shown}><summary>Notes ({len(artefact.notes)})</summary><ul>{notes}</ul></details>'
+        if notes
+        else ""
     )
     return (
         f'<h2>{escape(artefact.name)}</h2><p class="kind">{escape(artefact.kind)}</p><dl class="facts">{tiles}</dl>{told_notes}'
@@ -92,9 +99,13 @@ def _head(artefact: Artefact) -> str:
 
 def _section(section: Section, key: str, figures: list[dict[str, Any]]) -> str:
     found = [f"<p>{escape(text)}</p>" for text in section.notes]
-    found += [drawing_html(drawing, f"{key}-d{k}") for k, drawing in enumerate(section.drawings)]
+    tables = [table_html(table) for table in section.tables]
+    drawings = [drawing_html(drawing, f"{key}-d{k}") for k, drawing in enumerate(section.drawings)]
+    if drawings and tables and section.drawings[0].width < _NARROW:
+        drawings[0] = f'<div class="side">{drawings[0]}{tables.pop(0)}</div>'
+    found += drawings
     found += [_picture(picture, f"{key}-p{k}", figures) for k, picture in enumerate(section.pictures)]
-    found += [table_html(table) for table in section.tables]
+    found += tables
     found += [map_html(one, span_of) for one in section.maps]
     return "".join(found)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,7 +11,7 @@ from cimc.image.content import microsiemens
 from cimc.image.image import Image
 from cimc.image.info import describe
 from cimc.image.layout import PARK, REFERENCE, USE
-from cimc.pages.arrays import MOST_CELLS, MOST_MAPS, ArrayView, Block, arrays_section
+from cimc.pages.arrays import MOST_CELLS, ArrayView, Block, arrays_section, with_map
 from cimc.pages.costs import cost_section
 from cimc.pages.forecast import forecast_section
 from cimc.pages.graph import graph_section
@@ -22,11 +24,11 @@ _GOALS = "Conductances are the goals that the image states for the cells, of the
 
 def image_artefact(image: Image, name: str, prefix: str) -> Artefact:
     """All that a chip image tells."""
-    program, about = image.compiled, describe(image)
+    program, about, arrays = image.compiled, describe(image), image_arrays(image)
     layers = [layer.name for layer in image.layers]
     cells: dict[str, object] = {f"cells: {word}": count for word, count in about["cells"].items()}
     facts = program_facts(program) | {"arrays": about["tiles"], "chips": about["chips"]} | cells
-    sections = [graph_section(program), arrays_section(image_arrays(image), layers, image_maps(image), _GOALS, prefix)]
+    sections = [graph_section(program), arrays_section(arrays, layers, image_maps(image, arrays), _GOALS, prefix)]
     if program.layers:
         sections += [cost_section(program), schedule_section(program)]
     if program.expected is not None:
@@ -51,14 +53,15 @@ def image_arrays(image: Image) -> list[ArrayView]:
     ]
 
 
-def image_maps(image: Image) -> dict[tuple[int, int], NDArray[np.float32]]:
-    """Goals of the cells of the first arrays, ``[word lines, bit lines]``, µS; NaN for spare and faulty cells."""
+def image_maps(image: Image, arrays: Sequence[ArrayView]) -> dict[tuple[int, int], NDArray[np.float32]]:
+    """Goals of the cells of the first of its arrays, ``[word lines, bit lines]``, µS; NaN for spare and faulty cells."""
     maps = {}
-    for number, tile in enumerate(image.sections["TILE"][:MOST_MAPS]):
-        if int(tile["rows"]) * int(tile["columns"]) <= MOST_CELLS:
-            grid = image.grid(number)
-            held = np.isin(grid["use"], (USE, PARK, REFERENCE))
-            maps[int(tile["chip"]), int(tile["tile"])] = np.where(held, microsiemens(grid["code"], tile), np.float32(np.nan))
+    for number, view in enumerate(with_map(arrays)):
+        grid = image.grid(number)
+        held = np.isin(grid["use"], (USE, PARK, REFERENCE))
+        maps[view.chip, view.tile] = np.where(
+            held, microsiemens(grid["code"], image.sections["TILE"][number]), np.float32(np.nan)
+        )
     return maps
 
 

@@ -67,7 +67,8 @@ class Drawing:
     height: float
     boxes: Sequence[Box]
     links: Sequence[Link] = ()
-    legend: Sequence[tuple[Kind, str]] = ()
+    legend: Sequence[tuple[Kind, int, str]] = ()
+    """Kind, colour of a layer, and what it stands for."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from math import isfinite
 
 import numpy as np
 
-from cimc.pages.parts import Box, Drawing, Map, Table
+from cimc.pages.parts import Box, Drawing, Kind, Map, Table
 from cimc.pages.png import palette, png, pooled
 from cimc.report.pictures import Picture
 
@@ -76,7 +76,9 @@ def drawing_html(drawing: Drawing, name: str) -> str:
     """A drawing as inline SVG. Boxes that open a map are links, which a keyboard reaches."""
     links = "".join(f'<path class="link" d="M{_at(a)}C{_at(b)} {_at(c)} {_at(d)}"/>' for a, b, c, d in drawing.links)
     boxes = "".join(map(_box, drawing.boxes))
-    legend = "".join(f'<li><span class="swatch {kind}"></span>{escape(text)}</li>' for kind, text in drawing.legend)
+    legend = "".join(
+        f'<li><span class="swatch {_class(kind, colour)}"></span>{escape(text)}</li>' for kind, colour, text in drawing.legend
+    )
     title = escape(drawing.title)
     size = f'viewBox="0 0 {drawing.width:.0f} {drawing.height:.0f}" width="{drawing.width:.0f}" height="{drawing.height:.0f}"'
     legend = f"<ul class=legend>{legend}</ul>" if legend else ""
@@ -88,14 +90,17 @@ def drawing_html(drawing: Drawing, name: str) -> str:
     )
 
 
+def _class(kind: Kind, colour: int) -> str:
+    return f"layer l{colour}" if kind == "layer" else kind
+
+
 def _at(point: tuple[float, float]) -> str:
     return f"{point[0]:.1f},{point[1]:.1f}"
 
 
 def _box(box: Box) -> str:
-    kind = f"layer l{box.colour}" if box.kind == "layer" else box.kind
     place = f'x="{box.x:.1f}" y="{box.y:.1f}" width="{box.width:.1f}" height="{box.height:.1f}"'
-    shape = f'<rect class="{kind}" {place} rx="{6 if box.kind == "analog" else 0}"/>'
+    shape = f'<rect class="{_class(box.kind, box.colour)}" {place} rx="{6 if box.kind == "analog" else 0}"/>'
     lines = box.label.split("\n") if box.label else []
     inside = box.kind != "array"
     first = box.y + box.height / 2 - 4 if inside else box.y + max(box.height, 104.0) + 14
@@ -125,7 +130,7 @@ def map_html(one: Map, ends: Callable[[Map], tuple[float, float]]) -> str:
         f'<dialog id="{name}" aria-labelledby="{name}-t"><form method="dialog"><h4 id="{name}-t">'
         f'{escape(one.title)}: conductances, µS</h4><button aria-label="Close">Close</button></form>'
         f'<img loading="lazy" src="data:image/png;base64,{data}" alt="{escape(f"Conductances of {one.title}. {about}")}" '
-        f'style="aspect-ratio:{across}/{down};width:min(100%,44rem,calc(58vh*{across}/{down}))">'
+        f'style="aspect-ratio:{across}/{down};width:max(min(100%,{across}px),min(100%,44rem,58vh*{across}/{down}))">'
         f'<div class="scale"><span>{low:.4g}</span>'
         f'<i style="background:linear-gradient(90deg,{stops})"></i><span>{high:.4g} µS</span></div>'
         f"<p>{escape(about)} Word lines run from the top, bit lines from the left.</p></dialog>"

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 #: Lines of an image at most; a larger array is drawn by the means of neighbouring devices.
-MOST_PIXELS = 1024
+MOST_PIXELS = 1536
 #: Colours from the lowest conductance to the highest: their lightness rises, so that all people see the order.
 _STOPS = ((68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37))
 _SHADES = 63

@@ -77,7 +77,7 @@ def read_report(paths: Sequence[Path], seed: int | None = None, data: Path | Non
     names = [one.name for one in found]
     if len(set(names)) < len(names):
         found = [replace(one, name=str(path)) for one, path in zip(found, paths, strict=True)]
-    title = " and ".join(one.name for one in found) if len(found) < 4 else f"{len(found)} artefacts"
+    title = ", ".join(one.name for one in found) if len(found) <= 4 else f"{len(found)} artefacts"
     return Report(title, found, comparison(found) if len(found) > 1 else [])
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: Colours that people with a colour vision deficiency tell apart: M. Okabe and K. Ito, Color Universal Design (2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+#: Curves differ by their dashes too.
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)), (0, (3, 4)))
 #: Bars of one series differ from those of the next in their hatching too.
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
 
@@ -47,7 +49,7 @@ def saved(
 
     style: Any = {
         "svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False,
-        "axes.prop_cycle": cycler(color=COLOURS), "hatch.linewidth": 0.6,
+        "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES), "hatch.linewidth": 0.6,
     }  # fmt: skip
     with rc_context(style):
         figure = Figure(figsize=size, layout="constrained" if constrained else None)
@@ -83,7 +85,7 @@ def _draw(figure: Figure, picture: Picture) -> None:
     if picture.log_x:
         axes.set_xscale("log")
     if len(picture.lines) + len(picture.bars) + len(picture.boxes) > 1:
-        axes.legend()
+        figure.legend(loc="outside lower center", ncols=3) if picture.names else axes.legend()
     axes.grid(alpha=0.3)
 
 

@@ -136,10 +136,10 @@ def test_a_png_holds_the_map() -> None:
 
 
 def test_a_large_map_is_made_of_means() -> None:
-    values = np.arange(3000 * 6, dtype=np.float32).reshape(3000, 6)
+    values = np.arange(4500 * 6, dtype=np.float32).reshape(4500, 6)
     values[0, 0] = np.nan
     small, factor = pooled(values)
-    assert (factor, small.shape) == (3, (1000, 2))
+    assert (factor, small.shape) == (3, (1500, 2))
     assert small[0, 0] == pytest.approx(np.nanmean(values[:3, :3]))
     assert small[5, 1] == pytest.approx(values[15:18, 3:].mean())
 

@@ -112,7 +112,8 @@ def test_an_image_shows_the_goals_of_its_cells(made: Path, tmp_path: Path) -> No
     image.save(tmp_path / "small.cimg")
     artefact = read_artefact(tmp_path / "small.cimg")
     assert [section.title for section in artefact.sections][:2] == ["Model graph", "Arrays"]
-    maps, views = image_maps(image), image_arrays(image)
+    views = image_arrays(image)
+    maps = image_maps(image, views)
     for place, values in maps.items():
         for row, column in ((0, 0), (3, 5), (values.shape[0] - 1, values.shape[1] - 1)):
             cell = image.cell(*place, row, column)
