@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
@@ -46,7 +47,12 @@ def report(
     files = [] if figures is None else write_figures(figures, found.artefacts, found.comparison)
     if json:
         told = [
-            {"name": one.name, "kind": one.kind, "facts": dict(one.facts), "sections": [part.title for part in one.sections]}
+            {
+                "name": one.name,
+                "kind": one.kind,
+                "facts": {name: _known(value) for name, value in one.facts.items()},
+                "sections": [part.title for part in one.sections],
+            }
             for one in found.artefacts
         ]
         print_json({"output": str(output), "artefacts": told, "figures": [str(path) for path in files]})
@@ -54,3 +60,8 @@ def report(
     note(f"{output}: {found.title}; open it in a browser")
     if files:
         note(f"{figures}: {len(files)} files")
+
+
+def _known(value: object) -> object:
+    """A figure for JSON, which has no NaN."""
+    return None if isinstance(value, float) and not isfinite(value) else value

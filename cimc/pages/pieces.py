@@ -19,7 +19,7 @@ _MOST_VALUES = 200
 
 def told(value: object) -> str:
     """A cell for people: four digits, a dash for what is not known."""
-    if value is None:
+    if value is None or value != value:  # NaN is not known either
         return "–"
     if not isinstance(value, float):
         return str(value)

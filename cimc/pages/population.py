@@ -1,4 +1,4 @@
-"""Many dice: box plots, yield, accuracy over time, and which field it follows."""
+"""Many dice: box plots, yield, accuracy or another metric over time, and which field it follows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from cimc.pages.distributions import boxes
 from cimc.pages.parts import Artefact, Section, Table
 from cimc.population.result import Population
+from cimc.report.metrics import LOWER_IS_BETTER
 from cimc.report.pictures import Line, Picture
 
 #: Curves of a picture at most.
@@ -18,34 +19,38 @@ _CURVES = 8
 
 def population_artefact(found: Population, name: str) -> Artefact:
     """A result of `cimc evaluate --chips` or `--sweep`."""
-    first = found.quantiles()[0]
+    first, (scale, unit) = found.quantiles()[0], scale_of(found.metric)
     facts: dict[str, object] = {
         "dice": len(found.seeds), "settings": len(found.settings), "times": len(found.times), "images": found.images or None,
-        "accuracy of ONNX Runtime, %": None if np.isnan(found.reference) else 100 * found.reference,
-        "median accuracy, %": 100 * first["median"], "lowest accuracy, %": 100 * first["min"],
-        "highest accuracy, %": 100 * first["max"],
+        f"{found.metric} of ONNX Runtime{unit}": None if np.isnan(found.reference) else scale * found.reference,
+        f"median {found.metric}{unit}": scale * first["median"], f"lowest {found.metric}{unit}": scale * first["min"],
+        f"highest {found.metric}{unit}": scale * first["max"],
     }  # fmt: skip
     notes = ["Figures above are those of the first setting and time."] if found.accuracy[..., 0].size > 1 else []
-    return Artefact(name, "accuracy of many dice", facts, [population_section(found)], notes)
+    return Artefact(name, f"{found.metric} of many dice", facts, [population_section(found)], notes)
+
+
+def scale_of(metric: str) -> tuple[float, str]:
+    """What a metric's values are multiplied by for people, and the unit behind its name: shares become percent."""
+    return (100.0, ", %") if metric in ("accuracy", "top5") else (1.0, "")
 
 
 def population_section(found: Population) -> Section:
     """All figures of a population."""
     names = [_words(settings) for settings in found.settings]
-    timed = len(found.times) > 1
+    scale, unit = scale_of(found.metric)
     rows = [
-        (*row[:-1], *(100 * value for value in row[-1]))
-        for row in [
-            (name, time, np.quantile(found.accuracy[p, t], (0.5, 0.25, 0.75, 0.0, 1.0)).tolist())
-            for p, name in enumerate(names)
-            for t, time in enumerate(found.times)
-        ]
+        (name, time, *(scale * np.quantile(found.accuracy[p, t], (0.5, 0.25, 0.75, 0.0, 1.0))).tolist())
+        for p, name in enumerate(names)
+        for t, time in enumerate(found.times)
     ]
-    columns = ("setting", "time, s", "median, %", "lower quartile, %", "upper quartile, %", "lowest, %", "highest, %")
+    heads = ("median", "lower quartile", "upper quartile", "lowest", "highest")
+    columns = ("setting", "time, s", *(f"{head}{unit}" for head in heads))
     pictures = [_boxes(found, names), _yields(found, names)]
-    pictures += [_over_time(found, names)] if timed else []
+    pictures += [_over_time(found, names)] if len(found.times) > 1 else []
     pictures += _by_field(found) if len(found.settings) > 1 else []
-    return Section("Accuracy over dice", [], [], pictures, [Table("Accuracy by setting and time", columns, rows)])
+    word = found.metric.capitalize()
+    return Section(f"{word} over dice", [], [], pictures, [Table(f"{word} by setting and time", columns, rows)])
 
 
 def _words(settings: Mapping[str, Any]) -> str:
@@ -57,47 +62,52 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 def _boxes(found: Population, names: Sequence[str]) -> Picture:
     labels, values = [], []
+    scale, unit = scale_of(found.metric)
     for p, name in enumerate(names):
         for t, time in enumerate(found.times):
             labels.append(f"{name}, {time:g} s" if len(found.times) > 1 else name)
-            values.append(100 * found.accuracy[p, t])
-    reference = "" if np.isnan(found.reference) else f" ONNX Runtime: {100 * found.reference:.2f} %."
-    about = f"Lowest, quartiles and highest accuracy of {len(found.seeds)} dice.{reference}"
-    return boxes("Accuracy over dice", "accuracy, %", about, labels, values)
+            values.append(scale * found.accuracy[p, t])
+    reference = "" if np.isnan(found.reference) else f" ONNX Runtime: {scale * found.reference:.4g}."
+    about = f"Lowest, quartiles and highest {found.metric} of {len(found.seeds)} dice.{reference}"
+    return boxes(f"{found.metric.capitalize()} over dice", f"{found.metric}{unit}", about, labels, values)
 
 
 def _yields(found: Population, names: Sequence[str]) -> Picture:
-    """Share of dice that reach each accuracy."""
-    lines = []
+    """Share of dice that reach each value: steps at the values of the dice."""
+    lines, (scale, unit) = [], scale_of(found.metric)
+    lower = found.metric in LOWER_IS_BETTER
     for p, name in enumerate(names[:_CURVES]):
-        values = np.sort(found.accuracy[p, 0])
-        goals = np.unique(np.concatenate([values, values + 1e-9]))
-        share = np.array([(values >= goal).mean() for goal in goals])
-        lines.append(Line(name, 100 * goals, 100 * share))
+        values = np.unique(found.accuracy[p, 0])
+        goals = np.repeat(values, 2)
+        reached = [(found.accuracy[p, 0] <= goal if lower else found.accuracy[p, 0] >= goal).mean() for goal in values]
+        beyond = [(found.accuracy[p, 0] < goal if lower else found.accuracy[p, 0] > goal).mean() for goal in values]
+        pairs = zip(beyond, reached, strict=True) if lower else zip(reached, beyond, strict=True)
+        lines.append(Line(name, scale * goals, 100 * np.array([share for pair in pairs for share in pair])))
     cut = f" The first {_CURVES} of {len(names)} settings." if len(names) > _CURVES else ""
-    about = f"Share of the {len(found.seeds)} dice with at least an accuracy, at the first time.{cut}"
-    return Picture("Yield", "accuracy that is asked for, %", "dice that reach it, %", lines, about)
+    about = f"Share of the {len(found.seeds)} dice that are at {'most' if lower else 'least'} as asked, at the first time.{cut}"
+    return Picture("Yield", f"{found.metric} that is asked for{unit}", "dice that reach it, %", lines, about)
 
 
 def _over_time(found: Population, names: Sequence[str]) -> Picture:
-    times, lines = np.array(found.times), []
+    times, lines, (scale, unit) = np.array(found.times), [], scale_of(found.metric)
     for p, name in enumerate(names[:_CURVES]):
-        low, middle, high = 100 * np.quantile(found.accuracy[p], (0.0, 0.5, 1.0), axis=1)
+        low, middle, high = scale * np.quantile(found.accuracy[p], (0.0, 0.5, 1.0), axis=1)
         lines.append(Line(name, times, middle, low, high))
     cut = f" The first {_CURVES} of {len(names)} settings." if len(names) > _CURVES else ""
     about = f"Median over dice as the devices age, and the band from the lowest to the highest die.{cut}"
-    return Picture("Accuracy over time", "time, s", "accuracy, %", lines, about, log_x=bool((times > 0).all()))
+    title = f"{found.metric.capitalize()} over time"
+    return Picture(title, "time, s", f"{found.metric}{unit}", lines, about, log_x=bool((times > 0).all()))
 
 
 def _by_field(found: Population) -> list[Picture]:
-    """The median accuracy over each field of the settings that is a number, with the correlation of their ranks."""
-    pictures = []
-    low, middle, high = 100 * np.quantile(found.accuracy[:, 0], (0.25, 0.5, 0.75), axis=1)
+    """The median over each field of the settings that is a number, with the correlation of their ranks."""
+    pictures, (scale, unit) = [], scale_of(found.metric)
+    low, middle, high = scale * np.quantile(found.accuracy[:, 0], (0.25, 0.5, 0.75), axis=1)
     for path, correlation in list(found.sensitivity().items())[:_CURVES]:
         x = np.array([settings[path] for settings in found.settings], np.float64)
         order = np.argsort(x, kind="stable")
         told = "" if correlation is None else f" Spearman's rank correlation: {correlation:+.2f}."
         about = f"Median over dice of each setting, from the lower to the upper quartile; other fields vary with it.{told}"
         line = Line("median of the dice", x[order], middle[order], low[order], high[order], points=True)
-        pictures.append(Picture(f"Accuracy by {path}", path, "accuracy, %", [line], about))
+        pictures.append(Picture(f"{found.metric.capitalize()} by {path}", path, f"{found.metric}{unit}", [line], about))
     return pictures

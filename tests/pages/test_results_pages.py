@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,12 +50,58 @@ def test_a_saved_population_is_read_back(tmp_path: Path, ending: str) -> None:
     assert artefact.facts["dice"] == 5
 
 
-def test_the_curve_of_yield_is_the_yield() -> None:
-    found = population()
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_the_curve_of_yield_is_the_yield(metric: str) -> None:
+    found = replace(population(), metric=metric)
     (picture,) = [one for one in population_artefact(found, "p").sections[0].pictures if one.title == "Yield"]
+    scale = 100 if metric == "accuracy" else 1
     for point, line in enumerate(picture.lines):
-        for goal, share in zip(line.x / 100, line.y / 100, strict=True):
-            assert share == pytest.approx(found.yield_at(min(goal, 1.0), point).share) or goal > found.accuracy.max()
+        values = np.unique(found.accuracy[point, 0])
+        steps = (line.y / 100).reshape(-1, 2)  # at each value: before it and after it
+        assert line.x.tolist() == pytest.approx(np.repeat(scale * values, 2).tolist())
+        for value, pair in zip(values, steps, strict=True):
+            reached, other = (pair[1], pair[0]) if metric == "mse" else pair
+            assert reached == pytest.approx(found.yield_at(value, point).share)
+            assert other < reached
+        assert (np.diff(line.y) >= 0).all() if metric == "mse" else (np.diff(line.y) <= 0).all()
+
+
+def test_other_metrics_are_called_by_their_names(tmp_path: Path) -> None:
+    for ending in ("csv", "json"):
+        replace(population(), metric="mae", agreement=np.full((2, 2, 5), np.nan)).save(tmp_path / f"p.{ending}")
+        artefact = results_artefact(tmp_path / f"p.{ending}")
+        assert artefact.kind == "mae of many dice"
+        assert artefact.facts["median mae"] == pytest.approx(np.median(population().accuracy[0, 0]))
+        assert artefact.sections[0].pictures[0].x_label == "mae"
+
+
+def test_a_journal_of_dice_has_a_page_while_the_study_runs(made: Path, tmp_path: Path) -> None:
+    options = ("--chips", 3, "--sweep", "device.read_sigma_us=0,1", "--json")
+    journal = tmp_path / "j.jsonl"
+    done = command("evaluate", made / "small.cim", "--data", made / "data.npz", *options, "--journal", journal)
+    assert done.code == 0, done.err
+    expected = [point["accuracy"]["median"] for point in done.json["points"]]
+    whole = read_artefact(journal)
+    assert whole.sections[0].pictures[0].boxes[0].quantiles[:, 2].tolist() == pytest.approx([100 * value for value in expected])
+    lines = journal.read_text().splitlines()
+    journal.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:9])
+    begun = read_artefact(journal)
+    assert begun.facts["dice"] == 2
+    assert "1 of 3 dice have not ended at every setting." in begun.notes
+
+
+def test_an_evaluation_of_one_chip_has_a_page(made: Path, tmp_path: Path) -> None:
+    options = ("--metric", "confusion", "--metric", "per-class", "--metric", "accuracy", "--json")
+    done = command("evaluate", made / "small.cim", "--data", made / "data.npz", *options)
+    assert done.code == 0, done.err
+    (tmp_path / "e.json").write_text(done.out)
+    artefact = read_artefact(tmp_path / "e.json")
+    assert artefact.facts["accuracy on the chip, %"] == pytest.approx(100 * done.json["accuracy"])
+    tables = {table.caption: table.rows for table in artefact.sections[0].tables}
+    wrong = sum(row[2] for row in tables["What the chip took for another class"])
+    assert 1 - wrong / done.json["images"] == pytest.approx(done.json["accuracy"])
+    assert sum(row[1] for row in tables["By class, on the chip"]) == done.json["images"]
+    assert [row[0] for row in tables["Counts of the run, by layer"]] == list(done.json["stats"])
 
 
 def test_fields_of_a_sweep_have_a_picture_with_the_correlation() -> None:
@@ -165,9 +212,11 @@ BAD = {
     "deep.json": "[" * 100000,
     "nan.json": '{"points": [{"settings": {}, "time_s": 0, "accuracy": {"values": [NaN]}}], "chips": 1, "images": 1, '
     '"reference_accuracy": 1}',
-    "cut.jsonl": '{"about": {}}\n{"what": "x", "candi',
+    "cut.jsonl": '{"about": {"dice": 2}}\n{"what": "x", "candi',
     "none.jsonl": '{"about": {}}\n',
-    "cut.csv": "time_s,seed,accuracy,agreement\n0,0,0.5\n",
+    "about.jsonl": '{"about": {"settings": [{}], "times": [0], "seed": 0, "chips": 99999999999999}}\n',
+    "cut.csv": "time_s,seed,accuracy,agreement\n0,0,0.5,0.5\n0,1\n",
+    "lacks.csv": "time_s,seed,accuracy\n" + "".join(f"{k},{k},0.5\n" for k in range(9)),
     "empty.csv": "",
     "binary.csv": "\x00\x01",
     "epochs.json": '{"epochs": [{"epoch": "a", "loss": 1}]}',
@@ -199,7 +248,7 @@ def test_a_journal_of_tune_and_explain_have_pages(tmp_path: Path) -> None:
         "cost": cost, "expected_db": None, "within_budget": True,
     }  # fmt: skip
     other = {**trial, "accuracies": [0.94], "cost": {**cost, "arrays": 9}}
-    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(one) for one in ({"about": {}}, trial, other)) + "\n")
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps(one) for one in ({"about": {"dice": 2}}, trial, other)) + "\n")
     artefact = read_artefact(tmp_path / "t.jsonl")
     (picture,) = [one for one in artefact.sections[0].pictures if one.title == "Accuracy lost over arrays"]
     assert picture.lines[0].y.tolist() == pytest.approx([10.0, 1.0])
