@@ -62,7 +62,7 @@ ALLOWED = {
     "devices": {"targets", "ir", "runtime"},
     "rules": {"targets", "runtime", "training"},
     "backend": {"errors", "arguments", "ir", "runtime", "compiler"},
-    "torch": {"errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
+    "torch": {"errors", "arguments", "targets", "ir", "calibration", "runtime", "compiler", "training"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py"))
 

@@ -6,6 +6,9 @@ It needs the extra ``torch``: ``pip install 'cimc[torch]'``.
     trainer = cimc.Trainer(cimc.Chip(program))
     trainer.fit(loader, epochs=3)
     cimc.torch.load_back(module, trainer)
+
+    with cimc.torch.noise_aware(module, program):
+        ...  # a training loop of PyTorch
 """
 
 from __future__ import annotations
@@ -21,5 +24,6 @@ except ImportError as error:
 from cimc.torch.analog_module import AnalogModule
 from cimc.torch.back import load_back
 from cimc.torch.export import compile, to_onnx  # noqa: A004
+from cimc.torch.noise import NoiseAware, noise_aware
 
-__all__ = ["AnalogModule", "compile", "load_back", "to_onnx"]
+__all__ = ["AnalogModule", "NoiseAware", "compile", "load_back", "noise_aware", "to_onnx"]
