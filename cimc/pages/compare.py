@@ -12,13 +12,14 @@ from cimc.report.pictures import Picture
 def comparison(artefacts: Sequence[Artefact]) -> list[Section]:
     """A table of all figures, then conductances of the layers that artefacts share."""
     names = list(dict.fromkeys(name for one in artefacts for name in one.facts))
-    two = len(artefacts) == 2
-    columns = ["", *(one.name for one in artefacts), *(["second to first"] if two else [])]
-    rows: list[list[object]] = [["kind", *(one.kind for one in artefacts), *([None] if two else [])]]
-    for name in names:
-        values = [one.facts.get(name) for one in artefacts]
-        if any(value is not None for value in values):
-            rows.append([name, *values, *([_change(*values)] if two else [])])
+    rows: list[list[object]] = [["kind", *(one.kind for one in artefacts)]]
+    rows += [[name, *(one.facts.get(name) for one in artefacts)] for name in names]
+    rows = [row for row in rows if any(value is not None for value in row[1:])]
+    columns = ["", *(one.name for one in artefacts)]
+    changes = [_change(*row[1:]) for row in rows] if len(artefacts) == 2 else []
+    if any(changes):
+        columns.append("second to first")
+        rows = [[*row, change] for row, change in zip(rows, changes, strict=True)]
     note = "A dash: the artefact has no such figure."
     shared = _shared(artefacts)
     devices = [Section("Devices side by side", [], [], shared)] if shared else []

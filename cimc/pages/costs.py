@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from cimc.report.pictures import Bars, Picture
 _COLUMNS = {
     "name": "layer", "rows": "word lines", "columns": "bit lines", "groups": "groups", "crossbars": "crossbars",
     "copies": "copies", "devices": "devices", "ops": "operations", "tile_ops": "tile operations", "latency_ms": "latency, ms",
-    "latency_copies_ms": "with copies, ms", "energy_mj": "energy, mJ", "utilisation": "cells that hold a weight, %",
+    "latency_copies_ms": "with copies, ms", "energy_mj": "energy, mJ", "utilisation": "cells used, %",
 }  # fmt: skip
 
 
@@ -26,11 +27,12 @@ def cost_section(program: Program) -> Section:
         _by_layer(cost, field, title) for field, title in (("energy_mj", "Energy, mJ"), ("latency_copies_ms", "Latency, ms"))
     ]
     pictures = [picture for picture in found if picture is not None]
+    told = {field: label for field, label in _COLUMNS.items() if field not in _of_many(cost)}
     rows = [
-        [100 * value if field == "utilisation" and value is not None else value for field, value in _fields(layer)]
+        [100 * value if field == "utilisation" and value is not None else value for field, value in _fields(layer, told)]
         for layer in cost.layers
     ]
-    layers = Table("Cost of one image, by layer", list(_COLUMNS.values()), rows, "A dash: not known or not modelled.")
+    layers = Table("Cost of one image, by layer", list(told.values()), rows, "A dash: not known or not modelled.")
     latency = {"placed": "as placed", "copies": "idealised, with copies", "pipelined": "idealised, pipelined"}
     latency["sequential"] = "idealised, layer by layer"
     energy = {
@@ -40,14 +42,21 @@ def cost_section(program: Program) -> Section:
     }
     parts: list[tuple[str, object]] = [(f"energy of {text}, mJ", getattr(cost.energy_mj, name)) for name, text in energy.items()]
     parts += [(f"latency {text}, ms", getattr(cost.latency_ms, name)) for name, text in latency.items()]
-    parts += [(name, getattr(cost, name)) for name in ("flops", "ops", "tile_ops")]
+    counts = {"flops": "floating-point operations", "ops": "operations", "tile_ops": "tile operations"}
+    parts += [(text, getattr(cost, name)) for name, text in counts.items()]
     return Section(
         "Cost", list(cost.notes), [], pictures, [layers, Table("Cost of one image, by component", ("", "value"), parts)]
     )
 
 
-def _fields(layer: object) -> list[tuple[str, Any]]:
-    return [(field, getattr(layer, field)) for field in _COLUMNS]
+def _of_many(cost: Cost) -> set[str]:
+    """Columns that say nothing here: of groups or copies where each layer has one."""
+    empty = set() if any(layer.groups > 1 for layer in cost.layers) else {"groups"}
+    return empty if any(layer.copies > 1 for layer in cost.layers) else empty | {"copies", "latency_copies_ms"}
+
+
+def _fields(layer: object, fields: Iterable[str]) -> list[tuple[str, Any]]:
+    return [(field, getattr(layer, field)) for field in fields]
 
 
 def _by_layer(cost: Cost, field: str, label: str) -> Picture | None:

@@ -47,24 +47,14 @@ def stats_table(stats: Mapping[str, Mapping[str, Any]]) -> Table:
 
 def saturation(stats: Mapping[str, Mapping[str, Any]]) -> list[Picture]:
     """Shares of conversions that saturate and of inputs that clip, by layer; none where there is neither."""
-    names, bars = list(stats), []
-    for label, part, whole in (
-        ("saturated conversions", "adc_saturations", "adc_conversions"), ("clipped inputs", "dac_clips", "dac_inputs"),
-    ):  # fmt: skip
+    names, pictures = list(stats), []
+    for label, part, whole, about in (
+        ("saturated conversions", "adc_saturations", "adc_conversions", "Share of the conversions at an end of the ADC's range."),
+        ("clipped inputs", "dac_clips", "dac_inputs", "Share of the inputs beyond the DAC's full scale."),
+    ):
         share = np.array([100 * counts[part] / max(counts[whole], 1) for counts in stats.values()], np.float64)
-        bars.append((label, share))
-    if not names or not any(share.any() for _, share in bars):
-        return []
-    kept, cut = shown(names, np.sum([share for _, share in bars], axis=0), "layers")
-    about = f"Share of the conversions at the end of the ADC's range, and of the inputs beyond the DAC's.{cut}"
-    return [
-        Picture(
-            f"{label.capitalize()} by layer",
-            "share, %",
-            "",
-            about=about,
-            bars=[Bars(label, [names[k] for k in kept], share[kept])],
-        )
-        for label, share in bars
-        if share.any()
-    ]
+        if share.any():
+            kept, cut = shown(names, share, "layers")
+            bars = [Bars(label, [names[k] for k in kept], share[kept])]
+            pictures.append(Picture(f"{label.capitalize()} by layer", "share, %", "", about=about + cut, bars=bars))
+    return pictures

@@ -11,13 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
-from cimc.ir.artifact import read_safetensors
+from cimc.ir.artifact import read_safetensors, tensor_sha256
 from cimc.pages.distributions import MOST_LAYERS, boxes, histograms
 from cimc.pages.parts import Artefact, Section, Table
 from cimc.report.pictures import Line, Picture
 
 Rows = Sequence[Mapping[str, Any]]
 _CHECKPOINT, _METRICS = "checkpoint.safetensors", "metrics.jsonl"
+#: Before the names of a checkpoint's arrays of layers.
+_LAYERS = "layer/"
 
 #: Title, label of the axis, what it shows, and the figures of a row by label; shares become percent.
 _CURVES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
@@ -44,8 +46,7 @@ def run_artefact(path: Path) -> Artefact:
         ArtifactError: A file of it is damaged.
     """
     rows = _rows(path / _METRICS)
-    arrays = read_safetensors(path / _CHECKPOINT)[1] if (path / _CHECKPOINT).is_file() else {}
-    state = {name.removeprefix("layer/"): array for name, array in arrays.items() if name.startswith("layer/")}
+    state = _state(path / _CHECKPOINT) if (path / _CHECKPOINT).is_file() else {}
     sections = [history_section(rows), device_section(state)]
     found = [section for section in sections if section is not None]
     if not found:
@@ -145,3 +146,16 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             raise ArtifactError(f"line {number} has no epoch", where=str(path), fix="the run's own metrics.jsonl")
         rows.append(row)
     return rows
+
+
+def _state(path: Path) -> dict[str, NDArray[Any]]:
+    """Arrays of the layers in a checkpoint, as ``LAYER/PART``; their hashes are checked, whether they suit a program is not."""
+    metadata, arrays = read_safetensors(path)
+    try:
+        hashes = json.loads(metadata["cimc"])["arrays_sha256"]
+        damaged = [name for name, array in arrays.items() if tensor_sha256(array) != hashes[name]]
+    except (KeyError, ValueError, TypeError, RecursionError) as error:
+        raise ArtifactError("it is no checkpoint of a training run", where=str(path), fix="another folder") from error
+    if damaged:
+        raise ArtifactError(f"array {damaged[0]} is damaged", where=str(path), fix="another folder")
+    return {name.removeprefix(_LAYERS): array for name, array in arrays.items() if name.startswith(_LAYERS)}

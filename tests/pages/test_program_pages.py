@@ -11,8 +11,9 @@ import onnx
 import pytest
 
 import cimc
-from cimc.pages.arrays import arrays_of, arrays_section
+from cimc.pages.arrays import ArrayView, Block, arrays_of, arrays_section, with_map
 from cimc.pages.costs import cost_section
+from cimc.pages.forecast import forecast_section
 from cimc.pages.graph import MOST_NODES, graph_section, layered
 from cimc.pages.held import conductance_maps
 from cimc.pages.png import palette, png, pooled
@@ -151,3 +152,28 @@ def test_a_program_without_layers_or_places_has_a_page_too(tmp_path: Path) -> No
     artefact = program_artefact(cimc.compile(model, "bulk-rram"), "m.cim", "m")
     assert [section.title for section in artefact.sections] == ["Model graph", "Made from"]
     assert arrays_section([], [], {}, "", "m") is None
+
+
+def test_bars_of_the_forecast_are_its_causes(program: cimc.Program) -> None:
+    expected = program.forecast()
+    (picture,) = forecast_section(expected).pictures
+    for number, layer in enumerate(expected.layers):
+        assert picture.names[number] == layer.layer
+        shares = {bars.label: bars.values[number] for bars in picture.bars}
+        for cause, db in layer.causes_db.items():
+            assert -10 * np.log10(shares[cause] / 100) == pytest.approx(db)
+    outputs, layers = forecast_section(expected).tables
+    assert [row[1] for row in outputs.rows] == [one.sqnr_db for one in expected.outputs]
+    assert [row[1] for row in layers.rows] == [one.sqnr_db for one in expected.layers]
+
+
+def test_a_page_of_many_large_arrays_has_room_for_some_maps_only() -> None:
+    views = [ArrayView(0, tile, 2048, 2048, [Block("a", 0, 0, 2048, 2048)]) for tile in range(9)]
+    assert len(with_map(views)) == 4
+    section = arrays_section(views, ["a"], {(0, 0): np.ones((2048, 2048), np.float32)}, "held", "m")
+    assert section is not None
+    assert "The first 1 of 9 arrays have a map." in section.notes
+    many = arrays_section([ArrayView(0, tile, 8, 8, []) for tile in range(500)], [], {}, "", "m")
+    assert many is not None
+    assert len(many.drawings[0].boxes) == 240
+    assert "The first 240 of 500 arrays" in many.drawings[0].about

@@ -149,6 +149,12 @@ def test_a_run_shows_its_epochs_and_devices(tmp_path: Path) -> None:
         assert row.tolist() == [*np.quantile(updates, (0, 0.25, 0.5, 0.75, 1)).tolist()]
     shares = [line.y.sum() for line in devices.pictures[-1].lines]
     assert shares == pytest.approx([100.0] * len(shares))
+    file = tmp_path / "run" / "checkpoint.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-1] ^= 1
+    file.write_bytes(bytes(data))
+    with pytest.raises(ArtifactError, match="damaged"):
+        read_artefact(tmp_path / "run")
     (tmp_path / "run" / "metrics.jsonl").write_text('{"epoch": "one"}\n{}\n')
     with pytest.raises(ArtifactError, match="line 1"):
         read_artefact(tmp_path / "run")
@@ -180,6 +186,13 @@ def test_figures_on_data_are_those_of_evaluate(made: Path) -> None:
     section = {one.title: one for one in artefact.sections}["On the chip"]
     stats = chip.stats()
     assert [row[0] for row in section.tables[0].rows] == list(stats)
+    shares = {one.title: dict(zip(one.names, one.bars[0].values, strict=True)) for one in section.pictures}
+    for title, part, whole in (
+        ("Saturated conversions by layer", "adc_saturations", "adc_conversions"),
+        ("Clipped inputs by layer", "dac_clips", "dac_inputs"),
+    ):
+        expected = {name: 100 * counts[part] / counts[whole] for name, counts in stats.items()}
+        assert shares.get(title, dict.fromkeys(stats, 0.0)) == pytest.approx(expected)
     for row in section.tables[0].rows:
         own = stats[row[0]]
         assert row[1:] == (
