@@ -104,6 +104,19 @@ def check_folder(path: str | Path) -> None:
         raise RunError(f"cannot write: {place} is write-protected", where=str(path), fix="choose another folder")
 
 
+def make_folder(path: str | Path) -> None:
+    """Make a folder, and those above it, where there is none.
+
+    Raises:
+        RunError: It cannot be made, or one must not write to it.
+    """
+    check_folder(path)
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot write: {_reason(error)}", where=str(path), fix="choose another folder") from None
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[IO[bytes]]:
     """An empty file to fill, open for reading and writing; it takes the name ``path`` when the block ends well.

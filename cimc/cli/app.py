@@ -10,6 +10,7 @@ from cimc.cli.calibrate import calibrate
 from cimc.cli.commands import Commands
 from cimc.cli.compare import compare
 from cimc.cli.compile import compile as compile_command
+from cimc.cli.demo import demo
 from cimc.cli.device import app as device_app
 from cimc.cli.doctor import doctor
 from cimc.cli.evaluate import evaluate
@@ -48,6 +49,7 @@ app.command("inspect")(inspect)
 app.command("report")(report)
 app.command("export")(export)
 app.command("yield")(yield_)
+app.command("demo")(demo)
 app.command("warmup")(warmup)
 app.command("doctor")(doctor)
 app.add_typer(image_app, name="image")
