@@ -20,12 +20,13 @@ ALLOWED = {
     "arguments": {"errors"},
     "files": {"errors", "locks"},
     "fingerprint": set(),
+    "shown": set(),
     "targets": {"errors", "arguments"},
-    "ir": {"threads", "errors", "arguments", "files", "targets"},
+    "ir": {"threads", "errors", "arguments", "files", "targets", "shown"},
     "frontend": {"errors", "arguments", "ir"},
     "calibration": {"targets", "ir"},
     "passes": {"threads", "errors", "arguments", "targets", "ir", "calibration"},
-    "runtime": {"threads", "errors", "arguments", "targets", "ir"},
+    "runtime": {"threads", "errors", "arguments", "targets", "ir", "shown"},
     "npz": {"errors", "arguments", "files", "ir"},
     "datasets": {"errors", "arguments", "npz"},
     "image_folder": {"errors", "ir"},
@@ -35,9 +36,9 @@ ALLOWED = {
     "pipeline": {"errors", "ir", "passes", "data", "sources"},
     "compiler": {"errors", "arguments", "version", "targets", "ir", "frontend", "passes", "data", "pipeline"},
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"}
-    | {"fingerprint", "sources"},
+    | {"fingerprint", "sources", "shown"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"}
-    | {"npz"},
+    | {"npz", "shown"},
     "report": {
         "threads",
         "version",
@@ -55,7 +56,7 @@ ALLOWED = {
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
     | {"training", "journal", "fingerprint"},
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
-    | {"report", "image", "journal", "fingerprint"},
+    | {"report", "image", "journal", "fingerprint", "shown"},
     "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"} | {"population", "tuning"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "characterisation": {"errors", "arguments", "files", "targets"},

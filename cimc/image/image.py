@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 from cimc.image.content import ImageContent
 from cimc.image.die import Die, program_die
 from cimc.image.faults import FaultMap
+from cimc.shown import Shown
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
 
 
-class Image(ImageContent):
+class Image(Shown, ImageContent):
     """Made by `export_image` or `load_image`; see `ImageContent` for its attributes."""
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "model": self.outline.provenance.model or None, "target": self.target.name, "bytes": len(self.content),
+            "tiles": len(self.sections["TILE"]), "cells": len(self.sections["CELL"]), "source": self.source,
+            "die": self.die or None, "signature": self.signature,
+        }  # fmt: skip
 
     def program(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -49,6 +49,7 @@ from cimc.ir.records import (
     to_matrix,
     weight_matrix,
 )
+from cimc.shown import Shown
 
 __all__ = [
     "BLOCK_FIELDS", "FIT_PARTS", "SCHEMA_VERSION", "DigitalStep", "InputCoding", "Layer", "MaskStep", "OuterStep", "Parameter",
@@ -58,8 +59,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-class Program(ProgramRecord):
+class Program(Shown, ProgramRecord):
     """A compiled model. ``tensors`` is kept out of the JSON."""
+
+    def _facts(self) -> dict[str, object]:
+        holds = "a chip" if "state/seed" in self.tensors else None
+        return {
+            "model": self.provenance.model or None, "target": self.target.name, "inputs": _values(self.inputs),
+            "outputs": _values(self.outputs), "layers": len(self.layers), "loss": self.loss, "holds": holds,
+            "expected": None if self.expected is None else self.expected.summary() or None,
+        }  # fmt: skip
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        rows = [(layer.name, layer.groups, layer.rows, layer.columns, layer.crossbars) for layer in self.layers]
+        return ("layer", "groups", "rows", "columns", "crossbars"), rows
 
     @checked()
     def save(self, path: str | Path) -> None:
@@ -92,3 +105,9 @@ class Program(ProgramRecord):
             raise
         except Exception as error:  # onnx_ir has no error of its own for a graph that names what is not there
             raise ArtifactError(f"it does not hold together: {error}", where="graph", fix="compile the model again") from error
+
+
+def _values(specs: Sequence[ValueSpec]) -> str:
+    """Names, types and shapes in words."""
+    shapes = ["" if spec.shape is None else f"[{', '.join('?' if n is None else str(n) for n in spec.shape)}]" for spec in specs]
+    return ", ".join(f"{spec.name} {spec.dtype or spec.type}{shape}" for spec, shape in zip(specs, shapes, strict=True))

@@ -21,6 +21,7 @@ from cimc.arguments import within
 from cimc.errors import CimcError
 from cimc.files import write_file
 from cimc.report.metrics import LOWER_IS_BETTER
+from cimc.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class Yield:
     chips: int
 
 
-@dataclass(frozen=True)
-class Population:
+@dataclass(frozen=True, repr=False)
+class Population(Shown):
     """Accuracies of dice, or another metric of them, by setting and time.
 
     Attributes:
@@ -76,6 +77,19 @@ class Population:
     reference: float
     images: int
     metric: str = "accuracy"
+
+    def _facts(self) -> dict[str, object]:
+        first = Quantiles.of(self.accuracy[0, 0])
+        where = None if self.accuracy.shape[:2] == (1, 1) else "the first setting and time"
+        return {
+            "dice": len(self.seeds), "images": self.images, "settings": len(self.settings), "times": len(self.times),
+            f"median {self.metric}": first.median, "lowest": first.min, "highest": first.max, "of": where,
+            "ONNX Runtime": self.reference,
+        }  # fmt: skip
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        rows = self.quantiles()
+        return list(rows[0]), [list(row.values()) for row in rows]
 
     def quantiles(self) -> list[dict[str, Any]]:
         """A row for each setting and time: the settings, ``time_s``, and quantiles over dice."""

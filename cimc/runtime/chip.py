@@ -25,12 +25,13 @@ from cimc.runtime.fitting import StepFit, fit_steps, ideal_executor, sqnr_of_ste
 from cimc.runtime.output_fit import METHODS, Method, OutputFit
 from cimc.runtime.saved import device_state, saved_sites, take_devices
 from cimc.runtime.state import ChipState
+from cimc.shown import Shown
 
 #: An input this much larger than all before asks for other ranges.
 _BEYOND = 1.05
 
 
-class Chip:
+class Chip(Shown):
     """One die with ``program`` written into it; the same seed is the same die, faults and all.
 
     Args:
@@ -52,6 +53,17 @@ class Chip:
     Raises:
         CimcError: The program cannot be fabricated or is a training step, or the seed is no non-negative integer below 2**63.
     """
+
+    def _facts(self) -> dict[str, object]:
+        program = self.program
+        return {
+            "model": program.provenance.model or None, "target": program.target.name, "seed": self.seed,
+            "layers": len(program.layers), "time_s": self.time_s, "fitted": self.fitted or None,
+            "backend": None if self.backend.name == "cpu" else self.backend.name,
+        }  # fmt: skip
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        return self.program._rows()
 
     @checked("program")
     def __init__(self, program: Program, seed: int | None = None, *, deterministic: bool = False, backend: str = "cpu") -> None:

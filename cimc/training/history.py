@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
 from cimc.files import destination, write_file
+from cimc.shown import Shown
 
 if TYPE_CHECKING:
     from cimc.training.trainer import Trainer
@@ -22,8 +23,8 @@ Row = dict[str, Any]
 TIMING = ("seconds", "images_per_second")
 
 
-@dataclass
-class History:
+@dataclass(repr=False)
+class History(Shown):
     """A run, a row an epoch.
 
     A row has ``epoch`` (from 1), ``step`` (steps so far), ``lr``, ``loss``, ``accuracy`` (null where the loss is no
@@ -38,6 +39,14 @@ class History:
     """What the user should know about the run: the loss taken, weights clipped, nodes switched to training form."""
     cost: dict[str, Any] = field(default_factory=dict)
     """Of the training so far, see `cimc.training.cost`."""
+
+    def _facts(self) -> dict[str, object]:
+        names = ("step", "loss", "accuracy", "validation_loss", "validation_accuracy")
+        return {"epochs": len(self.rows), **({name: self.last[name] for name in names} if self.rows else {})}
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        names = ("epoch", "lr", "loss", "accuracy", "validation_loss", "validation_accuracy", "device_writes")
+        return names, [[row[name] for name in names] for row in self.rows]
 
     def __getitem__(self, name: str) -> list[Any]:
         """One figure over the epochs."""
