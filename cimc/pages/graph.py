@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from onnx import ModelProto
 
 from cimc.ir.graph import step_inputs, step_outputs
 from cimc.ir.program import DigitalStep, Program, VmmStep
-from cimc.pages.parts import Box, Drawing, Kind, Link, Section, Table
+from cimc.pages.layout import HEIGHT, WIDTH, Layout
+from cimc.pages.parts import Box, Drawing, Kind, Section, Table
 from cimc.report.drawn import short
 
 #: Nodes of a drawing at most; a larger model is drawn by steps, and of steps the first ones.
 MOST_NODES = 250
-_WIDTH, _HEIGHT, _GAP_X, _GAP_Y = 176.0, 38.0, 16.0, 26.0
 _LEGEND: tuple[tuple[Kind, int, str], ...] = (
     ("analog", 0, "A: on crossbars"),
     ("digital", 0, "D: digital unit"),
@@ -70,51 +70,19 @@ def _size(program: Program, step: VmmStep) -> str:
 
 
 def layered(nodes: Sequence[_Node], about: str) -> Drawing:
-    """Nodes in rows by the longest way to them; in a row, each near the nodes that it reads."""
+    """The nodes as boxes in rows, and links from each to those that read it."""
     maker = {value: number for number, node in enumerate(nodes) for value in node[5]}
-    reads = [
-        sorted({maker[value] for value in node[4] if maker.get(value, number) < number}) for number, node in enumerate(nodes)
+    layout = Layout(
+        [sorted({maker[value] for value in node[4] if maker.get(value, number) < number}) for number, node in enumerate(nodes)]
+    )
+    boxes = [
+        Box(*layout.corner(number), WIDTH, HEIGHT, kind, _label(label), f"{name}: {kind}. {why}")
+        for number, (name, label, kind, why, _, _) in enumerate(nodes)
     ]
-    depth: list[int] = []
-    for before in reads:
-        depth.append(1 + max((depth[k] for k in before), default=-1))
-    columns = _columns(depth, reads)
-    most = max(columns, default=0) + 1
-    boxes = []
-    for (name, label, kind, why, _, _), row, column in zip(nodes, depth, columns, strict=True):
-        in_row = depth.count(row)
-        x = (column + (most - in_row) / 2) * (_WIDTH + _GAP_X) + _GAP_X
-        about_node = f"{name}: {kind}. {why}"
-        boxes.append(Box(x, row * (_HEIGHT + _GAP_Y) + 8, _WIDTH, _HEIGHT, kind, _label(label), about_node))
-    links = [_link(boxes[k], boxes[number]) for number, before in enumerate(reads) for k in before]
-    width = most * (_WIDTH + _GAP_X) + 3 * _GAP_X
-    height = (max(depth, default=0) + 1) * (_HEIGHT + _GAP_Y)
-    return Drawing("Model graph", about, width, height, boxes, links, _LEGEND)
-
-
-def _columns(depth: Sequence[int], reads: Sequence[Sequence[int]]) -> list[int]:
-    """Place of each node in its row."""
-    columns = [0] * len(depth)
-    rows: Mapping[int, list[int]] = {row: [] for row in range(max(depth, default=-1) + 1)}
-    for number, row in enumerate(depth):
-        rows[row].append(number)
-    for members in rows.values():
-        members.sort(key=lambda n: sum(columns[k] for k in reads[n]) / len(reads[n]) if reads[n] else 0.0)
-        for place, number in enumerate(members):
-            columns[number] = place
-    return columns
+    return Drawing("Model graph", about, layout.width, layout.height, boxes, layout.links(), _LEGEND)
 
 
 def _label(text: str) -> str:
     """Two lines: operator and name."""
     first, _, second = text.partition("\n")
     return f"{short(first, 24)}\n{short(second, 24)}"
-
-
-def _link(one: Box, other: Box) -> Link:
-    """From the lower edge of a box to the upper edge of another; past the boxes between them where there are some."""
-    start, end = (one.x + one.width / 2, one.y + one.height), (other.x + other.width / 2, other.y)
-    rows = round((other.y - one.y) / (_HEIGHT + _GAP_Y))
-    aside = 0.0 if rows <= 1 else _WIDTH * 0.75
-    bend = _GAP_Y if rows <= 1 else (_HEIGHT + _GAP_Y) * min(rows, 4) / 2
-    return start, (start[0] + aside, start[1] + bend), (end[0] + aside, end[1] - bend), end

@@ -25,7 +25,8 @@ from cimc.version import __version__
 #: Packages that every installation has, and optional ones with what they are for.
 _NEEDED = ("numpy", "numba", "llvmlite", "onnx", "onnx-ir", "onnxruntime", "pydantic", "safetensors")
 _OPTIONAL = {
-    "torch": "cimc.torch", "onnxscript": "cimc.torch", "matplotlib": "pictures", "scipy": "cimc evaluate --samples",
+    "torch": "cimc.torch", "onnxscript": "cimc.torch", "matplotlib": "pictures", "plotly": "cimc report",
+    "scipy": "cimc evaluate --samples",
     "distributed": "cimc evaluate --scheduler tcp://...", "cryptography": "signed images", "intelhex": "Intel HEX files",
     "tensorboard": "cimc train --tensorboard", "pandas": "tables as data frames", "pyarrow": "tables as Parquet",
 }  # fmt: skip
