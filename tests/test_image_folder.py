@@ -285,6 +285,22 @@ def test_every_command_takes_a_folder_as_an_npz(trained_on: tuple[Path, Path, Pa
         assert found[0] == found[1], words[0]
 
 
+def test_images_of_chips_take_a_folder_as_an_npz(trained_on: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    model, photos, npz = trained_on
+    program, image = tmp_path / "m.cim", tmp_path / "m.cimg"
+    assert command("compile", model, "--calibration", npz, "-o", program).code == 0
+    found = []
+    for data in (npz, photos):
+        done = command("export", program, "--chip", "bulk-rram-256", "--calibration", data, "-o", image, "--json")
+        assert done.code == 0, done.err
+        found.append({key: value for key, value in done.json.items() if key != "data"})
+        words = ("image", "run", image, "--input", data, "--calibration", data, "-o", tmp_path / f"{data.name}.out.npz")
+        assert command(*words).code == 0
+    assert found[0] == found[1]
+    one, other = (np.load(tmp_path / f"{data.name}.out.npz")["y"] for data in (npz, photos))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_python_takes_a_folder_as_arrays(trained_on: tuple[Path, Path, Path]) -> None:
     model, photos, npz = trained_on
     held = dict(np.load(npz))

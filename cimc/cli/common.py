@@ -105,6 +105,15 @@ def opened(data: Path, resize: str | None) -> Source:
     return open_data(data, resize=(int(height), int(width)))
 
 
+def opened_calibration(data: Path | None, resize: str | None) -> Source | None:
+    """The data of ``--calibration`` beside other data; ``resize`` holds for it where it is a folder too.
+
+    Raises:
+        CimcError: As `opened`.
+    """
+    return None if data is None else opened(data, resize if data.is_dir() else None)
+
+
 def input_of(model: Path) -> ValueSpec | None:
     """What an ONNX model takes, where it has one input without a default; None: it has several.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cimc.cli.common import Compiled, Json, note, parse_copies, print_json
+from cimc.cli.common import Compiled, Json, Resize, note, opened, parse_copies, print_json, tell_data
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 
@@ -24,7 +24,13 @@ def export(
     seed: Annotated[
         int | None, typer.Option(min=0, help="Seed of the chip that is read back; of a trained one its own.", show_default=False)
     ] = None,
-    calibration: Annotated[Path | None, typer.Option(help="An npz of images that set input scales and ADC ranges anew.")] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Images that set input scales and ADC ranges anew: an npz, a folder of images, or a data set."
+        ),
+    ] = None,
+    resize: Resize = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="PATH=VALUE", help="Change a field of the target.")
     ] = None,
@@ -56,6 +62,7 @@ def export(
     forms = {form: output.parent / f"{output.stem}{FORMS[form]}" for form in flash or []}
     guard([output, *forms.values()], [program_file, chip, calibration, fault_map, sign])
     program = load(program_file)
+    given = None if calibration is None else opened(calibration, resize)
     trained = any(name.startswith("state/") for name in program.tensors)
     image = export_image(
         Chip(program, seed) if source == "readback" or trained else program,
@@ -63,7 +70,7 @@ def export(
         source,
         fault_map,
         settings=settings,
-        calibration=calibration,
+        calibration=given,
         chips=chips,
         copies=parse_copies(copies) if copies else None,
         die=die,
@@ -73,10 +80,11 @@ def export(
     for form, path in forms.items():
         write_file(path, flashed(image.data, form))
     report = describe(image)
+    about = None if given is None else tell_data(given)
     for text in report["notes"]:
         note(f"note: {text}")
     if json:
-        print_json({"output": str(output), "flash": {form: str(path) for form, path in forms.items()}, **report})
+        print_json({"output": str(output), "flash": {form: str(path) for form, path in forms.items()}, **report, "data": about})
         return
     cells = report["cells"]
     typer.echo(f"{output}: {report['model'] or program_file.name} for {report['target']}, {report['bytes']} bytes")

@@ -14,6 +14,7 @@ from cimc.cli.common import (
     figure,
     note,
     opened,
+    opened_calibration,
     print_json,
     print_run,
     print_table,
@@ -27,6 +28,7 @@ from cimc.cli.plugins import Plugins
 if TYPE_CHECKING:
     from cimc.image.die import Die
     from cimc.image.image import Image
+    from cimc.sources import Source
 
 app = typer.Typer(name="image", help="Inference-chip images: show, check, compare, program, run.", no_args_is_help=True)
 
@@ -35,7 +37,9 @@ Chip = Annotated[
     str | None, typer.Option("--chip", "-c", metavar="T", help="The die's own description; default: the image's target.")
 ]
 FaultFile = Annotated[Path | None, typer.Option("--fault-map", metavar="F.npz", help="The die's fault map.")]
-Calibration = Annotated[Path | None, typer.Option(help="An npz of images to calibrate the die with.")]
+Calibration = Annotated[
+    Path | None, typer.Option(metavar="DATA", help="Images to calibrate the die with: an npz, a folder of images, or a data set.")
+]
 Method = Annotated[
     str,
     typer.Option(
@@ -164,6 +168,7 @@ def program(
     programming: Method = "auto",
     error_free: Annotated[bool, typer.Option("--error-free", help="Every device takes its goal exactly.")] = False,
     require_signature: Signed = False,
+    resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -172,7 +177,7 @@ def program(
 
     guard([output], [image_file, chip, fault_map, calibration])
     image = _load(image_file, require_signature)
-    die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
+    die = _die(image, seed, chip, fault_map, opened_calibration(calibration, resize), programming, error_free, json)
     report = die.programming.to_dict()
     if output is not None:
         save_npz(output, die.programming.arrays())
@@ -243,7 +248,7 @@ def run(
 
     guard([output], [image_file, inputs_file, chip, fault_map, calibration, check])
     image = _load(image_file, require_signature)
-    die = _die(image, seed, chip, fault_map, calibration, programming, error_free, json)
+    die = _die(image, seed, chip, fault_map, opened_calibration(calibration, resize), programming, error_free, json)
     compiled = die.program
     bound = compiled.bound_values()
     source = opened(inputs_file, resize)
@@ -277,7 +282,7 @@ def _die(
     seed: int,
     chip: str | None,
     fault_map: Path | None,
-    calibration: Path | None,
+    calibration: Source | None,
     programming: str,
     error_free: bool,
     quiet: bool,
@@ -290,6 +295,8 @@ def _die(
         if calibration is None
         else load_arrays(calibration, needed_inputs(image.compiled.inputs), how=image.compiled.preprocessing)
     )
+    if calibration is not None:
+        tell_data(calibration)
     with progress("devices", image.devices, quiet) as advance:
         return image.program(
             seed,

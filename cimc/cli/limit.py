@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, Resize, note, opened, print_json, print_table, tell_data
+from cimc.cli.common import Json, Resize, note, opened, opened_calibration, print_json, print_table, tell_data
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 from cimc.cli.population import note_chip
@@ -36,7 +36,10 @@ def yield_(
     seed: Annotated[int, typer.Option(min=0, help="Of the first die.")] = 0,
     target: Annotated[str | None, typer.Option("--target", "-t", help="Of a model: a chip's name or a YAML file.")] = None,
     calibration: Annotated[
-        Path | None, typer.Option(help="Of a model: images that set input scales and ADC ranges; default: x_train of the data.")
+        Path | None,
+        typer.Option(
+            metavar="DATA", help="Of a model: images that set input scales and ADC ranges; default: x_train of the data."
+        ),
     ] = None,
     scheduler: Annotated[str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler.")] = None,
     resize: Resize = None,
@@ -61,9 +64,10 @@ def yield_(
         note_chip(program)
     else:
         program = compile_model(program_file, "ideal").need_program()
-        options = {"target": target or "bulk-rram", "calibration": calibration}
-        if calibration is None and "x_train" in given.names:
-            options["calibration"] = given
+        beside = opened_calibration(calibration, resize)
+        if beside is None and "x_train" in given.names:
+            beside = given
+        options = {"target": target or "bulk-rram", "calibration": beside}
     spec = one_input(program.inputs, str(program_file), "use cimc run")
     x, y = load_labelled(given, spec, how=program.preprocessing)
 
@@ -76,6 +80,8 @@ def yield_(
         seed=seed, scheduler=scheduler, told=told, **options,
     )  # fmt: skip
     about = tell_data(given)
+    if calibration is not None and options:
+        tell_data(options["calibration"])
     if json:
         print_json({**result.to_dict(), "data": about})
         return

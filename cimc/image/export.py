@@ -23,6 +23,7 @@ from cimc.image.store import created
 from cimc.ir.copies import sensible_copies
 from cimc.ir.occupancy import placed_copies
 from cimc.ir.program import Program
+from cimc.pipeline import Calibration
 from cimc.runtime.chip import Chip
 from cimc.runtime.saved_fits import saved_fits, with_factors, without_fits
 from cimc.targets.description import Target
@@ -40,7 +41,7 @@ def export_image(
     fault_map: str | Path | FaultMap | None = None,
     *,
     settings: Mapping[str, Any] | Sequence[str] | None = None,
-    calibration: str | Path | Mapping[str, Array] | None = None,
+    calibration: Calibration | None = None,
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
     die: str | None = None,
@@ -62,7 +63,7 @@ def export_image(
             the devices of ``chip`` hold.
         fault_map: Of the die it is for; segments are placed around what is dead.
         settings: Changes to the target.
-        calibration: Input images by name, or the path of a data file.
+        calibration: Input images by name, or data as `open_data` takes them.
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer that work at once, by name; None: those of the program.
         die: Name of the die; None: that of the fault map.

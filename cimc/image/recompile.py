@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +19,7 @@ from cimc.passes.lower import Lower
 from cimc.passes.manager import PassManager
 from cimc.passes.place import Place
 from cimc.passes.repeat import Repeat
-from cimc.pipeline import pipeline
+from cimc.pipeline import Calibration, pipeline
 from cimc.targets.description import Target
 
 Array = NDArray[Any]
@@ -42,7 +41,7 @@ def compiled_again(
     source: Program,
     target: Target,
     held: Mapping[str, Array],
-    calibration: str | Path | Mapping[str, Array] | None,
+    calibration: Calibration | None,
     chips: int | None,
     copies: Mapping[str, int],
 ) -> tuple[Program, list[str]]:
