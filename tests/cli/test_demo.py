@@ -16,8 +16,8 @@ from tests.cli.conftest import cimc as command
 def test_the_tour_on_made_up_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = demo_parts.pictures
     monkeypatch.setattr(datasets, "on_this_machine", list)
-    monkeypatch.setattr(demo_parts, "pictures", lambda seed: whole(seed, 2000, 64))
-    done = command("demo", "-o", tmp_path / "d", "--epochs", 2, "--chips", 2, "--json")
+    monkeypatch.setattr(demo_parts, "pictures", lambda seed: whole(seed, 1500, 32))
+    done = command("demo", "-o", tmp_path / "d", "--epochs", 2, "--chips", 1, "--json")
     assert done.code == 0, done.err
     assert "the pictures are made up" in done.err
     told = done.json
