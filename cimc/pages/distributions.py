@@ -19,7 +19,7 @@ _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 def histograms(title: str, x_label: str, about: str, series: Mapping[str, NDArray[Any]]) -> Picture:
     """The share of each series' values by bin, over the range of them all."""
     finite = {name: values[np.isfinite(values)].astype(np.float64).reshape(-1) for name, values in series.items()}
-    ends = [(values.min(), values.max()) for values in finite.values() if values.size]
+    ends = [(values.min(), values.max()) for values in finite.values() if values.size] or [(0.0, 1.0)]
     low, high = min(end[0] for end in ends), max(end[1] for end in ends)
     edges = np.linspace(low, high if high > low else low + 1, _BINS + 1)
     middle = (edges[:-1] + edges[1:]) / 2

@@ -45,11 +45,11 @@ def results_artefact(path: Path) -> Artefact:
         return _of_json(json.loads(text), path.name)
     except (
         OSError,
+        LookupError,
+        ArithmeticError,
         ValueError,
-        KeyError,
         TypeError,
         AttributeError,
-        IndexError,
         RecursionError,
         StopIteration,
         csv.Error,

@@ -19,7 +19,7 @@ from cimc.pages.parts import MOST_NAMES, Artefact, Table
 from cimc.pages.population import population_artefact
 from cimc.pages.report import read_artefact, read_report
 from cimc.pages.results import results_artefact
-from cimc.pages.training import history_section
+from cimc.pages.training import device_section, history_section
 from cimc.pages.tuning import lower_left
 from cimc.population.result import Population
 from tests.cli.conftest import cimc as command
@@ -229,6 +229,8 @@ BAD = {
     "none.jsonl": '{"about": {}}\n',
     "about.jsonl": '{"about": {"settings": [{}], "times": [0], "seed": 0, "chips": 99999999999999}}\n',
     "cut.csv": "time_s,seed,accuracy,agreement\n0,0,0.5,0.5\n0,1\n",
+    "huge.json": '{"points": [{"settings": {}, "time_s": 0, "accuracy": {"values": [1]}}], "chips": 1, "images": 1e999, '
+    '"reference_accuracy": 1}',
     "lacks.csv": "time_s,seed,accuracy\n" + "".join(f"{k},{k},0.5\n" for k in range(9)),
     "empty.csv": "",
     "binary.csv": "\x00\x01",
@@ -251,6 +253,12 @@ def test_damaged_runs_are_refused_in_words(tmp_path: Path) -> None:
     (tmp_path / "run" / "checkpoint.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
     with pytest.raises(ArtifactError):
         read_artefact(tmp_path / "run")
+
+
+def test_devices_without_a_number_have_a_page() -> None:
+    section = device_section({"a/g_us": np.full((2, 3), np.nan, np.float32), "a/updates": np.zeros((2, 3), np.uint32)})
+    assert section is not None
+    assert section.pictures[1].lines[0].y.sum() == 0
 
 
 def test_a_journal_of_tune_and_explain_have_pages(tmp_path: Path) -> None:
