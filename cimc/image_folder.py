@@ -46,12 +46,21 @@ class ImageFolder:
         self.notes: list[str] = []
         self._left_out: Counter[str] = Counter()
         self._pillow = _pillow(self.where)
-        below = _folders(Path(path))
-        parts = [name for name in ("train", "test") if any(map(_holds_images, _folders(Path(path) / name)))]
+        self._read: dict[tuple[str, int | None, int | None], NDArray[np.uint8]] = {}
+        try:
+            self._list(Path(path))
+        except OSError as error:
+            what = f"cannot be read: {error.strerror or error}"
+            raise DataError(what, where=str(error.filename or path), fix="a folder that you may read") from None
+
+    def _list(self, path: Path) -> None:
+        """Find the parts, the classes and their files."""
+        below = _folders(path)
+        parts = [name for name in ("train", "test") if any(map(_holds_images, _folders(path / name)))]
         if parts and (other := [folder.name for folder in below if folder.name not in parts]):
             what = f"beside {' and '.join(parts)} it holds {', '.join(other[:5])}"
             raise DataError(what, where=self.where, fix="a folder with train and test holds nothing else; or give one of them")
-        self._files = {f"_{name}": self._by_class(Path(path) / name) for name in parts} or {"": self._by_class(Path(path))}
+        self._files = {f"_{name}": self._by_class(path / name) for name in parts} or {"": self._by_class(path)}
         first, *others = self._files.values()
         self.classes: tuple[str, ...] = tuple(sorted(first))
         for part in others:
@@ -59,7 +68,6 @@ class ImageFolder:
                 what = f"test has the class {unknown[0]}, which train has not"
                 raise DataError(what, where=self.where, fix="give both the same classes")
         self.names = frozenset(f"{letter}{part}" for part in self._files for letter in "xy")
-        self._read: dict[tuple[str, int | None, int | None], NDArray[np.uint8]] = {}
         self._tell_classes()
 
     def read(self, names: Collection[str], spec: ValueSpec | None = None) -> dict[str, NDArray[Any]]:
@@ -96,7 +104,10 @@ class ImageFolder:
         self.notes.append(f"classes, by sorted names: {shown}{more}")
         digits = [name for name in self.classes if name.isdecimal()]
         if len(digits) == len(self.classes) and sorted(digits, key=int) != digits:
-            self.notes.append(f"class {self.classes[2]} has number 2: names are sorted as text (02 comes before 10, 2 does not)")
+            number = next(n for n, name in enumerate(sorted(digits, key=int)) if name != digits[n])
+            self.notes.append(
+                f"class {digits[number]} has number {number}: names are sorted as text (02 comes before 10, 2 does not)"
+            )
         if empty := [f"{part[1:]} " * bool(part) + name for part, own in self._files.items() for name in own if not own[name]]:
             self.notes.append(f"classes without images: {', '.join(empty)}")
         for ending, count in sorted(self._left_out.items()):
@@ -131,7 +142,8 @@ class ImageFolder:
             with file.open("rb") as raw:
                 start = raw.read(26)
             with self._pillow.open(file) as image:
-                mode, (width, height), frames = image.mode, image.size, getattr(image, "n_frames", 1)
+                mode, (width, height) = image.mode, image.size
+                frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)  # cameras add previews to a JPEG
                 turned = image.getexif().get(_EXIF_ORIENTATION, 1) != 1
         except Exception as error:  # Pillow lets through what its decoders raise
             raise _damaged(file, error) from error

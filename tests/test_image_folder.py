@@ -188,6 +188,21 @@ def test_names_sort_as_text_and_that_is_said(tmp_path: Path) -> None:
     assert any(text.startswith("class 10 has number 2") for text in source.notes)
 
 
+def test_two_numbers_out_of_order_are_said(tmp_path: Path) -> None:
+    for name in ("9", "10"):
+        save(tmp_path / name / "0.png", pixels(6, 6))
+    assert any(text.startswith("class 10 has number 0") for text in cimc.open_data(tmp_path).notes)
+
+
+def test_a_folder_that_cannot_be_listed_is_told(classes: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("cimc.image_folder.os.scandir", refuse)
+    with pytest.raises(DataError, match="cannot be read: Permission denied"):
+        cimc.open_data(classes)
+
+
 def test_what_is_left_out_is_said(classes: Path) -> None:
     (classes / "cat" / "notes.txt").write_text("a cat")
     (classes / ".cache").mkdir()

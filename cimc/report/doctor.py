@@ -26,7 +26,7 @@ from cimc.version import __version__
 _NEEDED = ("numpy", "numba", "llvmlite", "onnx", "onnx-ir", "onnxruntime", "pydantic", "safetensors")
 _OPTIONAL = {
     "torch": "cimc.torch", "onnxscript": "cimc.torch", "matplotlib": "pictures", "plotly": "cimc report",
-    "scipy": "cimc evaluate --samples",
+    "pillow": "folders of images", "scipy": "cimc evaluate --samples",
     "distributed": "cimc evaluate --scheduler tcp://...", "cryptography": "signed images", "intelhex": "Intel HEX files",
     "tensorboard": "cimc train --tensorboard", "pandas": "tables as data frames", "pyarrow": "tables as Parquet",
 }  # fmt: skip

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from cimc.arguments import array as array_of
-from cimc.data import Part, load_pair, needed_inputs, one_input, prepared
+from cimc.data import Part, load_pair, needed_inputs, prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.bound import without_bound
 from cimc.ir.classes import Classes
@@ -108,11 +108,13 @@ class Feed:
         """Images, before preprocessing, and labels of data; None where they hold no labels.
 
         Raises:
-            DataError: They do not suit the model, or lack the part.
-            CimcError: The model has several inputs.
+            DataError: They do not suit the model, or lack the part; or the model has several inputs.
         """
-        spec = one_input(self.inputs, "data", "give arrays by input name")
-        return load_pair(data, spec, part, self.preprocessing)
+        needed = needed_inputs(self.inputs)
+        if len(needed) != 1:
+            what = f"data hold images for one input, the model takes {', '.join(self.names)}"
+            raise DataError(what, where="data", fix="give arrays by input name")
+        return load_pair(data, needed[0], part, self.preprocessing)
 
     def batch(self, x: Inputs, y: Any, where: str = "data") -> Batch:
         """One batch as the training step takes it.
