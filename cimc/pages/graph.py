@@ -28,10 +28,13 @@ def graph_section(program: Program) -> Section:
     """The graph, and a table with the reason of each node."""
     rows = [(one.name, one.op_type, one.where, one.why) for one in program.placements]
     counts = {where: sum(row[2] == where for row in rows) for where in ("analog", "digital", "folded")}
-    told = ", ".join(f"{count} {where}" for where, count in counts.items())
+    told = ", ".join(f"{count} {where}" for where, count in counts.items() if count)
+    gone = " Folded nodes are no longer in the graph." if counts["folded"] else ""
     table = Table("Where each node of the model runs, and why", ("node", "operator", "where", "why"), rows)
     nodes, cut = _nodes(program)
-    drawings = [layered(nodes, f"{told} nodes.{cut} The reason of each is in its tooltip and in the table.")] if nodes else []
+    drawings = (
+        [layered(nodes, f"{told} nodes.{gone}{cut} The reason of each is in its tooltip and in the table.")] if nodes else []
+    )
     return Section("Model graph", [], drawings, [], [table] if rows else [])
 
 
@@ -79,7 +82,8 @@ def layered(nodes: Sequence[_Node], about: str) -> Drawing:
         Box(*layout.corner(number), WIDTH, HEIGHT, kind, _label(label), f"{name}: {kind}. {why}")
         for number, (name, label, kind, why, _, _) in enumerate(nodes)
     ]
-    return Drawing("Model graph", about, layout.width, layout.height, boxes, layout.links(), _LEGEND)
+    legend = [entry for entry in _LEGEND if any(box.kind == entry[0] for box in boxes)]
+    return Drawing("Model graph", about, layout.width, layout.height, boxes, layout.links(), legend)
 
 
 def _label(text: str) -> str:

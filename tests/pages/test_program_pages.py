@@ -95,6 +95,7 @@ def test_every_node_has_its_place_and_reason_in_the_graph(program: cimc.Program)
     assert kinds == {row["name"]: row["where"] for row in program.placement()}
     assert all(row["why"] in " ".join(box.about for box in drawing.boxes) for row in program.placement())
     assert len(drawing.links) == 3
+    assert [kind for kind, _, _ in drawing.legend] == ["analog", "digital"]
 
 
 def test_boxes_of_a_graph_do_not_overlap_and_no_link_crosses_one() -> None:
