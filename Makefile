@@ -29,7 +29,7 @@ help:
 	@echo "make lint   ruff and mypy alone"
 	@echo "make fuzz   thousands of damaged files of each kind: counts of how they end"
 	@echo "make bench  speed, as JSON in benchmarks/results"
-	@echo "make docs   API reference in docs/build, links of the guides checked"
+	@echo "make docs   the site in build/site; links and commands of the guides checked"
 
 # Installed from the sources in place; again when the dependencies change. The demo takes what a user has and no more.
 $(BASE): pyproject.toml
@@ -92,7 +92,9 @@ bench: $(READY)
 
 docs: $(READY)
 	$(BIN)/python docs/check_links.py README.md CONTRIBUTING.md CHANGELOG.md docs examples
-	$(BIN)/pdoc -o docs/build cimc '!cimc.cli'
+	$(BIN)/python docs/check_commands.py README.md CONTRIBUTING.md docs examples
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	$(BIN)/python docs/check_offline.py build/site
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build docs/build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(VENV)-* build .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,76 @@
+"""The page of the Python names that cimc promises, from their signatures and docstrings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator
+from importlib import import_module
+from types import ModuleType
+from typing import Any
+
+#: What the page documents: each has ``__all__``.
+MODULES = ("cimc", "cimc.torch", "cimc.datasets", "cimc.backend", "cimc.devices", "cimc.rules", "cimc.testing")
+
+
+def _signature(value: Any) -> str:
+    try:
+        text = str(inspect.signature(value))
+    except (TypeError, ValueError):
+        return "(...)"
+    return re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>|<factory>", "...", text).replace("'", "")
+
+
+def _docstring(value: Any) -> str:
+    """The docstring, its sections (Args, Raises, ...) as lists."""
+    lines, section = [], False
+    for line in (inspect.getdoc(value) or "").splitlines():
+        if re.fullmatch(r"[A-Z]\w+:", line):
+            section = True
+            lines += ["", f"**{line[:-1]}**", ""]
+        elif section and re.match(r" {4}\S", line):
+            lines.append(f"- {line.strip()}")
+        elif section and line.strip() and not line.startswith(" "):
+            section = False
+            lines += ["", line]
+        else:
+            lines.append("  " + line.strip() if section else line)
+    return "\n".join(lines)
+
+
+def _members(kind: type) -> Iterator[tuple[str, Any]]:
+    """Public methods and properties that cimc itself defines."""
+    for name, value in sorted(inspect.getmembers(kind)):
+        function = value.fget if isinstance(value, property) else value
+        ours = str(getattr(function, "__module__", "")).startswith("cimc")
+        if ours and not name.startswith("_") and not inspect.isclass(value):
+            yield name, value
+
+
+def _entry(module: str, name: str, value: Any) -> Iterator[str]:
+    full = f"{module}.{name}"
+    yield f"### {full}\n"
+    if callable(value):
+        yield f"```python\n{name}{_signature(value)}\n```\n"
+    yield _docstring(value) if callable(value) or isinstance(value, ModuleType) else f"`{value!r}`"
+    yield ""
+    if inspect.isclass(value):
+        for member, what in _members(value):
+            head = member if isinstance(what, property) else f"{member}{_signature(what)}"
+            yield f"#### {name}.{member}\n\n```python\n{head}\n```\n\n{_docstring(what)}\n"
+
+
+def page() -> str:
+    """The page in Markdown: a section for each module, in it one for each name of ``__all__``."""
+    lines = ["# Python", "", "The public names, made from the code when the site is built. Arrays are numpy, images NCHW.", ""]
+    for path in MODULES:
+        try:
+            module = import_module(path)
+        except Exception as error:  # an extra that is not installed where the site is built
+            lines += [f"## {path}", "", f"Not described here, as its extra was missing: {error}", ""]
+            continue
+        lines += [f"## {path}", "", _docstring(module), ""]
+        for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]):
+            if not isinstance(value := getattr(module, name), ModuleType) and name != "__version__":
+                lines += _entry(path, name, value)
+    return "\n".join(lines) + "\n"

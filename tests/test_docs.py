@@ -1,0 +1,90 @@
+"""The site of docs/ builds without a warning and asks no other host for anything; commands in the guides exist."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "docs"))
+
+from check_commands import written, wrong  # noqa: E402
+from check_offline import remote  # noqa: E402
+
+
+def _run(*words: str) -> str:
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    _run("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder))
+    return folder
+
+
+def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
+    _run("docs/check_offline.py", str(site))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        '<script src="https://a.org/x.js"></script>',
+        '<link rel="preconnect" href="https://a.org">',
+        '<img src="//a.org/x.png">',
+        "<style>@import 'https://a.org/x.css';</style>",
+        '<p style="background: url(https://a.org/x.png)">',
+    ],
+)
+def test_a_load_from_another_host_is_found(page: str, tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text(page)
+    assert remote(tmp_path / "page.html")
+
+
+def test_links_to_follow_by_hand_are_no_loads(tmp_path: Path) -> None:
+    (tmp_path / "page.html").write_text('<a href="https://a.org">x</a><link rel="canonical" href="https://a.org">')
+    assert remote(tmp_path / "page.html") == []
+
+
+def test_the_reference_has_every_command_and_public_name(site: Path) -> None:
+    import cimc
+
+    commands, api = (site / "commands.html").read_text("utf-8"), (site / "api.html").read_text("utf-8")
+    for name in ("cimc-compile", "cimc-image-verify", "cimc-device-fit"):
+        assert f'id="{name}"' in commands
+    assert "--calibration" in commands
+    for name in cimc.__all__:
+        if name not in {"__version__", "backend", "datasets", "torch"}:
+            assert f'id="cimc{name.lower()}"' in api
+
+
+def test_commands_of_the_guides_exist() -> None:
+    _run("docs/check_commands.py", "README.md", "CONTRIBUTING.md", "docs", "examples")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("cimc frob x", "cimc has no command frob"),
+        ("cimc image nope x", "cimc image has no command nope"),
+        ("cimc compile a.onnx --wat 3", "cimc compile has no option --wat"),
+        ("cimc compile a.onnx --set device.drift=-1 > out.txt", None),
+        ("cimc evaluate ... --chips 3 | head", None),
+        ("cimc COMMAND --help", None),
+    ],
+)
+def test_a_wrong_command_is_told(line: str, said: str | None) -> None:
+    assert wrong(line) == said
+
+
+def test_commands_are_found_in_blocks_and_in_lines() -> None:
+    text = "`cimc run a` and\n```console\n$ cimc compile b \\\n  --json\nout: cimc c\n```\n```python\ncimc = 1\n```\n"
+    assert list(written(text)) == ["cimc compile b    --json", "cimc run a"]
