@@ -37,9 +37,11 @@ A trained program also holds its chip, and its initializers are the trained ones
                             int32, flat: word lines, then bit lines, of one block after the other
 ``state/STEP/fit_scale``    float64, one for each output channel: factor fitted to the outputs of this chip;
                             ``fit_offset``, the same shape, is added then; both act behind ``scale`` and ``offset``
-``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W; of trained layers alone, as all below
+``state/LAYER/weights``     float32 ``[groups, rows, columns]``: W, once where the layer has repeats; of trained layers alone, as
+                            all below
 ``state/LAYER/delta``       the same shape: ΔW
-``state/LAYER/written_us``  float32, as ``g_us``: last target of each device, NaN where never written
+``state/LAYER/written_us``  float32 ``[groups, rows, planes, columns]``: last target of each weight's devices, NaN where never
+                            written; the same for all repeats of a weight
 ``state/LAYER/updates``     uint32, as ``weights``: updates of each weight in training
 ``state/LAYER/writes``      uint32, as ``g_us``: writes of each device in training
 ``state/LAYER/pulses``      uint32, likewise: pulses of each device, where the target's endurance counts pulses
@@ -119,14 +121,35 @@ class Repeats(_Record):
     columns: int = Field(1, ge=1, le=MOST_REPEATS, description="Times that each column lies on bit lines.")
     reads: int = Field(1, ge=1, le=MOST_REPEATS, description="Reads of each input, averaged.")
 
-    def averaged(self, matrix: NDArray[Any]) -> NDArray[Any]:
-        """The mean over the repeats of each weight, of an array ``[groups, rows, columns]`` of the layer's crossbars."""
-        if self.rows == self.columns == 1:
-            return matrix
-        groups, rows, columns = matrix.shape
-        parts = matrix.reshape(groups, self.rows, rows // self.rows, self.columns, columns // self.columns)
-        mean: NDArray[Any] = parts.mean(axis=(1, 3), dtype=np.float64).astype(matrix.dtype)
+    @property
+    def cells(self) -> int:
+        """Places of each weight on the crossbars."""
+        return self.rows * self.columns
+
+    def averaged(self, array: NDArray[Any]) -> NDArray[Any]:
+        """The mean over the repeats of each weight, of ``[groups, rows, ..., columns]`` of the layer's crossbars."""
+        if self.cells == 1:
+            return array
+        groups, rows, *inner, columns = array.shape
+        parts = array.reshape(groups, self.rows, rows // self.rows, *inner, self.columns, columns // self.columns)
+        mean: NDArray[Any] = parts.mean(axis=(1, -2), dtype=np.float64).astype(array.dtype)
         return mean
+
+    def laid_out(self, matrix: NDArray[Any]) -> NDArray[Any]:
+        """A matrix ``[groups, rows, columns]`` as it lies on the crossbars; the same array where nothing is repeated."""
+        return matrix if self.cells == 1 else np.tile(matrix, (1, self.rows, self.columns))
+
+    def on_columns(self, values: NDArray[Any], groups: int) -> NDArray[Any]:
+        """One number, or one of each column (any shape), as those of all columns on the crossbars, flat."""
+        if self.columns == 1 or values.size == 1:
+            return values.reshape(-1)
+        return np.tile(values.reshape(groups, -1), self.columns).reshape(-1)
+
+    def of_columns(self, values: NDArray[Any], groups: int) -> NDArray[Any]:
+        """The reverse of `on_columns`: the numbers of the first repeat, flat."""
+        if self.columns == 1 or values.size == 1:
+            return values.reshape(-1)
+        return values.reshape(groups, self.columns, -1)[:, 0].reshape(-1)
 
 
 #: Each weight once, and one read.
@@ -458,9 +481,7 @@ def to_matrix(layer: Layer, tensor: NDArray[Any]) -> NDArray[Any]:
 
 def on_crossbars(matrix: NDArray[Any], layer: Layer) -> NDArray[Any]:
     """The model's matrix ``[groups, rows, columns]`` as it lies on the layer's crossbars: groups packed, then repeated."""
-    packed = pack(matrix, layer.group_packing)
-    repeats = layer.repeats
-    return packed if repeats.rows == repeats.columns == 1 else np.tile(packed, (1, repeats.rows, repeats.columns))
+    return layer.repeats.laid_out(pack(matrix, layer.group_packing))
 
 
 def pack(matrix: NDArray[Any], packing: int) -> NDArray[Any]:

@@ -37,7 +37,15 @@ class _State:
 
 
 def _weights(layer: Layer, _: Target) -> Shape:
-    return layer.groups, layer.rows, layer.columns
+    return layer.groups, layer.inputs, layer.once.columns
+
+
+def _goals(layer: Layer, target: Target) -> Shape:
+    return layer.groups, layer.inputs, target.planes, layer.once.columns
+
+
+def _spans(layer: Layer, _: Target) -> Shape:
+    return layer.groups, layer.once.columns
 
 
 def _devices(layer: Layer, target: Target) -> Shape:
@@ -66,12 +74,12 @@ _STATE = {
     "lines": _State("int32", lambda *_: (), several=True),
     "weights": _State("float32", _weights),
     "delta": _State("float32", _weights),
-    "written_us": _State("float32", _devices, finite=False),
+    "written_us": _State("float32", _goals, finite=False),
     "updates": _State("uint32", _weights),
     "writes": _State("uint32", _devices),
     "pulses": _State("uint32", _devices),
-    "w_max": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
-    "factor": _State("float32", lambda layer, _: (layer.groups, layer.columns)),
+    "w_max": _State("float32", _spans),
+    "factor": _State("float32", _spans),
 }
 #: ``state/NAME`` of the whole chip: entries, and the values that they lie below. Each is int64 and not negative.
 _CHIP_STATE = {"seed": (1, 1 << 63), "noise_seed": (1, 1 << 63), "draws": (3, 1 << 48), "images": (1, 1 << 62)}

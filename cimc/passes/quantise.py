@@ -47,8 +47,7 @@ class Quantise(Pass):
                 if not np.isfinite(span).all():
                     raise ModelError(f"weight '{weight.name}' holds NaN or Inf; no conductance can", where=f"layer {layer}")
                 error = None if state.target.is_ideal else weight_error(matrix, span, state.target)
-                if span.size > 1:  # repeats of a column have its scale
-                    span = np.tile(span.reshape(layer_of(node).groups, -1), layer_of(node).repeats.columns).reshape(-1)
+                span = layer_of(node).repeats.on_columns(span, layer_of(node).groups)  # repeats of a column have its scale
                 done[layer] = span, error
             span, error = done[layer]
             node.attributes.add(ir.AttrFloat32s("weight_max", [float(w) for w in span]))

@@ -56,7 +56,7 @@ class Scales(Pass):
                 matrix = view_of(node).matrix_of(tensor)
                 span, coding = _choice(state, node, matrix, window=window, inputs=inputs)
                 layer = layer_of(node)
-                once = span if span.size == 1 else span.reshape(layer.groups, layer.repeats.columns, -1)[:, 0].reshape(-1)
+                once = layer.repeats.of_columns(span, layer.groups)
                 chosen[name] = span, coding, weight_error(matrix, once, target)
             _describe(node, *chosen[name])
         return list(chosen)

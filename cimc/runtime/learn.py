@@ -106,7 +106,7 @@ def learn(
         case UpdateStep():
             learning.update(step, [values[name] for name in step.inputs])
         case OuterStep():
-            layer = crossbars[step.layer].layer
+            layer = crossbars[step.layer].layer.once
             x, dy = values[step.input], values[step.gradient]
             if learning.vectors is not None:
                 own = Vectors.of(x, dy, layer, step.geometry, step.alpha)

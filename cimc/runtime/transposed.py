@@ -74,15 +74,21 @@ def activation_gradient(
     Raises:
         TargetError: The chip has no transposed read.
     """
-    read = transposed_target(crossbar.target)
+    read, repeats, groups = transposed_target(crossbar.target), crossbar.layer.repeats, crossbar.groups
     _count(crossbar, geometry.images(x_shape) * geometry.positions(x_shape), read)
     if crossbar.target.is_ideal:
-        return backward.activation_gradient(dy, crossbar.matrix, x_shape, geometry, alpha)
+        return backward.activation_gradient(dy, repeats.averaged(crossbar.matrix), x_shape, geometry, alpha)
     kind: Any = np.float64 if dy.dtype == np.float64 else np.float32
-    delta = output_vectors(dy.astype(kind, copy=False), geometry, x_shape, crossbar.groups, crossbar.columns)
-    unit = alpha * crossbar.coefficients.weight_step * (2 if crossbar.target.update.shares else 1)
-    delta = delta * unit.reshape(crossbar.groups, -1, 1).astype(kind)
+    delta = output_vectors(dy.astype(kind, copy=False), geometry, x_shape, groups, crossbar.columns // repeats.columns)
+    if repeats.columns > 1:
+        delta = np.tile(delta, (1, 1, repeats.columns, 1))
+    unit = alpha / repeats.cells * crossbar.coefficients.weight_step * (2 if crossbar.target.update.shares else 1)
+    delta = delta * unit.reshape(groups, -1, 1).astype(kind)
     vectors = multiply(delta, crossbar, read, noise_key, first_image)
+    if repeats.rows > 1:  # word lines of the same row
+        images, rows, positions = vectors.shape
+        parts = vectors.reshape(images, groups, repeats.rows, -1, positions)
+        vectors = np.ascontiguousarray(parts.sum(axis=2)).reshape(images, rows // repeats.rows, positions)
     dx: Array = np.ascontiguousarray(input_gradient(vectors, geometry, x_shape)).astype(dy.dtype, copy=False)
     return dx
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, DataError, RunError, TargetError
 from cimc.ir.encoding import encode, level_step_us
+from cimc.ir.records import ONCE, Repeats
 from cimc.ir.weight_codes.registry import weight_code
 from cimc.targets.description import Target
 from cimc.training.gradients import finite
@@ -94,18 +95,21 @@ class WeightDevices:
 
 @dataclass
 class LayerState:
-    """One layer; all arrays C-contiguous, changed in place by the update rules."""
+    """One layer; all arrays C-contiguous, changed in place by the update rules.
+
+    Where the layer has repeats, each weight is here once: only what is counted of single devices has all of them.
+    """
 
     weights: F32
     """W ``[groups, rows, columns]``: the digital copy that gradients use."""
     delta: F32
     """ΔW (χ of the residual rule), the same shape."""
     written_us: F32
-    """Last target of each device ``[groups, rows, planes, columns]``, µS; NaN: never written."""
+    """Last target of the devices of each weight ``[groups, rows, planes, columns]``, µS; NaN: never written."""
     updates: U32
     """Updates of each weight, ``[groups, rows, columns]``."""
     writes: U32
-    """Writes of each device, ``[groups, rows, planes, columns]``."""
+    """Writes of each device, ``[groups, rows, planes, columns]`` as they lie on the crossbars, repeats included."""
     w_max: F32
     """Weight that spans the window, ``[groups, columns]``."""
     pulses: U32 | None = None
@@ -116,30 +120,35 @@ class LayerState:
     """What the update rule keeps beside: numbers, by names of letters, digits and underlines; changed in place."""
 
     @classmethod
-    def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any]) -> Self:
-        """W read once from the devices (µS, ``[groups, rows, planes, columns]``), none of which counts as written.
+    def from_devices(cls, target: Target, g_us: F32, w_max: NDArray[Any], repeats: Repeats = ONCE) -> Self:
+        """W read once from the devices, none of which counts as written.
 
         Args:
-            w_max: ``[1]`` or ``[groups * columns]``.
+            target: The chip.
+            g_us: Their conductances, µS, ``[groups, rows, planes, columns]``; W is the mean over the repeats of a weight.
+            w_max: ``[1]`` or ``[groups * columns]``, columns once.
+            repeats: Of the layer.
         """
-        groups, _, _, columns = g_us.shape
-        spans = _spans(w_max, groups, columns)
-        weights = WeightDevices.of(target).held(g_us, spans)
-        return cls._new(target, weights, np.full(g_us.shape, np.nan, np.float32), spans)
+        once_us = repeats.averaged(g_us)
+        spans = _spans(w_max, once_us.shape[0], once_us.shape[3])
+        weights = WeightDevices.of(target).held(once_us, spans)
+        return cls._new(target, weights, np.full(once_us.shape, np.nan, np.float32), spans, repeats)
 
     @classmethod
-    def from_weights(cls, target: Target, weights: NDArray[Any], w_max: NDArray[Any]) -> Self:
-        """W as given (``[groups, rows, columns]``); the devices count as written to it, clipped to the window."""
+    def from_weights(cls, target: Target, weights: NDArray[Any], w_max: NDArray[Any], repeats: Repeats = ONCE) -> Self:
+        """W as given (``[groups, rows, columns]``, each once); the devices count as written to it, clipped to the window."""
         WeightDevices.of(target)
         spans = _spans(w_max, weights.shape[0], weights.shape[2])
         goals = encode(weights, spans.reshape(-1).astype(np.float64), (0, weights.shape[1]), target).g_us
-        return cls._new(target, np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans)
+        return cls._new(target, np.clip(weights, -spans[:, None], spans[:, None]).astype(np.float32), goals, spans, repeats)
 
     @classmethod
-    def _new(cls, target: Target, weights: F32, written_us: F32, w_max: F32) -> Self:
+    def _new(cls, target: Target, weights: F32, written_us: F32, w_max: F32, repeats: Repeats) -> Self:
         weights, written_us = np.ascontiguousarray(weights), np.ascontiguousarray(written_us)
-        counts = np.zeros(weights.shape, np.uint32), np.zeros(written_us.shape, np.uint32)
-        pulses = np.zeros(written_us.shape, np.uint32) if target.device.endurance_unit == "pulses" else None
+        groups, rows, planes, columns = written_us.shape
+        devices = groups, rows * repeats.rows, planes, columns * repeats.columns
+        counts = np.zeros(weights.shape, np.uint32), np.zeros(devices, np.uint32)
+        pulses = np.zeros(devices, np.uint32) if target.device.endurance_unit == "pulses" else None
         return cls(weights, np.zeros_like(weights), written_us, *counts, w_max, pulses)
 
     def state(self) -> dict[str, NDArray[Any]]:

@@ -115,7 +115,7 @@ class Expressions:
         steps = {}
         for name, layer in self.layers.items():
             state = states[name]
-            wanted = to_matrix(layer, weights[layer.weight.tensor]).astype(np.float32)
+            wanted = to_matrix(layer.once, weights[layer.weight.tensor]).astype(np.float32)
             span = state.w_max[:, None]
             steps[name] = np.clip(wanted, -span, span) - (state.weights + state.delta)
         return steps

@@ -101,34 +101,40 @@ def _born(chip: Chip, name: str, window: Window, worn: _Worn) -> LayerState:
     g_us = born_on(target.device, chip.crossbars[name].cells_of().keys())
     worn.keep(g_us)
     span = span_of(chip.program, layer, window, None)
-    state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span)
+    state = LayerState.from_devices(target, np.ascontiguousarray(g_us), span, layer.repeats)
     state.weights *= _inside(layer)
-    chip.remap(name, state.weights, span, np.ascontiguousarray(g_us))
+    _remap(chip, layer, state, span, np.ascontiguousarray(g_us))
     return state
 
 
 def _programmed(chip: Chip, name: str, window: Window, notes: list[str]) -> LayerState:
     program, target, layer = chip.program, chip.program.target, chip.program.layer(name)
-    weights = weight_matrix(program, layer).astype(np.float32)
+    weights = weight_matrix(program, layer.once).astype(np.float32)
     span = span_of(program, layer, window, weights)
-    limit = span if span.size == 1 else span.reshape(layer.groups, 1, layer.columns)
+    limit = span if span.size == 1 else span.reshape(layer.groups, 1, -1)
     clipped = float((np.abs(weights) > limit).mean())
     if clipped:
         notes.append(f"layer {name}: {100 * clipped:.2g} % of the weights are clipped to the window of ±{float(span.max()):.4g}")
-    state = LayerState.from_weights(target, weights, span)
-    chip.remap(name, state.weights, span)
+    state = LayerState.from_weights(target, weights, span, layer.repeats)
+    _remap(chip, layer, state, span)
     return state
 
 
 def _continued(chip: Chip, name: str) -> LayerState:
     program, layer = chip.program, chip.program.layer(name)
-    shape = (layer.groups, layer.rows, layer.columns)
-    blank = LayerState.from_weights(program.target, np.zeros(shape, np.float32), np.ones(1, np.float32))
+    blank = np.zeros((layer.groups, layer.inputs, layer.once.columns), np.float32)
+    state = LayerState.from_weights(program.target, blank, np.ones(1, np.float32), layer.repeats)
     if f"{name}/factor" in chip.memory:
-        blank.factor = np.ones_like(blank.w_max)
-    blank.restore({key: chip.memory[f"{name}/{key}"] for key in blank.state() if f"{name}/{key}" in chip.memory})
-    chip.remap(name, blank.weights, blank.w_max.reshape(-1), chip.crossbars[name].g_us)
-    return blank
+        state.factor = np.ones_like(state.w_max)
+    state.restore({key: chip.memory[f"{name}/{key}"] for key in state.state() if f"{name}/{key}" in chip.memory})
+    _remap(chip, layer, state, state.w_max, chip.crossbars[name].g_us)
+    return state
+
+
+def _remap(chip: Chip, layer: Layer, state: LayerState, span: NDArray[Any], g_us: NDArray[np.float32] | None = None) -> None:
+    """As `Chip.remap`, of the weights of a state and their span, once each."""
+    repeats = layer.repeats
+    chip.remap(layer.name, repeats.laid_out(state.weights), repeats.on_columns(span, layer.groups), g_us)
 
 
 def _inside(layer: Layer) -> NDArray[np.float32]:

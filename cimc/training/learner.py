@@ -18,6 +18,7 @@ from cimc.training.accumulator import LayerState
 from cimc.training.expressions import Expressions
 from cimc.training.gradients import clip_gradients, finite
 from cimc.training.optimizers import Optimizer
+from cimc.training.repeated import RepeatedWriter, lay_out
 from cimc.training.rules.rule import Rule
 from cimc.training.scales import LearntScales, rescale, times_factor, usable
 from cimc.training.step import Step, StepResult
@@ -64,7 +65,10 @@ class Learner:
             step.weights[name] = state.weights
             crossbar = chip.crossbars[name]
             keys, devices = crossbar.cells_of().keys, crossbar.state()
-            self._writers[name] = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
+            writer = rule.writer(state, crossbar.g_us, device_seed(chip.seed, name), keys, devices)
+            repeats = crossbar.layer.repeats
+            self._writers[name] = writer if repeats.cells == 1 else RepeatedWriter(writer, repeats, crossbar.g_us.shape)
+            self._lay_out(name)
         self._tied = tied_initializers(chip.program, tuple(states), tuple(step.parameters))
         shared = {layer.name for layers in self._tied.values() for layer in layers} | through.layers.keys()
         self.scales = LearntScales.of(step.program, shared, scale_rate)
@@ -89,7 +93,7 @@ class Learner:
         if self._tied:
             whole = result.gradients
             for name, held in self._tied.items():
-                layers |= {layer.name: np.ascontiguousarray(to_matrix(layer, whole[name])) for layer in held}
+                layers |= {layer.name: np.ascontiguousarray(to_matrix(layer.once, whole[name])) for layer in held}
                 digital.pop(name, None)
         if self.through.into:
             layers = {name: gradient for name, gradient in layers.items() if name not in self.through.layers}
@@ -155,6 +159,7 @@ class Learner:
             if kind == "layer" and rule.takes == "change":
                 writer, factor = self._writers[own], self.states[own].factor
                 done += rule.apply(self.states[own], change if factor is None else change * factor[:, None], writer)
+                self._lay_out(own)
                 if self._ideal:
                     self.chip.crossbars[own].written()
                 elif writer.touched.size:
@@ -173,7 +178,8 @@ class Learner:
                 self.chip.crossbars[name].written()
         for name, multiple in multiples.items():
             rescale(self.states[name], multiple)
-            self.chip.crossbars[name].rescale(self.states[name].w_max)
+            self._lay_out(name)
+            self._respan(name)
             if self._ideal:
                 self.chip.crossbars[name].written()
         self._follow()
@@ -236,7 +242,11 @@ class Learner:
         """The inference program with the weights and parameters as they are."""
         program = self.chip.program
         new = with_initializers(program, self.values(), tuple(self.chip.crossbars[layer.name].layer for layer in program.layers))
-        spans = {f"weight_max/{name}": _span(state.w_max) for name, state in self.states.items()}
+        repeats = {name: self.chip.crossbars[name].layer.repeats for name in self.states}
+        spans = {
+            f"weight_max/{name}": repeats[name].on_columns(_span(state.w_max), len(state.w_max))
+            for name, state in self.states.items()
+        }
         return new.model_copy(update={"tensors": {**new.tensors, **spans}})
 
     def _follow(self) -> None:
@@ -244,6 +254,17 @@ class Learner:
         if read := [name for name in self._tied if name in self.step.parameters]:
             values = trained_initializers(self.chip.program, self.states)
             self.step.parameters.update({name: values[name] for name in read})
+
+    def _lay_out(self, name: str) -> None:
+        """The matrix of a layer with repeats follows W; that of any other is W itself."""
+        crossbar, weights = self.chip.crossbars[name], self.states[name].weights
+        if crossbar.matrix is not weights:
+            lay_out(crossbar.matrix, weights, crossbar.layer)
+
+    def _respan(self, name: str) -> None:
+        """The crossbars of a layer follow the weight that spans its window."""
+        crossbar = self.chip.crossbars[name]
+        crossbar.rescale(crossbar.layer.repeats.on_columns(self.states[name].w_max, crossbar.groups))
 
     def _changed(self) -> None:
         self.chip.refresh = lambda: self.chip.adopt(self.program())
@@ -303,8 +324,9 @@ class Learner:
             state.restore(own)
             for key, array in held.items():
                 array[...] = own[key]
+            self._lay_out(name)
             self.chip.crossbars[name].written()
-            self.chip.crossbars[name].rescale(state.w_max)
+            self._respan(name)
             self.chip.crossbars[name].take_factors(*_factors(arrays, name))
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")

@@ -133,7 +133,7 @@ class Step:
         CimcError: The program is none of training.
 
     Attributes:
-        weights: The digital copy W of each layer, float32 ``[groups, rows, columns]``; the trainer's to change.
+        weights: The digital copy W of each layer, float32 ``[groups, rows, columns]``, without repeats; the trainer's to change.
         parameters: Present values of digital parameters and running statistics, by initializer name; likewise.
     """
 
@@ -141,7 +141,7 @@ class Step:
         self._chip, self._blas, self._alone = chip, ThreadpoolController(), False
         self.take(program)
         self.weights: MutableMapping[str, F32] = {
-            layer.name: np.ascontiguousarray(weight_matrix(program, layer), np.float32) for layer in program.layers
+            layer.name: np.ascontiguousarray(weight_matrix(program, layer.once), np.float32) for layer in program.layers
         }
         self.parameters: MutableMapping[str, Array] = {
             name: np.array(program.tensors[f"initializer/{name}"]) for name in program.parameters

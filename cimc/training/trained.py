@@ -155,7 +155,7 @@ def tied_initializers(program: Program, trained: Sequence[str], digital: Sequenc
             continue
         shape = program.tensors[f"initializer/{name}"].shape
         share = {
-            layer.name: to_initializer(layer, np.ones((layer.groups, layer.rows, layer.columns), np.uint8), shape)
+            layer.name: to_initializer(layer, np.ones((layer.groups, layer.inputs, layer.once.columns), np.uint8), shape)
             for layer in layers
         }
         for layer in layers:

@@ -19,7 +19,6 @@ from cimc.arguments import checked, within
 from cimc.errors import CimcError
 from cimc.ir.classes import Classes
 from cimc.ir.program import Program, Scales, ValueSpec
-from cimc.ir.records import ONCE
 from cimc.passes.training.losses import LOSSES
 from cimc.runtime.chip import Chip
 from cimc.sources import check_alone, is_data
@@ -35,6 +34,7 @@ from cimc.training.learner import Learner
 from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
 from cimc.training.ranges import Ranges
+from cimc.training.repeated import check_repeats
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
@@ -137,10 +137,6 @@ class Trainer:
         within("seed", seed, 0, 2**63, whole=True)
         self.chip, self.batch_size, self.seed, self.accumulate = chip, batch_size, seed, accumulate
         self.callbacks, self.calibration_images = list(callbacks), calibration_images
-        for layer in chip.program.layers:
-            if layer.repeats != ONCE:
-                what = f"layer {layer.name} lies on its crossbars, or is read, several times; training takes each weight once"
-                raise CimcError(what, where="Trainer", fix="compile the model without repeats")
         program, switched = in_inference_form(chip.program)
         if switched:
             chip.adopt(program)
@@ -152,6 +148,7 @@ class Trainer:
         check_limit(program.target, update, limit)
         shares = {"threshold_share": threshold, "limit_share": limit}
         rule = rules.create(program.target, update, **{name: share for name, share in shares.items() if share is not None})
+        check_repeats(program, rule)
         self._schedule = partial(schedules.create, schedule, lr, **(schedule_options or {}))
         self._lr = self._schedule().lr
         if chip.forget_fits():

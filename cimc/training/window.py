@@ -46,7 +46,7 @@ class Window:
 
 
 def span_of(program: Program, layer: Layer, window: Window, matrix: NDArray[np.float32] | None) -> F32:
-    """The weight that spans the window, ``[1]`` or one a column.
+    """The weight that spans the window, ``[1]`` or one a column, repeats left out.
 
     Where weights are programmed it is the larger of two: ``window.he`` times their RMS, and the span that the program was
     compiled with, which keeps the few large weights of a sparse layer. Their RMS counts as at least a quarter of He's
@@ -65,7 +65,7 @@ def span_of(program: Program, layer: Layer, window: Window, matrix: NDArray[np.f
         return np.full(1, window.w_max, np.float32)
     factor = target.update.window_he if window.he is None else window.he
     unit = sqrt(2 / layer.weight.shape[1])
-    compiled = np.array(program.tensors[f"weight_max/{layer.name}"], np.float32)
+    compiled = np.array(layer.repeats.of_columns(program.tensors[f"weight_max/{layer.name}"], layer.groups), np.float32)
     if factor is None:
         compiled[compiled == 0] = compiled.max() or unit  # weights that are all 0 need room to grow
         return compiled

@@ -126,10 +126,8 @@ class Expected:
         target = self.program.target
         try:
             wanted = cut(layer.model_copy(update={"repeats": repeats}), target)
-            span = self.program.tensors[f"weight_max/{layer.name}"]
-            if span.size > 1:
-                once = span.reshape(layer.groups, layer.repeats.columns, -1)[:, 0]
-                span = np.tile(once, repeats.columns).reshape(-1)
+            span = layer.repeats.of_columns(self.program.tensors[f"weight_max/{layer.name}"], layer.groups)
+            span = repeats.on_columns(span, layer.groups)
             program = self.program.model_copy(update={"tensors": {**self.program.tensors, f"weight_max/{layer.name}": span}})
             samples = self.state.samples[layer.name]
             if wanted.adc_range_ua is not None:

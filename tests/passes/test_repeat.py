@@ -182,9 +182,3 @@ def test_text_in_text_out() -> None:
 def test_what_is_refused(repeats: dict[str, Any], said: str) -> None:
     with pytest.raises(cimc.CimcError, match=said):
         cimc.compile(product(np.eye(4, dtype=np.float32)), "bulk-rram-256", repeats=repeats)
-
-
-def test_training_takes_each_weight_once() -> None:
-    program = cimc.compile(product(np.eye(4, dtype=np.float32)), "bulk-rram", repeats={"*": {"columns": 2}})
-    with pytest.raises(cimc.CimcError, match="training takes each weight once"):
-        cimc.Trainer(cimc.Chip(program))

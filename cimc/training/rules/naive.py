@@ -67,6 +67,7 @@ class Naive:
 
     stateless = True
     takes = "change"
+    takes_repeats = True
 
     def __init__(self, target: Target) -> None:
         self.target, self.code = target, WeightDevices.of(target)

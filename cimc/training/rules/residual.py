@@ -89,6 +89,7 @@ class Residual:
 
     stateless = False
     takes = "change"
+    takes_repeats = True
 
     def __init__(
         self,

@@ -42,7 +42,12 @@ class _Rule(Protocol):
 
 
 class ChangeRule(_Rule, Protocol):
-    """Takes optimizer steps."""
+    """Takes optimizer steps.
+
+    A rule may have an attribute ``takes_repeats``, true where it uses ``write``, ``pulse``, ``present_us``, ``read_sigma_us`` and
+    ``device_seed`` of its writer alone. Layers whose weights lie on several devices each train by such rules:
+    `cimc.training.repeated.RepeatedWriter` does to all repeats what the rule does to one.
+    """
 
     @property
     def takes(self) -> Literal["change"]: ...

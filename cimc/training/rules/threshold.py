@@ -65,6 +65,7 @@ class Threshold:
 
     stateless = False
     takes = "change"
+    takes_repeats = True
 
     def __init__(self, target: Target, threshold_share: float | None = None) -> None:
         self.target, self.code = target, WeightDevices.of(target)
