@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs"))
+sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "figures")]
 
 from check_commands import written, wrong  # noqa: E402
 from check_offline import remote  # noqa: E402
+from draw import HERE, diagrams  # noqa: E402
 
 
 def _run(*words: str) -> str:
@@ -88,3 +91,27 @@ def test_a_wrong_command_is_told(line: str, said: str | None) -> None:
 def test_commands_are_found_in_blocks_and_in_lines() -> None:
     text = "`cimc run a` and\n```console\n$ cimc compile b \\\n  --json\nout: cimc c\n```\n```python\ncimc = 1\n```\n"
     assert list(written(text)) == ["cimc compile b    --json", "cimc run a"]
+
+
+@pytest.mark.parametrize("name", diagrams())
+def test_diagrams_are_current(name: str) -> None:
+    assert (HERE / name).read_text("utf-8") == str(diagrams()[name]), "run: python docs/figures/draw.py"
+
+
+@pytest.mark.parametrize("plot", ["lenet", "resnet"])
+def test_plots_show_the_figures_of_their_page(plot: str) -> None:
+    data = json.loads((HERE / "results.json").read_text("utf-8"))[plot]
+    page = (ROOT / data["page"]).read_text("utf-8")
+    assert data["command"] in page
+    rows = [setting["seeds_percent"] for setting in data.get("settings", []) if isinstance(setting, dict)]
+    rows += [row for target in data.get("targets", []) for row in target["median_low_high_percent"]]
+    assert rows
+    for first, *others in rows:
+        # "(a, b, c)" of seeds, or "median (low to high)".
+        assert f"({', '.join([first, *others])})" in page or f"{first} ({' to '.join(others)})" in page
+
+
+def test_equations_are_mathml(site: Path) -> None:
+    page = (site / "concepts" / "arrays.html").read_text("utf-8")
+    assert page.count("<math") > 20
+    assert not re.search(r"arithmatex|\\frac|\\sum", page)
