@@ -2,11 +2,12 @@
 PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 VENV := .venv
-MINIMA := .venv-minima
-# Versions that `make test-pythons` tries, as commands or paths.
-PYTHONS ?= python3.11 python3.12 python3.13
-# What they run: compile, run, train and the public names.
-VERSION_TESTS := tests/test_public_api.py tests/cli/test_run.py tests/cli/test_compile.py tests/cli/test_train.py
+# Other versions of Python that `make test-pythons` tries.
+VERSIONS ?= $(filter-out $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),3.11 3.12 3.13)
+# What they and the lowest versions of all dependencies run: compile, run, train, export and the public names.
+VERSION_TESTS := tests/test_public_api.py tests/cli/test_run.py \
+	tests/cli/test_train.py::test_a_model_is_trained_and_the_chip_serves_the_other_commands \
+	'tests/image/test_lenet.py::test_it_runs_from_an_image[bulk-rram-None-0.9]'
 # With `EXTRAS=dev,report,torch` the tests that compare with PyTorch run too, instead of being skipped.
 EXTRAS ?= dev,report
 BASE := $(VENV)/base
@@ -25,7 +26,7 @@ help:
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make test-browser  the page of cimc report in a real browser, with a check of its accessibility"
 	@echo "make test-minima   a part of the tests with the lowest versions of all dependencies"
-	@echo "make test-pythons  a part of the tests with each Python of PYTHONS"
+	@echo "make test-pythons  a part of the tests with the other versions of Python, 3.11 to 3.13"
 	@echo "make lint   ruff and mypy alone"
 	@echo "make fuzz   thousands of damaged files of each kind: counts of how they end"
 	@echo "make bench  speed, as JSON in benchmarks/results"
@@ -68,19 +69,31 @@ test-browser: $(READY)
 	axe=$$(mktemp -d) && trap "rm -rf $$axe" EXIT && npm install --silent --no-save --prefix $$axe axe-core@4 && \
 		CIMC_AXE=$$axe/node_modules/axe-core/axe.min.js $(BIN)/pytest -v tests/pages/test_browser.py
 
-# Compile, run, train and export on the lowest versions that pyproject.toml allows.
-test-minima:
-	$(PYTHON) -m venv --clear $(MINIMA)
-	$(PYTHON) tests/minima.py > $(MINIMA)/constraints.txt
-	$(MINIMA)/bin/python -m pip install --quiet -e . pytest hypothesis -c $(MINIMA)/constraints.txt
-	$(MINIMA)/bin/pytest -q $(VERSION_TESTS) tests/image/test_lenet.py
+# What a user would install, built once: several environments at a time cannot build in one folder.
+.PHONY: wheel
+wheel:
+	rm -rf build/wheel
+	$(PYTHON) -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
 
-# The same with each Python, in an environment of its own that is removed afterwards.
-test-pythons:
-	for python in $(PYTHONS); do \
-		venv=.venv-$$(basename $$python) && $$python -m venv --clear $$venv && \
-		$$venv/bin/python -m pip install --quiet -e . pytest hypothesis && \
-		$$venv/bin/pytest -q $(VERSION_TESTS) && rm -rf $$venv || exit 1; done
+# A part of the tests in an environment of its own, which is removed afterwards: $(1) its Python, $(2) its name, $(3) options of pip.
+define test-in
+	$(1) -m venv --clear .venv-$(2)
+	.venv-$(2)/bin/python -m pip install --quiet build/wheel/*.whl pytest hypothesis $(3)
+	.venv-$(2)/bin/pytest -q -p no:cacheprovider $(VERSION_TESTS)
+	rm -rf .venv-$(2)
+endef
+
+test-minima: wheel
+	$(PYTHON) tests/minima.py > build/wheel/minima.txt
+	$(call test-in,$(PYTHON),minima,-c build/wheel/minima.txt)
+
+test-pythons: $(addprefix test-python-,$(VERSIONS))
+
+# A command pythonX.Y, or the one that pyenv has.
+test-python-%: wheel
+	$(eval python := $(shell for p in python$* "$$(pyenv prefix $* 2>/dev/null)/bin/python"; do "$$p" -c '' 2>/dev/null && echo "$$p" && break; done))
+	$(if $(python),,@echo "Python $* is not installed here: nothing is tested with it")
+	$(if $(python),$(call test-in,$(python),$*))
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --cases 2000
