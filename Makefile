@@ -17,7 +17,7 @@ BIN := $(VENV)/bin
 define install
 	@test -n "$(PYTHON)" || { echo "no Python 3.11 or later found; set PYTHON=/path/to/python3"; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --quiet -e '$(1)'
+	$(BIN)/python -m pip install --quiet --no-compile -e '$(1)'
 endef
 
 .PHONY: help demo test test-browser test-minima test-pythons lint kernels fuzz bench docs clean
@@ -78,7 +78,7 @@ wheel:
 # A part of the tests in an environment of its own, which is removed afterwards: $(1) its Python, $(2) its name, $(3) options of pip.
 define test-in
 	$(1) -m venv --clear .venv-$(2)
-	.venv-$(2)/bin/python -m pip install --quiet build/wheel/*.whl pytest hypothesis $(3)
+	.venv-$(2)/bin/python -m pip install --quiet --no-compile build/wheel/*.whl pytest hypothesis $(3)
 	.venv-$(2)/bin/pytest -q -p no:cacheprovider $(VERSION_TESTS)
 	rm -rf .venv-$(2)
 endef

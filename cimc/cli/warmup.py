@@ -24,7 +24,7 @@ _WEIGHTS = {
     "w1": (4, 2, 3, 3), "b1": (4,), "w5": (4, 4, 2, 2), "w2": (3, 8), "b2": (3,),
     "w3": (2, 3, 2, 2), "b3": (3,), "w6": (3, 2, 2, 2), "w4": (288, 3),
 }  # fmt: skip
-_TARGETS = ("ideal", "bulk-rram", "bulk-rram-256", "isaac")
+_TARGETS = ("ideal", "bulk-rram", "bulk-rram-256", "isaac", "hermes-pcm", "cmo-hfox", "neurram")
 _SMALL = {"array.rows": 16, "array.columns": 48}
 #: Ways to train: arguments of a Trainer, and settings of the target.
 _TRAININGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
