@@ -173,3 +173,48 @@ def test_a_dynamically_quantised_lstm_is_as_defined(signed: bool, per_channel: b
         expected.append(h)
     got = cimc.Chip(cimc.compile(made, "ideal")).run({"x": x})["y"]
     np.testing.assert_allclose(got, np.array(expected)[:, None], rtol=0, atol=2e-6)
+
+
+def own_model(operator: str, x: np.ndarray, arrays: dict[str, Any], given: list[str], **attributes: Any) -> ModelProto:
+    """``x`` is quantised, then read by ONNX Runtime's own operator."""
+    nodes = [node("QuantizeLinear", ["x", "xs", "xz"], ["q"]), node(operator, given, ["y"], domain="com.microsoft", **attributes)]
+    made = model(nodes, ["n", *x.shape[1:]], arrays, TensorProto.FLOAT)
+    made.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    return made
+
+
+@pytest.mark.parametrize("per_column", [False, True])
+@pytest.mark.parametrize("operator", ["QGemm", "MatMulIntegerToFloat", "QAttention"])
+def test_digital_products_of_onnx_runtimes_own_operators_do_not_saturate(operator: str, per_column: bool) -> None:
+    """Weights of the whole range in digital; the product of codes by hand in float64, the attention too."""
+    heads, size = 2, 4
+    weight = RANDOM.integers(-127, 128, (12, 3 * heads * size))
+    columns = weight.shape[1]
+    ws = RANDOM.uniform(0.002, 0.006, columns if per_column else ()).astype(np.float32)
+    bias = RANDOM.normal(size=columns).astype(np.float32)
+    arrays = {
+        "xs": np.float32(0.021),
+        "xz": np.uint8(99),
+        "w": weight.astype(np.int8),
+        "ws": ws,
+        "wz": np.zeros(ws.shape, np.int8),
+    }
+    x = X[0, :3, :5] if operator == "QAttention" else X[0, 0]
+    codes = np.clip(np.rint(x / arrays["xs"]) + 99, 0, 255) - 99
+    expected = codes @ weight * (np.float64(arrays["xs"]) * ws)
+    if operator == "QGemm":
+        made = own_model(operator, x, arrays, ["q", "xs", "xz", "w", "ws", "wz"])
+    elif operator == "MatMulIntegerToFloat":
+        made = own_model(operator, x, arrays | {"b": bias}, ["q", "w", "xs", "ws", "xz", "wz", "b"])
+        expected = expected + bias
+    else:
+        made = own_model(operator, x, arrays | {"b": bias}, ["q", "w", "b", "xs", "ws", "", "xz", "wz"], num_heads=heads)
+        parts = np.split(expected + bias, 3, axis=-1)
+        q, k, v = (part.reshape(3, 5, heads, size).transpose(0, 2, 1, 3) for part in parts)
+        scores = np.exp(q @ k.transpose(0, 1, 3, 2) / np.sqrt(size))
+        mixed = scores / scores.sum(-1, keepdims=True) @ v
+        expected = mixed.transpose(0, 2, 1, 3).reshape(3, 5, heads * size)
+    program = cimc.compile(made, "ideal", digital=() if operator == "QAttention" else "*")
+    assert not program.layers
+    got = cimc.Chip(program).run({"x": x})["y"]
+    np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())

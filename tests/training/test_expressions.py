@@ -127,6 +127,20 @@ def test_devices_follow_by_the_threshold_rule(optimizer: str, lr: float) -> None
     assert (np.abs(state.delta) <= learner.rule.threshold_share * span * (1 + 1e-6)).all()
 
 
+def test_an_analog_backward_pass_goes_through_the_expression_too() -> None:
+    """A transposed read without errors: the parameters get the steps of the digital backward pass."""
+    trained = []
+    for backward in ("digital", "analog"):
+        program = cimc.compile(norm(), target="ideal", settings={"array.transposed": {}})
+        t = cimc.Trainer(cimc.Chip(program), batch_size=16, init="weights", backward=backward, **SGD)  # type: ignore[arg-type]
+        t.fit(X, Y, epochs=5)
+        assert ("analog" in " ".join(str(step) for step in t._training.learner.step.program.steps)) == (backward == "analog")
+        trained.append(t.weights())
+    assert all(np.abs(trained[0][name] - start).max() > 0.01 for name, start in (("v", V), ("g", G)))
+    for name, value in trained[0].items():
+        np.testing.assert_allclose(trained[1][name], value, rtol=1e-4, atol=1e-5)
+
+
 def test_a_run_that_is_resumed_ends_with_the_same_bytes(tmp_path: Path) -> None:
     options: dict[str, Any] = {"target": "bulk-rram", "batch_size": 8, "lr": 0.05, "schedule": "constant"}
     whole, part, rest = (trainer(norm(), **options) for _ in range(3))
