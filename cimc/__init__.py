@@ -5,11 +5,16 @@ The names below are imported when they are first used, so that ``import cimc`` i
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from cimc.errors import ArtifactError, CimcError, DataError, FitError, ModelError, RunError, TargetError, VerifyError
 from cimc.version import __version__
+
+# From 1.29 on, ONNX Runtime keeps an identifier of the machine and sends reports about sessions and models to its makers,
+# unless this is set before it is imported. Nothing about a user's model leaves the machine; a value of the user's own is kept.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from cimc import backend, datasets

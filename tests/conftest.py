@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+import cimc  # noqa: F401  before onnxruntime, whose reports it switches off
+
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("-m"):
