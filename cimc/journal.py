@@ -1,6 +1,6 @@
-"""A file of records, a JSON object a line, that is added to as work ends: what is killed loses nothing that had ended.
+"""Files of JSON lines, which are added to as work ends: what is killed loses nothing that had ended.
 
-The first line says what the records are of. A journal of anything else is not taken up.
+The first line of a journal says what its records are of. A journal of anything else is not taken up.
 """
 
 from __future__ import annotations
@@ -12,6 +12,38 @@ from typing import Any
 
 from cimc.errors import ArtifactError, RunError
 from cimc.files import check_outputs
+
+
+class LineError(ValueError):
+    """A line is no JSON.
+
+    Attributes:
+        number: Of the line, from 1.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"line {number} is no JSON")
+        self.number = number
+
+
+def json_lines(text: str, *, skip_broken: bool = False) -> list[Any]:
+    """The values of JSON lines, in order. The last line is left out where a kill cut it off.
+
+    Args:
+        text: Whole lines, but for the last one.
+        skip_broken: Leave out every line that is no JSON.
+
+    Raises:
+        LineError: A line before the last one is no JSON.
+    """
+    lines, values = text.splitlines(), []
+    for number, line in enumerate(lines, 1):
+        try:
+            values.append(json.loads(line))
+        except (ValueError, RecursionError) as error:
+            if number < len(lines) and not skip_broken:
+                raise LineError(number) from error
+    return values
 
 
 class Journal:
@@ -68,22 +100,16 @@ class Journal:
 def _read(path: Path, about: Mapping[str, Any]) -> list[dict[str, Any]]:
     where, fix = str(path), "leave --resume out, or name another file"
     try:
-        head, *lines = path.read_text(encoding="utf-8").splitlines()
-        own = json.loads(head)["about"]
-        differing = [name for name in about if own.get(name) != json.loads(json.dumps(about[name]))]
+        head, *records = json_lines(path.read_text(encoding="utf-8"))
+        differing = [name for name in about if head["about"].get(name) != json.loads(json.dumps(about[name]))]
+    except LineError as error:
+        what = f"line {error.number} is no record" if error.number > 1 else "it is no journal of such work"
+        raise ArtifactError(what, where=where, fix=fix) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ArtifactError("it is no journal of such work", where=where, fix=fix) from error
     if differing:
         raise ArtifactError(f"it is of other work: {', '.join(differing)} differ", where=where, fix=fix)
-    records: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 2):
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            if number == len(lines) + 1:
-                break  # the line that a kill cut off
-            raise ArtifactError(f"line {number} is no record", where=where, fix=fix) from error
+    for number, record in enumerate(records, 2):
         if not isinstance(record, dict):
             raise ArtifactError(f"line {number} is no record", where=where, fix=fix)
-        records.append(record)
     return records

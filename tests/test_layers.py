@@ -36,7 +36,7 @@ ALLOWED = {
     "pipeline": {"errors", "ir", "passes", "data", "sources"},
     "compiler": {"errors", "arguments", "version", "targets", "ir", "frontend", "passes", "data", "pipeline"},
     "training": {"errors", "arguments", "files", "locks", "version", "targets", "ir", "passes", "runtime", "compiler", "data"}
-    | {"fingerprint", "sources", "shown"},
+    | {"fingerprint", "journal", "sources", "shown"},
     "image": {"errors", "arguments", "files", "version", "targets", "ir", "passes", "runtime", "pipeline", "compiler", "data"}
     | {"npz", "shown"},
     "report": {
@@ -57,7 +57,8 @@ ALLOWED = {
     | {"training", "journal", "fingerprint"},
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
     | {"report", "image", "journal", "fingerprint", "shown"},
-    "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"} | {"population", "tuning"},
+    "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"}
+    | {"journal", "population", "tuning"},
     "testing": {"threads", "errors", "arguments", "targets", "ir", "runtime", "compiler", "training"},
     "characterisation": {"errors", "arguments", "files", "targets"},
     "devices": {"targets", "ir", "runtime"},

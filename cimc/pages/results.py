@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cimc.errors import ArtifactError
+from cimc.journal import json_lines
 from cimc.pages.budget import budget_artefact
 from cimc.pages.evaluation import evaluation_artefact
 from cimc.pages.parts import Artefact
@@ -41,7 +42,7 @@ def results_artefact(path: Path) -> Artefact:
         if path.suffix.lower() == ".csv":
             return population_artefact(population_of_rows(list(csv.DictReader(text.splitlines()))), path.name)
         if text.startswith('{"about"'):
-            return _of_journal(text.splitlines(), path.name)
+            return _of_journal(text, path.name)
         return _of_json(json.loads(text), path.name)
     except (
         OSError,
@@ -57,15 +58,10 @@ def results_artefact(path: Path) -> Artefact:
         raise damaged from error
 
 
-def _of_journal(lines: list[str], name: str) -> Artefact:
+def _of_journal(text: str, name: str) -> Artefact:
     """Of a search or a study; a kill may have cut the last line."""
-    about, records = json.loads(lines[0])["about"], []
-    for number, line in enumerate(lines[1:], 2):
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            if number < len(lines):
-                raise
+    head, *records = json_lines(text)
+    about = head["about"]
     if "dice" in about:
         return tuning_artefact([Trial.of(record) for record in records], name)
     found, left = population_of_journal(about, records)

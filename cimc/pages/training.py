@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
 from cimc.ir.artifact import read_safetensors, tensor_sha256
+from cimc.journal import LineError, json_lines
 from cimc.pages.distributions import MOST_LAYERS, boxes, histograms
 from cimc.pages.parts import Artefact, Section, Table
 from cimc.report.pictures import Line, Picture
@@ -127,24 +128,19 @@ def _percent(share: Any) -> float | None:
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     """Whole lines of a metrics file; a kill may have cut the last one."""
+    fix = "the run's own metrics.jsonl"
     try:
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        rows = json_lines(path.read_text("utf-8") if path.is_file() else "")
+    except LineError as error:
+        raise ArtifactError(f"line {error.number} is no epoch", where=str(path), fix=fix) from error
     except (OSError, UnicodeError) as error:
-        raise ArtifactError("it cannot be read as text", where=str(path), fix="the run's own metrics.jsonl") from error
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-            if number == len(lines):
-                break
-        figures = (key for *_, keys in _CURVES for key in keys.values())
+        raise ArtifactError("it cannot be read as text", where=str(path), fix=fix) from error
+    figures = [key for *_, keys in _CURVES for key in keys.values()]
+    for number, row in enumerate(rows, 1):
         if not isinstance(row, dict) or any(not isinstance(row.get(key), int | float | None) for key in ("epoch", *figures)):
-            raise ArtifactError(f"line {number} is no epoch", where=str(path), fix="the run's own metrics.jsonl")
+            raise ArtifactError(f"line {number} is no epoch", where=str(path), fix=fix)
         if not isinstance(row.get("epoch"), int):
-            raise ArtifactError(f"line {number} has no epoch", where=str(path), fix="the run's own metrics.jsonl")
-        rows.append(row)
+            raise ArtifactError(f"line {number} has no epoch", where=str(path), fix=fix)
     return rows
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
 from cimc.files import destination, write_file
+from cimc.journal import json_lines
 from cimc.shown import Shown
 
 if TYPE_CHECKING:
@@ -138,16 +139,9 @@ class Metrics(Callback):
             raise RunError(f"cannot write: {error}", where=str(self.path), fix="choose a folder that has room") from error
 
     def _lines(self) -> list[Row]:
-        """Whole lines; a kill may have cut the last one."""
-        found = []
-        for line in self.path.read_text().splitlines() if self.path.is_file() else []:
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(row, dict) and "epoch" in row:
-                found.append(row)
-        return found
+        """Whole lines; what a kill left of others is left out."""
+        text = self.path.read_text() if self.path.is_file() else ""
+        return [row for row in json_lines(text, skip_broken=True) if isinstance(row, dict) and "epoch" in row]
 
 
 def _line(row: Mapping[str, Any]) -> str:
