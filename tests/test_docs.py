@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -67,6 +68,7 @@ def test_the_reference_has_every_command_and_public_name(site: Path) -> None:
     for name in cimc.__all__:
         if name not in {"__version__", "backend", "datasets", "torch"}:
             assert f'id="cimc{name.lower()}"' in api
+    assert 'id="cimctorchload_back"' in api  # with and without PyTorch
 
 
 def test_commands_of_the_guides_exist() -> None:
@@ -109,6 +111,12 @@ def test_plots_show_the_figures_of_their_page(plot: str) -> None:
     for first, *others in rows:
         # "(a, b, c)" of seeds, or "median (low to high)".
         assert f"({', '.join([first, *others])})" in page or f"{first} ({' to '.join(others)})" in page
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.stem)
+def test_python_of_the_guides_parses(page: Path) -> None:
+    for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
+        ast.parse(block)
 
 
 def test_equations_are_mathml(site: Path) -> None:

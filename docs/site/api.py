@@ -9,8 +9,14 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from unimported import declared
+
 #: What the page documents: each has ``__all__``.
 MODULES = ("cimc", "cimc.torch", "cimc.datasets", "cimc.backend", "cimc.devices", "cimc.rules", "cimc.testing")
+
+
+#: Of these, those that need an extra.
+EXTRAS = {"cimc.torch"}
 
 
 def _signature(value: Any) -> str:
@@ -22,9 +28,13 @@ def _signature(value: Any) -> str:
 
 
 def _docstring(value: Any) -> str:
-    """The docstring, its sections (Args, Raises, ...) as lists."""
+    return _sections(inspect.getdoc(value) or "")
+
+
+def _sections(text: str) -> str:
+    """A docstring, its sections (Args, Raises, ...) as lists."""
     lines, section = [], False
-    for line in (inspect.getdoc(value) or "").splitlines():
+    for line in text.splitlines():
         if re.fullmatch(r"[A-Z]\w+:", line):
             section = True
             lines += ["", f"**{line[:-1]}**", ""]
@@ -64,11 +74,16 @@ def page() -> str:
     """The page in Markdown: a section for each module, in it one for each name of ``__all__``."""
     lines = ["# Python", "", "The public names, made from the code when the site is built. Arrays are numpy, images NCHW.", ""]
     for path in MODULES:
-        try:
-            module = import_module(path)
-        except Exception as error:  # an extra that is not installed where the site is built
-            lines += [f"## {path}", "", f"Not described here, as its extra was missing: {error}", ""]
+        if path in EXTRAS:
+            text, names = declared(path)
+            lines += [f"## {path}", "", _sections(text), ""]
+            for one in names:
+                lines += [f"### {path}.{one.name}\n\n```python\n{one.name}{one.signature}\n```\n\n{_sections(one.docstring)}\n"]
+                for part in one.members:
+                    lines += [f"#### {one.name}.{part.name}\n\n```python\n{part.name}{part.signature}\n```\n"]
+                    lines += [f"{_sections(part.docstring)}\n"]
             continue
+        module = import_module(path)
         lines += [f"## {path}", "", _docstring(module), ""]
         for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]):
             if not isinstance(value := getattr(module, name), ModuleType) and name != "__version__":

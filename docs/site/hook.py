@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+
 import api
 import commands
 import outside
@@ -16,11 +19,30 @@ _origin: dict[str, str] = {}
 
 
 def _examples() -> str:
-    lines = ["# Examples\n"]
+    """A page of the folders in examples/, each with the first sentence of its README or of its script."""
+    lines = ["# Examples\n", "| folder | what it is |", "|---|---|"]
     for folder in sorted((outside.ROOT / "examples").iterdir()):
-        if folder.is_dir() and folder.name != "__pycache__" and any(folder.glob("*.py")):
-            lines.append(f"- [{folder.name}](../examples/{folder.name})")
+        readme, script = folder / "README.md", folder / "run.py"
+        if readme.is_file():
+            title = readme.read_text("utf-8").splitlines()[0].removeprefix("# ")
+        elif script.is_file():
+            title = (ast.get_docstring(ast.parse(script.read_text("utf-8"))) or "").split(":\n")[0].splitlines()[0]
+        else:
+            continue
+        lines.append(f"| [{folder.name}](../examples/{folder.name}) | {title} |")
     return "\n".join(lines) + "\n"
+
+
+def _not_modelled() -> str:
+    """The sections of the guides that say what a result lacks, as one page."""
+    parts = ["# What is not modelled\n"]
+    for name, title in (("architecture.md", "What is not modelled"), ("wires.md", "What is not modelled")):
+        text = (outside.ROOT / "docs" / name).read_text("utf-8")
+        section = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", text, re.DOTALL | re.MULTILINE)
+        if section is None:
+            raise ValueError(f"docs/{name} has no section {title!r}")
+        parts += [f"## With wires (`array.wires`)\n{section[1]}" if name == "wires.md" else section[1]]
+    return "\n".join(parts)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -32,6 +54,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the generated pages, and every file that a page links to."""
     pages = {"commands.md": ("", commands.page()), "api.md": ("", api.page()), "examples.md": ("docs/examples.md", _examples())}
+    pages["not-modelled.md"] = ("docs/not-modelled.md", _not_modelled())
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         pages[outside.site_path(name)] = (name, (outside.ROOT / name).read_text("utf-8"))
     waiting = [(f"docs/{file.src_uri}", file.content_string) for file in files.documentation_pages()]
