@@ -22,7 +22,7 @@ endef
 
 .PHONY: help demo test test-browser test-minima test-pythons lint kernels fuzz bench docs clean
 help:
-	@echo "make demo   a LeNet on the simulated chip: classify MNIST with it, then train it there"
+	@echo "make demo   a LeNet on the simulated chip: classify MNIST, train, export, 20 dice, and a page about it all"
 	@echo "make test   lint, types and the whole test suite"
 	@echo "make test-browser  the page of cimc report in a real browser, with a check of its accessibility"
 	@echo "make test-minima   a part of the tests with the lowest versions of all dependencies"
@@ -32,9 +32,9 @@ help:
 	@echo "make bench  speed, as JSON in benchmarks/results"
 	@echo "make docs   the site in build/site; links and commands of the guides checked"
 
-# Installed from the sources in place; again when the dependencies change. The demo takes what a user has and no more.
+# Installed from the sources in place; again when the dependencies change. The demo takes what a user of `cimc report` has.
 $(BASE): pyproject.toml
-	$(call install,.)
+	$(call install,.[report])
 	@touch $@
 
 # All at once: to add the extras to what the demo has takes longer.
@@ -43,8 +43,7 @@ $(READY): pyproject.toml
 	@touch $(BASE) $@
 
 demo: $(BASE)
-	$(BIN)/python examples/lenet_mnist/demo.py
-	$(BIN)/python examples/lenet_mnist/train.py
+	$(BIN)/python examples/lenet_mnist/tour.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -52,9 +52,9 @@ ALLOWED = {
         "data",
         "characterisation",
     },
-    "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report"},
+    "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report", "shown"},
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
-    | {"training", "journal", "fingerprint"},
+    | {"training", "journal", "fingerprint", "shown"},
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
     | {"report", "image", "journal", "fingerprint", "shown"},
     "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"}

@@ -9,6 +9,11 @@ import pytest
 
 import cimc
 from cimc.shown import Shown
+from cimc.tuning.bench import Measured
+from cimc.tuning.candidate import Candidate
+from cimc.tuning.costs import Cost
+from cimc.tuning.trace import Trial
+from cimc.tuning.tune import Tuned
 from tests.training import small
 
 
@@ -22,9 +27,18 @@ def things() -> dict[str, Any]:
         "Chip": chip,
         "Population": cimc.evaluate(program, x, y, chips=3),
         "Image": cimc.export_image(program),
+        "Budget": cimc.explain(program, x, y, samples=8),
+        "Tuned": _tuned(program),
         "History": small.trainer(small.chip()).fit(x, y, epochs=2),
     }
     return {**found, "Die": found["Image"].program(seed=1)}
+
+
+def _tuned(program: cimc.Program) -> Tuned:
+    """As of a search of one trial."""
+    measured = Measured((0.5, 0.75), 0.9, 0.8, 48)
+    trial = Trial("column scales", Candidate(), measured, Cost(3, 0.5, 0.25), 20.0, True)
+    return Tuned(program, trial, measured, measured, (trial,), (trial,), False, "time limit", ())
 
 
 class Reader(HTMLParser):
@@ -56,7 +70,7 @@ def read(html: str) -> Reader:
     return reader
 
 
-@pytest.mark.parametrize("name", ["Program", "Chip", "Population", "Image", "History", "Die"])
+@pytest.mark.parametrize("name", ["Program", "Chip", "Population", "Image", "History", "Budget", "Tuned", "Die"])
 def test_a_line_and_a_table(name: str, things: dict[str, Any]) -> None:
     thing = things[name]
     assert repr(thing) == str(thing)
@@ -72,6 +86,11 @@ def test_a_line_and_a_table(name: str, things: dict[str, Any]) -> None:
 def test_figures_are_those_of_the_object(things: dict[str, Any]) -> None:
     population, history = things["Population"], things["History"]
     assert f"median accuracy={population.quantiles()[0]['median']:.4g}" in repr(population)
+    budget, tuned = things["Budget"], things["Tuned"]
+    assert f"accuracy lost={budget.total.accuracy_lost:.4g}" in repr(budget)
+    assert budget.causes[0].cause in read(budget._repr_html_()).text
+    assert "points lost=17.5" in repr(tuned)
+    assert {"column scales", "0.5", "0.25"} <= set(read(tuned._repr_html_()).text.split("\n"))
     assert f"loss={history.last['loss']:.4g}" in repr(history)
     assert "seed=3" in repr(things["Chip"])
     assert "x float32[N, 1, 6, 6]" in repr(things["Program"])

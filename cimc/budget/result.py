@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from cimc.budget.causes import Cause
+from cimc.shown import Shown
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,8 @@ class Lever:
     """How much the SQNR of the output rises."""
 
 
-@dataclass(frozen=True)
-class Budget:
+@dataclass(frozen=True, repr=False)
+class Budget(Shown):
     """Where a chip loses, why, and what would help."""
 
     total: Total
@@ -94,6 +96,16 @@ class Budget:
     levers: list[Lever]
     """Most first: accuracy, or SQNR where there are no labels."""
     notes: list[str]
+
+    def _facts(self) -> dict[str, object]:
+        total = self.total
+        return {
+            "images": total.images, "SQNR, dB": total.sqnr_db, "accuracy": total.accuracy, "accuracy lost": total.accuracy_lost,
+            "largest cause": self.causes[0].cause if self.causes else None, "lever": self.levers[0].what if self.levers else None,
+        }  # fmt: skip
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        return ("cause", "share of the error", "accuracy lost"), [(p.cause, p.error_share, p.accuracy_lost) for p in self.causes]
 
     def to_dict(self) -> dict[str, Any]:
         """As the JSON of ``cimc explain``."""

@@ -43,6 +43,8 @@ class Trial:
     def of(cls, record: Mapping[str, Any]) -> Self:
         """From the JSON form; KeyError, TypeError or ValueError where it is none."""
         accuracies, images = tuple(map(float, record["accuracies"])), int(record["images"])
+        if not accuracies or images < 1:
+            raise ValueError("a trial of no die or no image")
         measured = Measured(accuracies, float(record["agreement"]), float(record["reference"]), images)
         expected = record["expected_db"]
         return cls(

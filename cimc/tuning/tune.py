@@ -21,6 +21,7 @@ from cimc.ir.program import Preprocessing, Program, ValueSpec
 from cimc.passes.base import Compilation
 from cimc.report.calibrate import fixed_batch
 from cimc.runtime.chip import Chip
+from cimc.shown import Shown
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from cimc.training.trainer import Trainer
@@ -35,8 +36,8 @@ Array = NDArray[Any]
 _STATISTICS_STEPS = 100
 
 
-@dataclass(frozen=True)
-class Tuned:
+@dataclass(frozen=True, repr=False)
+class Tuned(Shown):
     """What a search came to.
 
     Attributes:
@@ -60,6 +61,16 @@ class Tuned:
     met: bool
     stopped: str
     notes: tuple[str, ...]
+
+    def _facts(self) -> dict[str, object]:
+        return {
+            "points lost": self.report.lost_points, "before": self.before.lost_points, "met": self.met, "trials": len(self.trace),
+            "best": self.best.what, "stopped": self.stopped,
+        }  # fmt: skip
+
+    def _rows(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        rows = [(one.what, one.measured.lost_points, *one.cost.to_dict().values()) for one in self.front]
+        return ("front", "points lost", *self.best.cost.to_dict()), rows
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON form, without the program."""

@@ -33,13 +33,15 @@ PAPER = {
 }
 
 
-def measure(seed: int, images: int | None) -> dict[str, Any]:
-    """Compile, run, account."""
+def measure(seed: int, images: int | None = None, save: Path | None = None) -> dict[str, Any]:
+    """Compile, run, account; the program goes to ``save``."""
     data = mnist()
     x_train, x_test = (data[k][:, None].astype(np.float32) / np.float32(255) for k in ("x_train", "x_test"))
     begin = time.perf_counter()
     program = cimc.compile(MODEL, target="bulk-rram", calibration={"input": x_train})
     compiled = time.perf_counter() - begin
+    if save:
+        program.save(save)
     result = evaluate(program, x_test[:images], data["y_test"][:images], seed=seed, reference=MODEL)
     return {
         "images": result.images,
@@ -53,11 +55,8 @@ def measure(seed: int, images: int | None) -> dict[str, Any]:
     }
 
 
-def show(found: dict[str, Any]) -> None:
-    """A table for people."""
-    from rich.console import Console
-    from rich.table import Table
-
+def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, figure here, figure of the paper."""
     cost = found["cost"]
     ours = {
         "weights' devices": f"{cost['devices']}",
@@ -70,13 +69,22 @@ def show(found: dict[str, Any]) -> None:
         "accuracy in FP32": f"{100 * found['reference_accuracy']:.2f} %, by ONNX Runtime",
         "accuracy on the chip": f"{100 * found['accuracy']:.2f} %, written once",
     }
+    return [(name, value, PAPER[name]) for name, value in ours.items()]
+
+
+def show(found: dict[str, Any]) -> None:
+    """A table for people."""
+    from rich.console import Console
+    from rich.table import Table
+
+    cost = found["cost"]
     table = Table(
         title=f"LeNet on bulk-rram: {found['images']} MNIST test images, chip of seed {found['seed']}", title_justify="left"
     )
     for name in ("", "here", "paper"):
         table.add_column(name, no_wrap=True)
-    for name, value in ours.items():
-        table.add_row(name, value, PAPER[name])
+    for row in rows(found):
+        table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)
     console.print(

@@ -20,12 +20,13 @@ MODEL = Path(__file__).with_name("lenet_init.onnx")
 EPOCHS, STEPS, BATCH, RATE = 13, 400, 64, 4e-3
 
 
-def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:
+def run(seed: int, schedule: str = "cosine", folder: Path | None = None, **options: Any) -> dict[str, Any]:
     """One training run; the last epoch's figures on all 10,000 test images.
 
     Args:
         seed: Of the chip and of the order of the images.
         schedule: The paper's rate is constant.
+        folder: Takes the trained chip, ``trained.cim``, and the checkpoint folder ``training``.
         options: ``target``, ``changes`` of it (``["array.transposed={}"]``), ``init``, ``update``, ``lr``, ``epochs`` and
             whatever else `Trainer` takes.
     """
@@ -40,7 +41,11 @@ def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:
         cimc.Chip(program, seed), batch_size=BATCH, schedule=schedule, seed=seed, callbacks=[Lines()], **settings
     )
     test = (x_test, data["y_test"])
-    history = trainer.fit(x_train, data["y_train"], epochs=epochs, steps_per_epoch=STEPS, validation=test)
+    checkpoint = folder / "training" if folder else None
+    length = {"epochs": epochs, "steps_per_epoch": STEPS}
+    history = trainer.fit(x_train, data["y_train"], validation=test, checkpoint=checkpoint, **length)
+    if folder:
+        trainer.program().save(folder / "trained.cim")
     last, cost = history.last, history.cost
     weights, devices = 3220, program.cost().devices
     return {
@@ -62,21 +67,25 @@ def run(seed: int, schedule: str = "cosine", **options: Any) -> dict[str, Any]:
     }
 
 
+def rows(found: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """Name, figure here, figure of the paper."""
+    return [
+        ("accuracy, trained on the chip", f"{100 * found['accuracy']:.2f} %", "97.73 %"),
+        ("updates per weight", f"{found['updates_per_weight']:.1f}", "10.8"),
+        ("fewer updates than steps", f"{found['fewer_updates']:.0f} times", "about 500 times"),
+        ("device writes", f"{found['device_writes']}", "not given"),
+    ]
+
+
 def show(found: dict[str, Any]) -> None:
     """A table for people."""
     from rich.console import Console
     from rich.table import Table
 
-    rows = (
-        ("accuracy on the chip", f"{100 * found['accuracy']:.2f} %", "97.73 %"),
-        ("updates per weight", f"{found['updates_per_weight']:.1f}", "10.8"),
-        ("fewer updates than steps", f"{found['fewer_updates']:.0f} times", "about 500 times"),
-        ("device writes", f"{found['device_writes']}", "not given"),
-    )
     table = Table(title=f"LeNet trained on the chip: {found['schedule']} rate, seed {found['seed']}", title_justify="left")
     for name in ("", "here", "paper"):
         table.add_column(name, no_wrap=True)
-    for row in rows:
+    for row in rows(found):
         table.add_row(*row)
     console = Console(width=None if sys.stdout.isatty() else 100)
     console.print(table)

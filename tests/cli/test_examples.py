@@ -44,6 +44,21 @@ def test_network_knows_its_digits() -> None:
     assert accuracy > 0.987 - 3 * (0.987 * 0.013 / 10_000) ** 0.5
 
 
+def test_the_tour_ends_with_a_page_that_has_the_papers_figures(tmp_path: Path) -> None:
+    pytest.importorskip("plotly")
+    done = subprocess.run(
+        [sys.executable, LENET / "tour.py", "--epochs", "1", "--dice", "2", "-o", tmp_path / "made"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.splitlines()[-1] == f"open in a browser: {tmp_path / 'made' / 'lenet.html'}"
+    page = (tmp_path / "made" / "lenet.html").read_text("utf-8")
+    for told in ("97.73 %", "Accuracy over dice", "Error budget", "Devices after training", "Model graph"):
+        assert told in page
+
+
 def test_demo_gives_the_published_cost() -> None:
     """LeNet in Wu et al., arXiv 2305.14547: devices, crossbars, operations, latency and energy."""
     done = subprocess.run(

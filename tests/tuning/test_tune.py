@@ -116,6 +116,11 @@ def test_a_search_goes_on_from_its_trace(
     assert all(seeds.start == 2 for seeds in measured)  # the report alone
     with pytest.raises(cimc.ArtifactError, match="of other work: dice differ"):
         _tune(teacher, goal=8.0, trace=path, resume=True, dice=3)
+    head, line, *rest = path.read_text().splitlines()
+    damaged = json.dumps(json.loads(line) | {"images": 0})
+    path.write_text("\n".join([head, damaged, *rest]) + "\n")
+    with pytest.raises(cimc.ArtifactError, match="a record is no trial"):
+        _tune(teacher, goal=8.0, trace=path, resume=True)
     path.write_text("no trace")
     with pytest.raises(cimc.ArtifactError, match="no journal of such work"):
         _tune(teacher, goal=8.0, trace=path, resume=True)
