@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+import cimc
+
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "figures")]
 
@@ -27,15 +29,29 @@ def _run(*words: str) -> str:
     return done.stdout
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    _run("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder))
-    return folder
+def test_the_site_is_whole_and_loads_nothing_from_other_hosts(tmp_path: Path) -> None:
+    # One test, as each process that runs tests would build the site anew.
+    _run("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path))
+    _run("docs/check_offline.py", str(tmp_path))
+    _has_every_command_and_name(tmp_path)
+    _has_equations(tmp_path)
 
 
-def test_the_site_loads_nothing_from_other_hosts(site: Path) -> None:
-    _run("docs/check_offline.py", str(site))
+def _has_every_command_and_name(site: Path) -> None:
+    commands, api = (site / "commands.html").read_text("utf-8"), (site / "api.html").read_text("utf-8")
+    for name in ("cimc-compile", "cimc-image-verify", "cimc-device-fit"):
+        assert f'id="{name}"' in commands
+    assert "--calibration" in commands
+    for name in cimc.__all__:
+        if name not in {"__version__", "backend", "datasets", "torch"}:
+            assert f'id="cimc{name.lower()}"' in api
+    assert 'id="cimctorchload_back"' in api  # with and without PyTorch
+
+
+def _has_equations(site: Path) -> None:
+    page = (site / "concepts" / "arrays.html").read_text("utf-8")
+    assert page.count("<math") > 20
+    assert not re.search(r"arithmatex|\\frac|\\sum", page)
 
 
 @pytest.mark.parametrize(
@@ -56,19 +72,6 @@ def test_a_load_from_another_host_is_found(page: str, tmp_path: Path) -> None:
 def test_links_to_follow_by_hand_are_no_loads(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text('<a href="https://a.org">x</a><link rel="canonical" href="https://a.org">')
     assert remote(tmp_path / "page.html") == []
-
-
-def test_the_reference_has_every_command_and_public_name(site: Path) -> None:
-    import cimc
-
-    commands, api = (site / "commands.html").read_text("utf-8"), (site / "api.html").read_text("utf-8")
-    for name in ("cimc-compile", "cimc-image-verify", "cimc-device-fit"):
-        assert f'id="{name}"' in commands
-    assert "--calibration" in commands
-    for name in cimc.__all__:
-        if name not in {"__version__", "backend", "datasets", "torch"}:
-            assert f'id="cimc{name.lower()}"' in api
-    assert 'id="cimctorchload_back"' in api  # with and without PyTorch
 
 
 def test_commands_of_the_guides_exist() -> None:
@@ -117,9 +120,3 @@ def test_plots_show_the_figures_of_their_page(plot: str) -> None:
 def test_python_of_the_guides_parses(page: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
         ast.parse(block)
-
-
-def test_equations_are_mathml(site: Path) -> None:
-    page = (site / "concepts" / "arrays.html").read_text("utf-8")
-    assert page.count("<math") > 20
-    assert not re.search(r"arithmatex|\\frac|\\sum", page)
