@@ -15,11 +15,12 @@ import pytest
 import cimc
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "docs"), str(ROOT / "docs" / "figures")]
+sys.path[:0] = [str(ROOT / "docs" / folder) for folder in ("", "figures", "site")]
 
 from check_commands import written, wrong  # noqa: E402
 from check_offline import remote  # noqa: E402
 from draw import HERE, diagrams  # noqa: E402
+from lists import widened  # noqa: E402
 
 
 def _run(*words: str) -> str:
@@ -120,3 +121,9 @@ def test_plots_show_the_figures_of_their_page(plot: str) -> None:
 def test_python_of_the_guides_parses(page: Path) -> None:
     for block in re.findall(r"```python\n(.*?)```", page.read_text("utf-8"), re.DOTALL):
         ast.parse(block)
+
+
+def test_list_items_are_indented_as_the_site_wants_them() -> None:
+    assert widened("- a\n  b\n\n  c\n- d\ne\n  f") == "- a\n    b\n\n    c\n\n- d\ne\n  f"
+    assert widened("1. a\n\n   ```\n   b\n   ```\n") == "1. a\n\n    ```\n    b\n    ```\n"
+    assert widened("```\n- a\n  b\n```") == "```\n- a\n  b\n```"

@@ -15,6 +15,16 @@ from unimported import declared
 MODULES = ("cimc", "cimc.torch", "cimc.datasets", "cimc.backend", "cimc.devices", "cimc.rules", "cimc.testing")
 
 
+#: Classes that these return, by where they are defined.
+RETURNED = {
+    "Budget": "cimc.budget.result",
+    "DeviceFit": "cimc.characterisation.result",
+    "History": "cimc.training.history",
+    "Image": "cimc.image.image",
+    "Population": "cimc.population.result",
+    "Tuned": "cimc.tuning.tune",
+    "Yield": "cimc.population.result",
+}
 #: Of these, those that need an extra.
 EXTRAS = {"cimc.torch"}
 
@@ -70,6 +80,11 @@ def _entry(module: str, name: str, value: Any) -> Iterator[str]:
             yield f"#### {name}.{member}\n\n```python\n{head}\n```\n\n{_docstring(what)}\n"
 
 
+def _own(module: ModuleType) -> list[str]:
+    """Public functions and classes that a module defines itself."""
+    return [n for n, v in vars(module).items() if not n.startswith("_") and getattr(v, "__module__", "") == module.__name__]
+
+
 def page() -> str:
     """The page in Markdown: a section for each module, in it one for each name of ``__all__``."""
     lines = ["# Python", "", "The public names, made from the code when the site is built. Arrays are numpy, images NCHW.", ""]
@@ -85,7 +100,10 @@ def page() -> str:
             continue
         module = import_module(path)
         lines += [f"## {path}", "", _docstring(module), ""]
-        for name in getattr(module, "__all__", [n for n in vars(module) if not n.startswith("_")]):
+        for name in getattr(module, "__all__", _own(module)):
             if not isinstance(value := getattr(module, name), ModuleType) and name != "__version__":
                 lines += _entry(path, name, value)
+    lines += ["## What they return", "", "Classes of results; they are made by the functions above.", ""]
+    for name, path in RETURNED.items():
+        lines += _entry(path, name, getattr(import_module(path), name))
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ import api
 import commands
 import outside
 from equations import mathml
+from lists import widened
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -81,9 +82,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Links out of docs/ lead to pages of the site."""
+    """Links out of docs/ lead to pages of the site; list items are indented as Python-Markdown wants them."""
     origin = _origin.get(page.file.src_uri, f"docs/{page.file.src_uri}")
-    return outside.moved(markdown, origin, page.file.src_uri) if origin else markdown
+    return widened(outside.moved(markdown, origin, page.file.src_uri)) if origin else markdown
 
 
 def on_page_content(html: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
