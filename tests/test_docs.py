@@ -46,6 +46,7 @@ def _has_every_command_and_name(site: Path) -> None:
     for name in cimc.__all__:
         if name not in {"__version__", "backend", "datasets", "torch"}:
             assert f'id="cimc{name.lower()}"' in api
+    assert 'id="cimccompilercompile_model"' in api
     assert 'id="cimctorchload_back"' in api  # with and without PyTorch
 
 

@@ -103,6 +103,8 @@ def page() -> str:
         for name in getattr(module, "__all__", _own(module)):
             if not isinstance(value := getattr(module, name), ModuleType) and name != "__version__":
                 lines += _entry(path, name, value)
+    compiler = import_module("cimc.compiler")
+    lines += ["## Options of cimc.compile", "", *_entry("cimc.compiler", "compile_model", compiler.compile_model)]
     lines += ["## What they return", "", "Classes of results; they are made by the functions above.", ""]
     for name, path in RETURNED.items():
         lines += _entry(path, name, getattr(import_module(path), name))
