@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cimc.pages.parts import Artefact, Section, Table, shown
-from cimc.report.pictures import Bars, Picture
+from cimc.pages.parts import Artefact, Section, Table
+from cimc.report.pictures import Bars, Picture, shown
 
 
 def budget_artefact(found: Mapping[str, Any], name: str) -> Artefact:

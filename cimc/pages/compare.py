@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cimc.pages.distributions import MOST_LAYERS, histograms
 from cimc.pages.parts import Artefact, Section, Table
+from cimc.report.distributions import MOST_LAYERS, histograms
 from cimc.report.pictures import Picture
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from cimc.ir.cost import Cost
 from cimc.ir.program import Program
-from cimc.pages.parts import Section, Table, shown
-from cimc.report.pictures import Bars, Picture
+from cimc.pages.parts import Section, Table
+from cimc.report.pictures import Bars, Picture, shown
 
 #: Fields of a layer's cost, with the heads of their columns.
 _COLUMNS = {

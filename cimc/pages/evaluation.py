@@ -9,7 +9,7 @@ import numpy as np
 
 from cimc.pages.measured import saturation, stats_table
 from cimc.pages.parts import Artefact, Section, Table
-from cimc.pages.population import scale_of
+from cimc.population.pictures import scale_of
 from cimc.report.pictures import Line, Picture
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.ir.forecast import Forecast
-from cimc.pages.parts import Section, Table, shown
-from cimc.report.pictures import Bars, Picture
+from cimc.pages.parts import Section, Table
+from cimc.report.pictures import Bars, Picture, shown
 
 
 def forecast_section(forecast: Forecast) -> Section:

@@ -10,9 +10,9 @@ import numpy as np
 
 from cimc.data import load_labelled, one_input
 from cimc.ir.program import Program
-from cimc.pages.parts import Section, Table, shown
+from cimc.pages.parts import Section, Table
 from cimc.report.evaluate import evaluate
-from cimc.report.pictures import Bars, Picture
+from cimc.report.pictures import Bars, Picture, shown
 
 #: Images that are run; more say little more about saturation.
 MOST_IMAGES = 1000

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from cimc.report.pictures import Picture
 
-#: Rows of a table, names of a chart at most; what is left out is said.
-MOST_ROWS, MOST_NAMES = 1000, 40
+#: Rows of a table at most; what is left out is said.
+MOST_ROWS = 1000
 
 #: What a box of a drawing stands for; ``layer`` 0 to 7 are colours of layers.
 Kind = Literal["analog", "digital", "folded", "array", "layer"]
@@ -108,11 +108,3 @@ class Artefact:
     notes: Sequence[str] = ()
     compared: Mapping[str, Any] = field(default_factory=dict)
     """By layer: conductances (µS) to be compared with those of other artefacts."""
-
-
-def shown(names: Sequence[str], size: NDArray[np.float64], what: str) -> tuple[NDArray[np.int64], str]:
-    """Which entries a chart shows, in their order: the largest where there are too many, and a sentence that says so."""
-    if len(names) <= MOST_NAMES:
-        return np.arange(len(names)), ""
-    kept = np.sort(np.argsort(-size, kind="stable")[:MOST_NAMES])
-    return kept, f" The {MOST_NAMES} {what} with the largest values of {len(names)}."

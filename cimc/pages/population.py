@@ -1,20 +1,12 @@
-"""Many dice: box plots, yield, accuracy or another metric over time, and which field it follows."""
+"""Results over many dice."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
-
 import numpy as np
 
-from cimc.pages.distributions import boxes
 from cimc.pages.parts import Artefact, Section, Table
+from cimc.population.pictures import pictures_of_population, scale_of, words_of
 from cimc.population.result import Population
-from cimc.report.metrics import LOWER_IS_BETTER
-from cimc.report.pictures import Line, Picture
-
-#: Curves of a picture at most.
-_CURVES = 8
 
 
 def population_artefact(found: Population, name: str) -> Artefact:
@@ -30,14 +22,9 @@ def population_artefact(found: Population, name: str) -> Artefact:
     return Artefact(name, f"{found.metric} of many dice", facts, [population_section(found)], notes)
 
 
-def scale_of(metric: str) -> tuple[float, str]:
-    """What a metric's values are multiplied by for people, and the unit behind its name: shares become percent."""
-    return (100.0, ", %") if metric in ("accuracy", "top5") else (1.0, "")
-
-
 def population_section(found: Population) -> Section:
     """All figures of a population."""
-    names = [_words(settings) for settings in found.settings]
+    names = [words_of(settings) for settings in found.settings]
     scale, unit = scale_of(found.metric)
     rows = [
         (name, time, *(scale * np.quantile(found.accuracy[p, t], (0.5, 0.25, 0.75, 0.0, 1.0))).tolist())
@@ -46,68 +33,7 @@ def population_section(found: Population) -> Section:
     ]
     heads = ("median", "lower quartile", "upper quartile", "lowest", "highest")
     columns = ("setting", "time, s", *(f"{head}{unit}" for head in heads))
-    pictures = [_boxes(found, names), _yields(found, names)]
-    pictures += [_over_time(found, names)] if len(found.times) > 1 else []
-    pictures += _by_field(found) if len(found.settings) > 1 else []
     word = found.metric.capitalize()
-    return Section(f"{word} over dice", [], [], pictures, [Table(f"{word} by setting and time", columns, rows)])
-
-
-def _words(settings: Mapping[str, Any]) -> str:
-    """A setting in words; fields by the ends of their paths, where these differ."""
-    short = [path.rpartition(".")[2] for path in settings]
-    paths = short if len(set(short)) == len(short) else list(settings)
-    return ", ".join(f"{path} = {value}" for path, value in zip(paths, settings.values(), strict=True)) or "as compiled"
-
-
-def _boxes(found: Population, names: Sequence[str]) -> Picture:
-    labels, values = [], []
-    scale, unit = scale_of(found.metric)
-    for p, name in enumerate(names):
-        for t, time in enumerate(found.times):
-            labels.append(f"{name}, {time:g} s" if len(found.times) > 1 else name)
-            values.append(scale * found.accuracy[p, t])
-    reference = "" if np.isnan(found.reference) else f" ONNX Runtime: {scale * found.reference:.4g}."
-    about = f"Lowest, quartiles and highest {found.metric} of {len(found.seeds)} dice.{reference}"
-    return boxes(f"{found.metric.capitalize()} over dice", f"{found.metric}{unit}", about, labels, values)
-
-
-def _yields(found: Population, names: Sequence[str]) -> Picture:
-    """Share of dice that reach each value: steps at the values of the dice."""
-    lines, (scale, unit) = [], scale_of(found.metric)
-    lower = found.metric in LOWER_IS_BETTER
-    for p, name in enumerate(names[:_CURVES]):
-        values = np.unique(found.accuracy[p, 0])
-        goals = np.repeat(values, 2)
-        reached = [(found.accuracy[p, 0] <= goal if lower else found.accuracy[p, 0] >= goal).mean() for goal in values]
-        beyond = [(found.accuracy[p, 0] < goal if lower else found.accuracy[p, 0] > goal).mean() for goal in values]
-        pairs = zip(beyond, reached, strict=True) if lower else zip(reached, beyond, strict=True)
-        lines.append(Line(name, scale * goals, 100 * np.array([share for pair in pairs for share in pair])))
-    cut = f" The first {_CURVES} of {len(names)} settings." if len(names) > _CURVES else ""
-    about = f"Share of the {len(found.seeds)} dice that are at {'most' if lower else 'least'} as asked, at the first time.{cut}"
-    return Picture("Yield", f"{found.metric} that is asked for{unit}", "dice that reach it, %", lines, about)
-
-
-def _over_time(found: Population, names: Sequence[str]) -> Picture:
-    times, lines, (scale, unit) = np.array(found.times), [], scale_of(found.metric)
-    for p, name in enumerate(names[:_CURVES]):
-        low, middle, high = scale * np.quantile(found.accuracy[p], (0.0, 0.5, 1.0), axis=1)
-        lines.append(Line(name, times, middle, low, high))
-    cut = f" The first {_CURVES} of {len(names)} settings." if len(names) > _CURVES else ""
-    about = f"Median over dice as the devices age, and the band from the lowest to the highest die.{cut}"
-    title = f"{found.metric.capitalize()} over time"
-    return Picture(title, "time, s", f"{found.metric}{unit}", lines, about, log_x=bool((times > 0).all()))
-
-
-def _by_field(found: Population) -> list[Picture]:
-    """The median over each field of the settings that is a number, with the correlation of their ranks."""
-    pictures, (scale, unit) = [], scale_of(found.metric)
-    low, middle, high = scale * np.quantile(found.accuracy[:, 0], (0.25, 0.5, 0.75), axis=1)
-    for path, correlation in list(found.sensitivity().items())[:_CURVES]:
-        x = np.array([settings[path] for settings in found.settings], np.float64)
-        order = np.argsort(x, kind="stable")
-        told = "" if correlation is None else f" Spearman's rank correlation: {correlation:+.2f}."
-        about = f"Median over dice of each setting, from the lower to the upper quartile; other fields vary with it.{told}"
-        line = Line("median of the dice", x[order], middle[order], low[order], high[order], points=True)
-        pictures.append(Picture(f"{found.metric.capitalize()} by {path}", path, f"{found.metric}{unit}", [line], about))
-    return pictures
+    return Section(
+        f"{word} over dice", [], [], pictures_of_population(found), [Table(f"{word} by setting and time", columns, rows)]
+    )

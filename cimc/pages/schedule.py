@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from cimc.ir.program import Program, position_firings
-from cimc.pages.parts import Section, Table, shown
-from cimc.report.pictures import Bars, Picture
+from cimc.pages.parts import Section, Table
+from cimc.report.pictures import Bars, Picture, shown
 from cimc.targets.stated import as_known
 
 

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from cimc.errors import ArtifactError
 from cimc.ir.artifact import read_safetensors, tensor_sha256
 from cimc.journal import LineError, json_lines
-from cimc.pages.distributions import MOST_LAYERS, boxes, histograms
 from cimc.pages.parts import Artefact, Section, Table
+from cimc.report.distributions import MOST_LAYERS, boxes, histograms
 from cimc.report.pictures import Line, Picture
 
 Rows = Sequence[Mapping[str, Any]]

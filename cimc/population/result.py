@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
 from statistics import NormalDist
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +20,13 @@ from numpy.typing import NDArray
 from cimc.arguments import within
 from cimc.errors import CimcError
 from cimc.files import write_file
+from cimc.population.pictures import pictures_of_population
+from cimc.report.drawn import figure_of
 from cimc.report.metrics import LOWER_IS_BETTER
 from cimc.shown import Shown
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -165,6 +170,17 @@ class Population(Shown):
         except ImportError as error:
             raise CimcError("pandas is not installed", where="to_frame", fix="pip install pandas, or use .table()") from error
         return pandas.DataFrame(self.table())
+
+    def plot(self) -> Figure:
+        """Box plots of the dice by setting, and the yield; over time and by field where there are several times and settings.
+
+        Returns:
+            A figure of matplotlib, one picture below the other: ``savefig`` writes it, a notebook shows it.
+
+        Raises:
+            CimcError: matplotlib is not installed.
+        """
+        return figure_of(pictures_of_population(self))
 
     def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
         """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time."""

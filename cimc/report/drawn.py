@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from cimc.errors import CimcError
 from cimc.report.pictures import Boxes, Picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, FigureBase
 
 #: Colours that people with a colour vision deficiency tell apart: M. Okabe and K. Ito, Color Universal Design (2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
@@ -22,6 +24,8 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (8, 2)), (0, (1, 3)
 HATCHES = ("", "//", "..", "xx", "\\\\", "++", "--", "oo")
 
 Format = Literal["svg", "png"]
+#: Of a figure, inches.
+_WIDTH = 5.2
 
 
 def drawn(picture: Picture, form: Format = "svg", salt: str = "cimc") -> bytes:
@@ -35,23 +39,43 @@ def drawn(picture: Picture, form: Format = "svg", salt: str = "cimc") -> bytes:
     Returns:
         The same bytes for the same arguments and versions of the libraries.
     """
-    rows = len(picture.names)
-    return saved(lambda figure: _draw(figure, picture), (5.2, max(3.4, 1.2 + 0.22 * rows)), form, salt)
+    return saved(lambda figure: _draw(figure, picture), (_WIDTH, _height(picture)), form, salt)
+
+
+def figure_of(pictures: Sequence[Picture]) -> Figure:
+    """Pictures one below the other, as a figure of matplotlib that notebooks show.
+
+    Raises:
+        CimcError: matplotlib is not installed.
+    """
+    if find_spec("matplotlib") is None:
+        raise CimcError("pictures need the package matplotlib", where="plot", fix="pip install 'cimc[report]'")
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    class Shown(Figure):
+        def _repr_png_(self) -> bytes:
+            out = BytesIO()
+            self.savefig(out, format="png", dpi=100)
+            return out.getvalue()
+
+    heights = [_height(picture) for picture in pictures]
+    with rc_context(_style("cimc")):
+        figure = Shown(figsize=(_WIDTH, sum(heights)), layout="constrained")
+        parts = figure.subfigures(len(pictures), 1, squeeze=False, height_ratios=heights)
+        for part, picture in zip(parts.flat, pictures, strict=True):
+            _draw(part, picture)
+    return figure
 
 
 def saved(
     draw: Callable[[Figure], None], size: tuple[float, float], form: Format, salt: str = "cimc", *, constrained: bool = True
 ) -> bytes:
     """What ``draw`` puts on a figure of ``size`` inches, as a file."""
-    from cycler import cycler
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    style: Any = {
-        "svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False,
-        "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES), "hatch.linewidth": 0.6,
-    }  # fmt: skip
-    with rc_context(style):
+    with rc_context(_style(salt)):
         figure = Figure(figsize=size, layout="constrained" if constrained else None)
         draw(figure)
         out = BytesIO()
@@ -60,13 +84,27 @@ def saved(
     return out.getvalue()
 
 
+def _style(salt: str) -> Any:
+    from cycler import cycler
+
+    return {
+        "svg.hashsalt": salt, "svg.fonttype": "none", "font.size": 9, "text.parse_math": False,
+        "axes.prop_cycle": cycler(color=COLOURS) + cycler(linestyle=DASHES), "hatch.linewidth": 0.6,
+    }  # fmt: skip
+
+
+def _height(picture: Picture) -> float:
+    """Inches."""
+    return max(3.4, 1.2 + 0.22 * len(picture.names))
+
+
 def short(name: str, most: int = 36) -> str:
     """A long name without its middle, for a figure."""
     text = " ".join(name.split())
     return text if len(text) <= most else f"{text[: most // 2]}…{text[-(most // 2 - 1) :]}"
 
 
-def _draw(figure: Figure, picture: Picture) -> None:
+def _draw(figure: FigureBase, picture: Picture) -> None:
     axes = figure.subplots()
     for line in picture.lines:
         if line.points:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 F64 = NDArray[np.float64]
+#: Names of a chart at most; what is left out is said.
+MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
@@ -69,3 +71,11 @@ class Picture:
         """Names along the vertical axis, from the top; empty for curves."""
         series: Sequence[Bars | Boxes] = [*self.bars, *self.boxes]
         return series[0].names if series else ()
+
+
+def shown(names: Sequence[str], size: NDArray[np.float64], what: str) -> tuple[NDArray[np.int64], str]:
+    """Which entries a chart shows, in their order: the largest where there are too many, and a sentence that says so."""
+    if len(names) <= MOST_NAMES:
+        return np.arange(len(names)), ""
+    kept = np.sort(np.argsort(-size, kind="stable")[:MOST_NAMES])
+    return kept, f" The {MOST_NAMES} {what} with the largest values of {len(names)}."

@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 import cimc
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, CimcError
 from cimc.pages.compare import comparison
 from cimc.pages.html import page
 from cimc.pages.image import image_arrays, image_maps
-from cimc.pages.parts import MOST_NAMES, Artefact, Table
+from cimc.pages.parts import Artefact, Table
 from cimc.pages.population import population_artefact
 from cimc.pages.report import read_artefact, read_report
 from cimc.pages.results import results_artefact
 from cimc.pages.training import device_section, history_section
 from cimc.pages.tuning import lower_left
 from cimc.population.result import Population
+from cimc.report.pictures import MOST_NAMES
 from tests.cli.conftest import cimc as command
 from tests.cli.conftest import made, small_model
 
@@ -48,6 +49,20 @@ def test_a_saved_population_is_read_back(tmp_path: Path, ending: str) -> None:
     over = pictures["Accuracy over time"].lines[1]
     assert over.y.tolist() == pytest.approx([100 * row["median"] for row in rows[2:]])
     assert artefact.facts["dice"] == 5
+
+
+def test_a_population_plots_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its boxes are the quantiles, and a notebook has it as PNG."""
+    found = population()
+    figure = found.plot()
+    axes = {one.get_title(): one for part in figure.subfigs for one in part.axes}
+    assert list(axes)[:4] == ["Accuracy over dice", "Yield", "Accuracy over time", "Accuracy by device.read_sigma_us"]
+    medians = [line.get_xdata()[0] for line in axes["Accuracy over dice"].lines if line.get_color() == "black"]
+    assert set(medians) >= {100 * row["median"] for row in found.quantiles()}
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    monkeypatch.setattr("cimc.report.drawn.find_spec", lambda name: None)
+    with pytest.raises(CimcError, match="matplotlib"):
+        found.plot()
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.pages.parts import shown
-from cimc.report.pictures import Boxes, Line, Picture
+from cimc.report.pictures import Boxes, Line, Picture, shown
 
 #: Bins of a histogram, layers with a histogram of their own.
 _BINS, MOST_LAYERS = 48, 8
