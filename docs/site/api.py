@@ -34,7 +34,8 @@ def _signature(value: Any) -> str:
         text = str(inspect.signature(value))
     except (TypeError, ValueError):
         return "(...)"
-    return re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>|<factory>", "...", text).replace("'", "")
+    text = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>|<factory>", "...", text)
+    return re.sub(r"(: |-> )(['\"])(.*?)\2", r"\1\3", text)  # annotations are strings, defaults keep their quotes
 
 
 def _docstring(value: Any) -> str:
