@@ -7,15 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cimc.calibration.reads import LayerRead
-from cimc.errors import CimcError
 from cimc.ir.blocks import block_shape
 from cimc.ir.cost import macs_by_layer
-from cimc.ir.program import Layer, Program, Repeats
-from cimc.ir.ranging import Samples, choose_ranges
+from cimc.ir.program import Layer, Program
 from cimc.passes.base import Compilation
 from cimc.passes.forecast import layer_power, output_errors
-from cimc.passes.ranges import TargetDevices, device_spread
+from cimc.passes.repeated_error import repeated_error
 from cimc.passes.tile import cut
 from cimc.tuning.candidate import Candidate
 
@@ -102,7 +99,7 @@ class Expected:
                 if (layer.name, word) in dead or count > MOST:
                     continue
                 wanted = now.model_copy(update={word: count})
-                found = self._changed(layer, wanted)
+                found = repeated_error(self.state, layer, wanted)
                 if found is None:
                     continue
                 changed, share = found
@@ -120,22 +117,6 @@ class Expected:
         """The layer's part of the output's error if its own error power is this."""
         start, own = self._start[name], self._own[name]
         return start * power / own if own > 0 else 0.0
-
-    def _changed(self, layer: Layer, repeats: Repeats) -> tuple[Layer, float] | None:
-        """The layer with other repeats, and its error power over that of its product; None where it does not fit."""
-        target = self.program.target
-        try:
-            wanted = cut(layer.model_copy(update={"repeats": repeats}), target)
-            span = layer.repeats.of_columns(self.program.tensors[f"weight_max/{layer.name}"], layer.groups)
-            span = repeats.on_columns(span, layer.groups)
-            program = self.program.model_copy(update={"tensors": {**self.program.tensors, f"weight_max/{layer.name}": span}})
-            samples = self.state.samples[layer.name]
-            if wanted.adc_range_ua is not None:
-                read, devices = LayerRead.of(samples, wanted, target), TargetDevices.of(program, wanted)
-                wanted = choose_ranges(wanted, Samples(read.vectors), devices, target, sigma_us=device_spread(target))
-            return wanted, layer_power(program, wanted, samples).share
-        except CimcError:
-            return None
 
     def _price(self, before: Layer, after: Layer) -> float:
         """What the change costs, as a share of all arrays and firings."""
