@@ -14,11 +14,11 @@ from cimc.errors import CimcError
 from cimc.frontend.load import load
 from cimc.ir.dialect import register_schemas
 from cimc.ir.printer import print_program
-from cimc.ir.program import Preprocessing, Program, Provenance, Repeats
+from cimc.ir.program import Preprocessing, Program, Provenance
 from cimc.passes.base import Compilation
 from cimc.passes.manager import OnPass, PassManager
 from cimc.passes.untie import AUTO
-from cimc.pipeline import PASS_NAMES, Calibration, pipeline
+from cimc.pipeline import PASS_NAMES, Calibration, RepeatsOption, pipeline
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from cimc.version import __version__
@@ -35,7 +35,7 @@ def compile_model(
     settings: Mapping[str, Any] | Sequence[str] | None = None,
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
-    repeats: Mapping[str, Repeats | Mapping[str, int]] | None = None,
+    repeats: RepeatsOption | None = None,
     digital: str | Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
@@ -56,7 +56,9 @@ def compile_model(
         chips: As many chips as may be used; None: as many as it takes.
         copies: Copies of a layer's crossbars that work at once.
         repeats: How often a layer's rows and columns lie on its crossbars, and how often an input is read, so that errors
-            average; by layer name or pattern, as ``{"rows": 2, "columns": 1, "reads": 4}``. See `cimc.passes.repeat`.
+            average; by layer name or pattern, as ``{"rows": 2, "columns": 1, "reads": 4}``. See `cimc.passes.repeat`. ``free``:
+            rows of narrow layers, where calibration data are given, an output would be poor, and an image costs no more; see
+            `cimc.passes.free_repeat`. ``none`` and None: each once.
         digital: Names, or patterns of names, of nodes, layers or weights whose products stay digital.
         preprocessing: Stored with the program, of a model of one input; applied to data files and training data.
         tie: Which parameters that one initializer holds are one: ``auto``, ``as-written``, ``none``, or patterns of initializers
@@ -104,8 +106,8 @@ def open_model(model: Model, target: Target) -> tuple[Compilation, Provenance]:
 
 @checked("model", "target")
 def compile(model: Model, target: str | Path | Target = "bulk-rram", **options: Any) -> Program:  # noqa: A001
-    """Compile a model to a program; the options are those of `compile_model`."""
-    return compile_model(model, target, **options).need_program()
+    """Compile a model to a program; the options are those of `compile_model`, with ``repeats="free"`` where none are given."""
+    return compile_model(model, target, **{"repeats": "free", **options}).need_program()
 
 
 @checked()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from cimc.data import bound_value, load_arrays, needed_inputs
 from cimc.errors import CimcError
@@ -14,6 +14,7 @@ from cimc.passes.base import Compilation, Pass
 from cimc.passes.calibrate import Calibrate
 from cimc.passes.fold import Fold
 from cimc.passes.forecast import Forecasting
+from cimc.passes.free_repeat import FreeRepeat
 from cimc.passes.legalise import Legalise
 from cimc.passes.lower import Lower, value_spec
 from cimc.passes.map import Map
@@ -33,6 +34,8 @@ from cimc.sources import Data
 
 #: Data, as `cimc.sources.open_data` takes them, or arrays by input name; lists of arrays for sequences.
 Calibration = Data | Mapping[str, Any]
+#: Repeats by layer, or a word: ``free`` where they cost nothing, ``none``.
+RepeatsOption = Mapping[str, Repeats | Mapping[str, int]] | Literal["free", "none"]
 
 
 @dataclass(frozen=True)
@@ -73,7 +76,7 @@ def pipeline(
     calibration: Calibration | None = None,
     chips: int | None = None,
     copies: Mapping[str, int] | None = None,
-    repeats: Mapping[str, Repeats | Mapping[str, int]] | None = None,
+    repeats: RepeatsOption | None = None,
     digital: str | Sequence[str] = (),
     preprocessing: Preprocessing | None = None,
     tie: str | Sequence[str] = AUTO,
@@ -86,6 +89,8 @@ def pipeline(
     Args:
         provenance: File name and hash of the model.
     """
+    given = repeats if isinstance(repeats, Mapping) else {}
+    lower, place = Lower(provenance or Provenance(), preprocessing), Place(chips, copies or {})
     return (
         Specialise({name: bound_value(value, name) for name, value in (bind or {}).items()}, shapes or {}),
         ReadCalibration(calibration, preprocessing),
@@ -95,16 +100,17 @@ def pipeline(
         Fold(),
         Select((digital,) if isinstance(digital, str) else tuple(digital)),
         Unsigned(),
-        Repeat(checked_repeats(repeats or {})),
+        Repeat(checked_repeats(given)),
         Calibrate(_assumed(preprocessing)),
         Quantise(),
         Scales(),
-        Lower(provenance or Provenance(), preprocessing),
+        lower,
         Tile(),
         Map(),
         Ranges(),
         Forecasting(),
-        Place(chips, copies or {}),
+        place,
+        FreeRepeat(repeats == "free", (Quantise(), Scales(), lower, Tile(), Map(), Ranges(), place)),
         Schedule(),
     )
 

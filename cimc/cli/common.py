@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -331,19 +331,29 @@ def parse_copies(values: Sequence[str]) -> dict[str, int]:
     return copies
 
 
-def parse_repeats(values: Sequence[str]) -> dict[str, dict[str, int]]:
-    """``["conv1:rows=2", "conv1:reads=4"]`` as numbers by layer, or pattern of layers, and word.
+def parse_repeats(values: Sequence[str] | None) -> dict[str, dict[str, int]] | Literal["free", "none"]:
+    """``["conv1:rows=2", "conv1:reads=4"]`` as numbers by layer, or pattern of layers, and word; or one word alone.
 
     Raises:
         CimcError: Not of that form.
     """
+    match list(values or ["free"]):
+        case ["free"]:
+            return "free"
+        case ["none"]:
+            return "none"
+        case given if {"free", "none"} & set(given):
+            raise CimcError("--repeat free and --repeat none go alone", fix="give repeats of layers, or one of the words")
+        case _:
+            pass
     repeats: dict[str, dict[str, int]] = {}
-    for value in values:
+    for value in values or ():
         head, _, number = value.rpartition("=")
         name, _, word = head.rpartition(":")
         if not name or word not in ("rows", "columns", "reads") or not number.isdecimal() or len(number) > 4:
             raise CimcError(
-                f"--repeat {value} is not LAYER:WHAT=NUMBER", fix="for example --repeat conv1:rows=2; or columns, reads"
+                f"--repeat {value} is not LAYER:WHAT=NUMBER",
+                fix="for example --repeat conv1:rows=2; or columns, reads",
             )
         repeats.setdefault(name, {})[word] = int(number)
     return repeats

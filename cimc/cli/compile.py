@@ -63,8 +63,9 @@ def compile(  # noqa: A001
     repeat: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="LAYER:WHAT=N",
-            help="Repeat the rows, columns or reads of a layer N times: errors average.",
+            metavar="free|none|LAYER:WHAT=N",
+            help="free: repeat rows on free word lines where calibration data tell that an output would be poor (default); none; "
+            "or the rows, columns or reads of a layer N times: errors average.",
         ),
     ] = None,
     digital: Annotated[
@@ -124,7 +125,7 @@ def compile(  # noqa: A001
             tie=tie_option(tie),
             chips=chips,
             copies=parse_copies(copies or []),
-            repeats=parse_repeats(repeat or []),
+            repeats=parse_repeats(repeat),
             digital=digital or (),
             preprocessing=preprocessing_of(scale, mean, std),
             verify=verify,

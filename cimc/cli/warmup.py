@@ -88,7 +88,7 @@ def _images(number: int) -> Any:
 def _program(text: str, target: str, settings: dict[str, Any]) -> Program:
     import cimc
 
-    return cimc.compile(_model(text), target=target, calibration={"x": _images(8)}, settings=settings)
+    return cimc.compile(_model(text), target=target, calibration={"x": _images(8)}, settings=settings, repeats="none")
 
 
 def _infer(target: str) -> None:

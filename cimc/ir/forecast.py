@@ -52,19 +52,23 @@ class Forecast(_Record):
                 shares[cause] = shares.get(cause, 0.0) + 10 ** (-db / 10) / len(self.layers)
         return {cause: -10 * log10(share) for cause, share in sorted(shares.items(), key=lambda pair: -pair[1])}
 
+    def poor(self) -> list[OutputForecast]:
+        """The outputs that are expected to be poor."""
+        return [
+            output
+            for output in self.outputs
+            if (output.sqnr_db is not None and output.sqnr_db < POOR_DB) or (output.changed_share or 0.0) > POOR_SHARE
+        ]
+
     def warnings(self) -> list[str]:
         """A sentence for each output that is expected to be poor, with the way out."""
         causes = " and ".join(list(self.by_cause_db())[:2])
-        found = []
-        for output in self.outputs:
-            share = output.changed_share or 0.0
-            if (output.sqnr_db is not None and output.sqnr_db < POOR_DB) or share > POOR_SHARE:
-                found.append(
-                    f"output {output.name} is expected to be poor: {_told(output)}; most of the errors are {causes}; "
-                    "fit the outputs on the chip (cimc calibrate), search for settings (cimc tune), or train on it (cimc train); "
-                    "where the target clips nothing, scales of least error may help; docs/accuracy.md says more"
-                )
-        return found
+        return [
+            f"output {output.name} is expected to be poor: {_told(output)}; most of the errors are {causes}; "
+            "fit the outputs on the chip (cimc calibrate), search for settings (cimc tune), or train on it (cimc train); "
+            "where the target clips nothing, scales of least error may help; docs/accuracy.md says more"
+            for output in self.poor()
+        ]
 
     def summary(self) -> str:
         """The outputs in a line."""

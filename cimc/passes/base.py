@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 from numpy.typing import NDArray
 
-from cimc.ir.program import Parameter, Placement, Program
+from cimc.ir.program import InputCoding, Parameter, Placement, Program
 from cimc.passes.recipes import Recipes
 from cimc.passes.samples import Source
 from cimc.targets.description import Target
@@ -36,6 +36,8 @@ class Compilation:
     """From `calibrate`: real-valued row vectors ``[positions, groups, rows]`` that a layer saw."""
     input_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """From `calibrate`: shapes of activations, by value name, in a run of one image, or of the batch that the model fixes."""
+    codings: dict[str, InputCoding] = field(default_factory=dict)
+    """From `calibrate`: input coding of each layer, before `scales` chooses another."""
     placements: dict[str, Placement] = field(default_factory=dict)
     """By name of the user's node, in the model's order."""
     notes: list[str] = field(default_factory=list)

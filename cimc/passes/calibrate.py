@@ -28,6 +28,7 @@ from cimc.ir.expand import expand
 from cimc.ir.geometry import Conv, Dense, Geometry
 from cimc.ir.onnx_io import reason, session, split
 from cimc.ir.ranging import SMALLEST_SCALE, input_coding
+from cimc.ir.records import InputCoding
 from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
 from cimc.ir.seeds import fix_seeds
 from cimc.ir.vmm import geometry_of
@@ -320,10 +321,15 @@ def _set_coding(state: Compilation, layer: str, uses: list[_Use], extents: list[
     if scale <= SMALLEST_SCALE:
         state.notes.append(f"layer {layer}: all its calibration inputs are 0; its input full scale is taken as 1")
     basis = f"sign: {sign_word}; full scale: {scale_word}"
-    coding = input_coding(scale, signed, basis, state.target)
+    coding = state.codings[layer] = input_coding(scale, signed, basis, state.target)
     for use in uses:
-        attributes = use.node.attributes
-        attributes.add(ir.AttrFloat32("input_gain", coding.gain))
-        attributes.add(ir.AttrInt64("input_signed", int(signed)))
-        attributes.add(ir.AttrFloat32("input_full_scale", cast(float, coding.full_scale)))
-        attributes.add(ir.AttrString("input_basis", basis))
+        write_coding(use.node, coding)
+
+
+def write_coding(node: ir.Node, coding: InputCoding) -> None:
+    """Write an input coding to a ``Vmm``, as `calibrate` chooses it."""
+    attributes = node.attributes
+    attributes.add(ir.AttrFloat32("input_gain", coding.gain))
+    attributes.add(ir.AttrInt64("input_signed", int(coding.signed)))
+    attributes.add(ir.AttrFloat32("input_full_scale", cast(float, coding.full_scale)))
+    attributes.add(ir.AttrString("input_basis", coding.basis))

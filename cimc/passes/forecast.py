@@ -65,17 +65,18 @@ class Forecasting(Pass):
         return list(powers)
 
 
-def output_errors(state: Compilation) -> dict[str, float]:
+def output_errors(state: Compilation, names: Sequence[str] | None = None) -> dict[str, float]:
     """What each layer alone adds to the error of the outputs: error power over signal power, the mean of all outputs.
 
     Args:
         state: Compiled up to `forecast`.
+        names: Of the layers that are asked for; None: all.
 
     Raises:
         RunError: ONNX Runtime does not run the network with errors.
     """
     program, found = state.need_program(), {}
-    for layer in program.layers:
+    for layer in program.layers if names is None else map(program.layer, names):
         rows, _ = _outputs(state, program, {layer.name: layer_power(program, layer, state.samples[layer.name])})
         shares = [0.0 if row.sqnr_db is None else 10 ** (-row.sqnr_db / 10) for row in rows]
         found[layer.name] = sum(shares) / max(1, len(shares))

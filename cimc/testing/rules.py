@@ -75,7 +75,7 @@ def _trainer(settings: Mapping[str, Any], target: str, optimizer: str, lr: float
     model = onnx.parser.parse_model(_MODEL)
     start = np.random.default_rng(5).normal(0, 0.1, (6, 4)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(start, "w"))
-    program = compile_program(model, target=target, calibration={"x": _batch(0)[0]}, settings=settings)
+    program = compile_program(model, target=target, calibration={"x": _batch(0)[0]}, settings=settings, repeats="none")
     return Trainer(Chip(program, 1), loss="mse", optimizer=optimizer, lr=lr, batch_size=_BATCH, init="weights", w_max=2.0)
 
 

@@ -55,7 +55,7 @@ def compile(  # noqa: A001
     model, names = to_onnx(module, example, dropout=dropout, open_batch=open_batch)
     if calibration is not None:
         options["calibration"] = {name: _array(value) for name, value in _by_name(module, calibration, names).items()}
-    return compile_model(model, target, **options)
+    return compile_model(model, target, **{"repeats": "free", **options})
 
 
 @checked("module", "example")

@@ -35,7 +35,7 @@ def run(seed: int, schedule: str = "cosine", folder: Path | None = None, **optio
     data = mnist()
     x_train, x_test = (data[key][:, None].astype(np.float32) / np.float32(255) for key in ("x_train", "x_test"))
     begin = time.perf_counter()
-    program = cimc.compile(MODEL, target=target, calibration={"input": x_train[:512]}, settings=changes)
+    program = cimc.compile(MODEL, target=target, calibration={"input": x_train[:512]}, settings=changes, repeats="none")
     settings = {"init": "weights" if target == "ideal" else "devices", "lr": RATE, **options}
     trainer = cimc.Trainer(
         cimc.Chip(program, seed), batch_size=BATCH, schedule=schedule, seed=seed, callbacks=[Lines()], **settings

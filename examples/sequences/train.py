@@ -41,7 +41,7 @@ def run(
     data, model = mnist(), MODELS[name]()
     shape = (-1, *(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim[1:]))
     x, x_test = (data[key].reshape(shape).astype(np.float32) / np.float32(255) for key in ("x_train", "x_test"))
-    program = cimc.compile(model, target=target, calibration={"input": x[:256]})
+    program = cimc.compile(model, target=target, calibration={"input": x[:256]}, repeats="none")
     settings = {"lr": rate, "batch_size": BATCH, "seed": seed, "callbacks": [Lines()], **options}
     trainer = cimc.Trainer(cimc.Chip(program, seed), **settings)
     test = (x_test, data["y_test"])

@@ -59,7 +59,7 @@ Training = Callable[[str, int, Data, Length, Path], Image]
 
 def mixed_precision(chip: str, seed: int, data: Data, length: Length, checkpoint: Path) -> Image:
     """Trained on the chip from its devices as born; the image holds W, what training has not written yet is dropped."""
-    made = cimc.Chip(cimc.compile(MODEL, target=chip, calibration=data.some), seed)
+    made = cimc.Chip(cimc.compile(MODEL, target=chip, calibration=data.some, repeats="none"), seed)
     trainer = _fit(made, "devices", seed, data, length, checkpoint)
     return _image(made, chip, "mixed", seed, length, trainer.evaluate(data.x_test, data.y_test)["accuracy"])
 
@@ -70,7 +70,7 @@ def floating_point(chip: str, seed: int, data: Data, length: Length, checkpoint:
     trainer = _fit(cimc.Chip(cimc.compile(fresh, target="ideal")), "weights", seed, data, length, checkpoint)
     accuracy = trainer.evaluate(data.x_test, data.y_test)["accuracy"]
     model = to_onnx({name.removesuffix(".weight"): w for name, w in trainer.weights().items()})
-    return _image(cimc.compile(model, target=chip, calibration=data.some), chip, "fp32", seed, length, accuracy)
+    return _image(cimc.compile(model, target=chip, calibration=data.some, repeats="none"), chip, "fp32", seed, length, accuracy)
 
 
 def quantisation_aware(chip: str, seed: int, data: Data, length: Length, checkpoint: Path) -> Image:
@@ -80,7 +80,7 @@ def quantisation_aware(chip: str, seed: int, data: Data, length: Length, checkpo
     model = to_onnx(weights)
     logits = cimc.Chip(cimc.compile(model, target="ideal")).run({"input": data.x_test})["logits"]
     accuracy = float((logits.argmax(1) == data.y_test).mean())
-    return _image(cimc.compile(model, target=chip, calibration=data.some), chip, "qat", seed, length, accuracy)
+    return _image(cimc.compile(model, target=chip, calibration=data.some, repeats="none"), chip, "qat", seed, length, accuracy)
 
 
 def _fit(chip: cimc.Chip, init: Any, seed: int, data: Data, length: Length, checkpoint: Path) -> cimc.Trainer:

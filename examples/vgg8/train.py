@@ -47,7 +47,7 @@ def run(name: str, train: Images, test: Images, options: argparse.Namespace) -> 
     x, y = train
     model = vgg8(x.shape[1], x.shape[2], int(y.max()) + 1, options.seed)
     target = options.target if name == "chip" else "ideal"
-    program = cimc.compile(model.SerializeToString(), target=target, calibration={"input": x[:256]})
+    program = cimc.compile(model.SerializeToString(), target=target, calibration={"input": x[:256]}, repeats="none")
     start: dict[str, Any] = {"init": "devices", "w_max": W_MAX} if name == "chip" else {"init": "weights"}
     chip = cimc.Chip(program, options.seed)
     print(f"{name}:", file=sys.stderr)
