@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from cimc.data import bound_value, load_arrays, needed_inputs
-from cimc.errors import CimcError
+from cimc.errors import CimcError, VerifyError
 from cimc.ir.bound import without_bound
-from cimc.ir.program import Preprocessing, Provenance, Repeats
+from cimc.ir.program import Preprocessing, Provenance, Repeats, ValueSpec
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.calibrate import Calibrate
+from cimc.passes.conditions import need_graph
 from cimc.passes.fold import Fold
 from cimc.passes.forecast import Forecasting
 from cimc.passes.free_repeat import FreeRepeat
+from cimc.passes.keep_scales import KeepScales
 from cimc.passes.legalise import Legalise
 from cimc.passes.lower import Lower, value_spec
 from cimc.passes.map import Map
@@ -52,23 +54,48 @@ class ReadCalibration(Pass):
 
     name: ClassVar[str] = "read-calibration"
 
+    def requires(self, state: Compilation) -> None:
+        """The inputs are not calibrated yet, and preprocessing has one to be for.
+
+        Raises:
+            CimcError: There are several inputs, and preprocessing.
+            VerifyError: Layers have kept samples of their inputs, or the graph is lowered.
+        """
+        need_graph(state)
+        if state.samples:
+            raise VerifyError("inputs are calibrated already", fix="run this pass before `calibrate`")
+        inputs = _open_inputs(state)
+        if self.preprocessing is not None and len(inputs) != 1:
+            raise CimcError(f"preprocessing is for a model of one input, this one has {len(inputs)}", fix="leave it out")
+
     def call(self, state: Compilation) -> Sequence[str]:
         """Take the data into the compilation.
 
         Raises:
             DataError: They hold another value of a bound input, or a file does not hold what the model takes.
-            CimcError: There are several inputs, and preprocessing.
         """
-        inputs = needed_inputs([value_spec(value) for value in state.model.graph.inputs])
-        if self.preprocessing is not None and len(inputs) != 1:
-            raise CimcError(f"preprocessing is for a model of one input, this one has {len(inputs)}", fix="leave it out")
         if self.data is None:
             return ()
+        inputs = _open_inputs(state)
         if isinstance(self.data, Mapping):
             state.calibration = without_bound(self.data, state.bound, "calibration data")
         else:
             state.calibration = load_arrays(self.data, inputs, how=self.preprocessing, bound=state.bound)
         return list(state.calibration)
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where data of a bound input are left."""
+        for name in () if state.calibration is None else state.bound.keys() & state.calibration.keys():
+            raise VerifyError("it is bound and has calibration data", where=f"after read-calibration, input '{name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No data are given, or none are for an input that is left."""
+        return "no calibration data are given" if self.data is None else "the data are of bound inputs alone"
+
+
+def _open_inputs(state: Compilation) -> list[ValueSpec]:
+    """Inputs that a run of the model needs."""
+    return needed_inputs([value_spec(value) for value in state.model.graph.inputs])
 
 
 def pipeline(
@@ -83,14 +110,18 @@ def pipeline(
     bind: Mapping[str, Any] | None = None,
     shapes: Mapping[str, Sequence[int | None]] | None = None,
     provenance: Provenance | None = None,
+    keep: KeepScales | None = None,
+    only_known: bool = False,
 ) -> tuple[Pass, ...]:
     """The passes of a compilation, with the options of `compile_model`. From `tile` on they change the program, before the graph.
 
     Args:
         provenance: File name and hash of the model.
+        keep: Takes full scales over from another program, for an image of it; None: each layer has its own.
+        only_known: Leave out repeats and copies of layers that there are not, instead of refusing them.
     """
     given = repeats if isinstance(repeats, Mapping) else {}
-    lower, place = Lower(provenance or Provenance(), preprocessing), Place(chips, copies or {})
+    lower, place = Lower(provenance or Provenance(), preprocessing), Place(chips, copies or {}, only_known)
     return (
         Specialise({name: bound_value(value, name) for name, value in (bind or {}).items()}, shapes or {}),
         ReadCalibration(calibration, preprocessing),
@@ -100,11 +131,12 @@ def pipeline(
         Fold(),
         Select((digital,) if isinstance(digital, str) else tuple(digital)),
         Unsigned(),
-        Repeat(checked_repeats(given)),
+        Repeat(checked_repeats(given), only_known),
         Calibrate(_assumed(preprocessing)),
         Quantise(),
         Scales(),
         lower,
+        *(() if keep is None else (keep,)),
         Tile(),
         Map(),
         Ranges(),

@@ -44,6 +44,7 @@ def export(
         list[str] | None, typer.Option(metavar="bin|hex|c", help="Also write this form beside the image; may be repeated.")
     ] = None,
     sign: Annotated[Path | None, typer.Option(metavar="KEY.pem", help="Sign with this Ed25519 private key.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check all rules of the program after each pass.")] = False,
     plugins: Plugins = None,
     json: Json = False,
 ) -> None:
@@ -76,6 +77,7 @@ def export(
         die=die,
         key=sign,
         path=output,
+        verify=verify,
     )
     for form, path in forms.items():
         write_file(path, flashed(image.data, form))

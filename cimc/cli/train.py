@@ -141,6 +141,7 @@ def train(
         Literal["onnx", "text", "json"] | None, typer.Option(help="Write the training step in this form, and do not train.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="List what trains, and why the rest does not; do not train.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Check all rules of the program after each pass.")] = False,
     resize: Resize = None,
     plugins: Plugins = None,
     json: Json = False,
@@ -179,9 +180,10 @@ def train(
     arrays = None if data is None else Data(opened(data, resize))
     if update is not None and model.suffix != ".cim":
         settings = _with_rule(settings or [], update)
-    given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or [])}
+    given = {"settings": settings, "tie": tie, "bind": bound, "shapes": parse_shapes(shape or []), "verify": verify}
     program = _program(model, target, arrays, trains=not showing, **given)
     patterns: dict[str, Any] = {"trainable": trainable or (), "ste": ste, "backward": backward, "loss": loss}
+    patterns["verify"] = verify
     if showing or output is None or arrays is None or epochs is None:
         from cimc.ir.classes import Classes
 
@@ -285,11 +287,9 @@ def _emit(program: Program, form: str, output: Path, json: bool, **options: Any)
     """The training step as the user wants to see it, checked."""
     from cimc.files import write_file
     from cimc.ir.printer import print_program
-    from cimc.ir.verify import verify
     from cimc.training.step import training_program
 
-    step = training_program(program, **options)
-    verify(step)
+    step = training_program(program, **{**options, "verify": True})
     for text in step.provenance.notes[len(program.provenance.notes) :]:
         note(f"note: {text}")
     if form == "onnx":

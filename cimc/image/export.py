@@ -48,6 +48,7 @@ def export_image(
     training: Mapping[str, Any] | None = None,
     key: str | Path | None = None,
     path: str | Path | None = None,
+    verify: bool = False,
 ) -> Image:
     """Export what a chip computes with, or a compiled program, as an image for a chip.
 
@@ -70,6 +71,7 @@ def export_image(
         training: Settings of a training elsewhere, to be kept in the image; None: those of the program's training.
         key: File of an Ed25519 private key in PEM, to sign with.
         path: Write the image to this file as it is made, so that it is never in memory as a whole; None: keep it in memory.
+        verify: Check all rules of the program after each pass, where it is compiled or placed again.
 
     Raises:
         FitError: It does not fit the target, or not around the faults; the message names what would help.
@@ -105,7 +107,7 @@ def export_image(
     def compiled(wanted: Target) -> Program:
         bars = made.crossbars if made and source == "readback" else {}
         held = {name: crossbar.held_weights() for name, crossbar in bars.items()}
-        anew, made_anew[:] = compiled_again(original, wanted, held, calibration, chips, copied)
+        anew, made_anew[:] = compiled_again(original, wanted, held, calibration, chips, copied, verify)
         return anew
 
     copied = {name: count for name, count in placed_copies(program).items() if count > 1} if copies is None else copies
@@ -113,8 +115,8 @@ def export_image(
     original = program
     placed = all(f"blocks/{layer.name}" in program.tensors for layer in program.layers)
     if placed and not program.target.update.shares and target_sha256(described) == target_sha256(program.target):
-        program = program if copies is None else placed_again(program, copied)
-        program = _within(program, copied, chips)
+        program = program if copies is None else placed_again(program, copied, verify=verify)
+        program = _within(program, copied, chips, verify)
         goals: Goals = ChipGoals(made) if made is not None and source == "readback" else ProgramGoals(program)
     else:
         program = compiled(described)
@@ -184,13 +186,13 @@ def _around(
         raise error
 
 
-def _within(program: Program, copies: Mapping[str, int], chips: int | None) -> Program:
+def _within(program: Program, copies: Mapping[str, int], chips: int | None, verify: bool) -> Program:
     """The program as it is placed, or more tightly where it takes too many chips."""
     used = max((spot.chip for spots in as_compiled(program).values() for spot in spots), default=-1) + 1
     if chips is None or used <= chips:
         return program
     try:
-        return placed_again(program, copies, chips)
+        return placed_again(program, copies, chips, verify)
     except FitError:
         raise FitError(
             f"{used} chips > {chips} chips, {used - chips} too many", where=f"target {program.target.name}", fix=f"--chips {used}"

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.errors import VerifyError
 from cimc.ir.program import InputCoding, Parameter, Placement, Program
 from cimc.passes.recipes import Recipes
 from cimc.passes.samples import Source
@@ -49,18 +50,22 @@ class Compilation:
     """From `differentiate`: every real initializer, and whether it trains."""
 
     def need_program(self) -> Program:
-        """The program; only passes after ``lower`` may ask."""
+        """The program.
+
+        Raises:
+            VerifyError: `lower` has not run.
+        """
         if self.program is None:
-            raise RuntimeError("no program yet: this pass belongs after `lower`")
+            raise VerifyError("there is no program yet", fix="run pass `lower` before")
         return self.program
 
 
 class Pass(ABC):
     """One step of a pipeline. A pass with options is a frozen dataclass, and its options are the fields.
 
-    `cimc.passes.manager.PassManager` runs the three methods of each pass, in this order: ``requires`` refuses what the pass
+    `cimc.passes.manager.PassManager` runs three methods of each pass, in this order: ``requires`` refuses what the pass
     cannot take (a `CimcError` with where and a way out), ``call`` does the work, ``ensures`` checks what the pass promises.
-    ``ensures`` is always run, so it checks this pass's own promise only.
+    ``ensures`` is always run, so it checks this pass's own promise only. Where a call changed nothing, ``unchanged`` says why.
     """
 
     name: ClassVar[str]
@@ -78,3 +83,7 @@ class Pass(ABC):
 
     def ensures(self, state: Compilation) -> None:
         """Raise a VerifyError if the pass broke its promise."""
+
+    def unchanged(self, state: Compilation) -> str:
+        """Why a call changed nothing, for the log; empty: there is nothing to say."""
+        return ""

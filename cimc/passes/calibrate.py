@@ -33,7 +33,9 @@ from cimc.ir.samples import Extent, rounded_up, row_vectors, wanted_vectors
 from cimc.ir.seeds import fix_seeds
 from cimc.ir.vmm import geometry_of
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_reasons
 from cimc.passes.intervals import Interval, intervals
+from cimc.passes.quantise import vmms
 from cimc.passes.samples import Source, given, synthetic
 from cimc.threads import parallel, threads
 
@@ -75,6 +77,13 @@ class Calibrate(Pass):
 
     name: ClassVar[str] = "calibrate"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError before `select` and after `lower`, or where a layer has an input coding already."""
+        need_reasons(state)
+        for node in vmms(state.model):
+            if "input_gain" in node.attributes:
+                raise VerifyError("its layer has an input coding already", where=f"Vmm '{node.name}'", fix="run this pass once")
+
     def call(self, state: Compilation) -> Sequence[str]:
         """Raises DataError where data do not suit the model, or it computes NaN or Inf from them."""
         uses = _uses(state.model)
@@ -105,6 +114,10 @@ class Calibrate(Pass):
                 raise VerifyError("it has no input gain", where=f"Vmm '{node.name}'")
             if seen.setdefault(str(layer), gain) != gain:
                 raise VerifyError("its layer has two input codings", where=f"Vmm '{node.name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """An ideal chip codes no inputs, or there is no layer."""
+        return "an ideal chip codes no inputs" if state.target.is_ideal else "no product is on crossbars"
 
 
 def _uses(model: ir.Model) -> list[_Use]:

@@ -22,6 +22,7 @@ from cimc.ir.classes import Classes
 from cimc.ir.dialect import DOMAIN, PLACE_ATTRIBUTES
 from cimc.ir.program import Scales
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_graph
 from cimc.passes.fold import lift_constants
 from cimc.passes.gradients.build import Backward, add_backward
 from cimc.passes.gradients.registry import gradient
@@ -82,12 +83,14 @@ class Differentiate(Pass):
     name: ClassVar[str] = "differentiate"
 
     def requires(self, state: Compilation) -> None:
-        """The options are known, every pattern names something, the chip can do what is asked.
+        """The graph is not lowered, the options are known, every pattern names something, the chip can do what is asked.
 
         Raises:
             CimcError: An unknown word, or a pattern that fits nothing.
             TargetError: An analog backward pass on a chip without a transposed read.
+            VerifyError: The graph is lowered already.
         """
+        need_graph(state)
         for word, value, known in (
             ("backward", self.backward, ("digital", "analog")),
             ("ste", self.ste, ("pass", "clipped")),

@@ -17,9 +17,10 @@ from typing import ClassVar
 
 import onnx_ir as ir
 
-from cimc.errors import ModelError
+from cimc.errors import VerifyError
 from cimc.ir.bodies import bodies
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_no_products, need_order
 from cimc.passes.evaluate import constant_tensor, evaluate
 from cimc.passes.reasons import not_applied
 from cimc.passes.recipes import CONSTANT
@@ -40,22 +41,14 @@ class Fold(Pass):
     name: ClassVar[str] = "fold"
 
     def requires(self, state: Compilation) -> None:
-        """Nodes stand in the order of their data, as one sweep folds them.
+        """Products are not selected yet, and nodes stand in the order of their data, as one sweep folds them.
 
         Raises:
             ModelError: A node reads what a later one makes.
+            VerifyError: Products are on crossbars already.
         """
-        made: set[ir.Node] = set()
-        for node in state.model.graph:
-            for value in node.inputs:
-                producer = value.producer() if value is not None else None
-                if value is not None and producer is not None and producer not in made:
-                    raise ModelError(
-                        f"it reads '{value.name}' before '{producer.name}' ({producer.op_type}) makes it",
-                        where=f"node '{node.name}' ({node.op_type})",
-                        fix="sort the nodes: onnx_ir.passes.common.TopologicalSortPass",
-                    )
-            made.add(node)
+        need_no_products(state)
+        need_order(state.model)
 
     def call(self, state: Compilation) -> Sequence[str]:
         name_nodes(state.model)
@@ -66,6 +59,17 @@ class Fold(Pass):
             if row is not None and not row.why and _why_never(node) is None:
                 record(state, node, "digital", f"constant, but computed at run time: {why}")
         return folded
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a folded value has no data, or a node makes it still."""
+        made = {output.name for node in state.model.graph for output in node.outputs}
+        for name, value in state.model.graph.initializers.items():
+            if CONSTANT in value.metadata_props and (value.const_value is None or name in made):
+                raise VerifyError("a folded value has no data, or two sources", where=f"after fold, value '{name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No node depends on constants and fixed sizes alone, or each that does is left, as its own log line says."""
+        return "no node that may be folded depends on constants alone"
 
 
 def fold_constants(state: Compilation, only: Container[ir.Node] | None = None) -> list[str]:

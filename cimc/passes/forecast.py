@@ -19,7 +19,7 @@ from cimc.calibration.drawn import drawn_weights
 from cimc.calibration.error_power import ErrorPower, error_power
 from cimc.calibration.reads import FIXED, LayerRead
 from cimc.calibration.window import judging_columns
-from cimc.errors import RunError
+from cimc.errors import RunError, VerifyError
 from cimc.ir.cost import macs_by_layer
 from cimc.ir.encoding import has_units, unit_cuts
 from cimc.ir.expand import Disturbance, expand
@@ -31,7 +31,9 @@ from cimc.ir.samples import keyed
 from cimc.ir.seeds import fix_seeds
 from cimc.ir.sqnr import power_ratio_db
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_cuts, need_samples
 from cimc.passes.quantise import vmms
+from cimc.passes.ranges import check_ranges
 
 #: Dice and inputs that the outputs are averaged over, and multiply-accumulates of all runs together, about. A network that takes
 #: four times as many for four inputs gets one die and two inputs.
@@ -46,9 +48,16 @@ class Forecasting(Pass):
 
     name: ClassVar[str] = "forecast"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError where a layer is not cut, has no ADC range that it needs, or none of its inputs were kept."""
+        if not _why_not(state):
+            need_cuts(state)
+            check_ranges(state)
+            need_samples(state)
+
     def call(self, state: Compilation) -> Sequence[str]:
         program = state.need_program()
-        if state.target.is_ideal or not program.layers or program.loss is not None:
+        if _why_not(state):
             return ()
         powers = {layer.name: layer_power(program, layer, state.samples[layer.name]) for layer in program.layers}
         layers = tuple(_layer(name, power) for name, power in powers.items())
@@ -63,6 +72,30 @@ class Forecasting(Pass):
         state.program = program.model_copy(update={"expected": expected})
         state.notes += expected.warnings()
         return list(powers)
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a layer has no forecast though its chip makes errors."""
+        program = state.need_program()
+        if _why_not(state):
+            return
+        told = [layer.layer for layer in program.expected.layers] if program.expected is not None else []
+        if told != [layer.name for layer in program.layers]:
+            raise VerifyError(
+                f"errors of {', '.join(told) or 'no layer'} are forecast, not of each layer", where="after forecast"
+            )
+
+    def unchanged(self, state: Compilation) -> str:
+        """The program has no layer whose errors could be forecast."""
+        return _why_not(state)
+
+
+def _why_not(state: Compilation) -> str:
+    """Why nothing is forecast; empty: there is something."""
+    if state.target.is_ideal:
+        return "an ideal chip makes no errors"
+    if not state.need_program().layers:
+        return "no layer is on crossbars"
+    return "a training step is not forecast" if state.need_program().loss is not None else ""
 
 
 def output_errors(state: Compilation, names: Sequence[str] | None = None) -> dict[str, float]:

@@ -29,6 +29,7 @@ import onnx_ir as ir
 from cimc.errors import ModelError, VerifyError
 from cimc.ir.onnx_io import is_plain
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_no_products
 from cimc.passes.fold import drop_unused, fold_constants, lift_constants
 from cimc.passes.selection.placement import OWNER, all_nodes, name_nodes, place_all, record
 from cimc.passes.selection.rewrites import rewrite_of
@@ -42,11 +43,13 @@ class Legalise(Pass):
     name: ClassVar[str] = "legalise"
 
     def requires(self, state: Compilation) -> None:
-        """Local functions are inlined.
+        """Local functions are inlined, and products are not selected yet.
 
         Raises:
-            ModelError: A node calls one.
+            ModelError: A node calls a function.
+            VerifyError: Products are on crossbars already.
         """
+        need_no_products(state)
         functions = {identifier[:2] for identifier in state.model.functions}
         for node in all_nodes(state.model) if functions else ():
             if (node.domain, node.op_type) in functions:
@@ -89,6 +92,10 @@ class Legalise(Pass):
             if node.metadata_props.get(OWNER, name) not in state.placements:
                 raise VerifyError("the node has no place", where=f"after legalise, node '{name}'")
             seen.add(name)
+
+    def unchanged(self, state: Compilation) -> str:
+        """The model has none of what is listed in the module's text."""
+        return "no Constant, no quantised product, no operator of ONNX Runtime's own that holds a product"
 
 
 def _text_is_no_array(state: Compilation) -> list[str]:

@@ -18,6 +18,7 @@ from cimc.ir.runnable import verify_models
 from cimc.ir.verify import verify
 from cimc.ir.vmm import geometry_of, is_vmm, layer_of, view_of
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_order, need_reasons
 from cimc.passes.lowering.affine import Affine, affine_of
 from cimc.passes.lowering.exact import splits_exactly
 from cimc.passes.lowering.positions import Positions
@@ -42,6 +43,16 @@ class Lower(Pass):
     preprocessing: Preprocessing | None = None
 
     name: ClassVar[str] = "lower"
+
+    def requires(self, state: Compilation) -> None:
+        """It is decided of each node where it runs, and nodes stand in the order of their data.
+
+        Raises:
+            ModelError: A node reads what a later one makes.
+            VerifyError: `select` has not run, or the graph is lowered already.
+        """
+        need_reasons(state)
+        need_order(state.model)
 
     def call(self, state: Compilation) -> Sequence[str]:
         complete_types(state.model)
@@ -83,6 +94,10 @@ class Lower(Pass):
         program = state.need_program()
         verify(program)
         verify_models(program)
+
+    def unchanged(self, state: Compilation) -> str:
+        """The program has no steps."""
+        return "the graph has no nodes"
 
 
 class _Lowering:

@@ -50,7 +50,7 @@ class PassManager:
             if self.verify and state.program is not None:
                 verify(state.program)
             seconds = time.perf_counter() - begin
-            log.info("%s: %s", step.name, _summary(changed))
+            log.info("%s: %s", step.name, _summary(changed) if changed else _nothing(step.unchanged(state)))
             if on_pass is not None:
                 on_pass(step.name, seconds, bool(changed), state)
             if step.name == stop_after:
@@ -59,7 +59,9 @@ class PassManager:
 
 
 def _summary(changed: Sequence[str]) -> str:
-    if not changed:
-        return "nothing changed"
     more = f" and {len(changed) - _SHOWN} more" if len(changed) > _SHOWN else ""
     return f"changed {', '.join(changed[:_SHOWN])}{more}"
+
+
+def _nothing(why: str) -> str:
+    return f"nothing changed: {why}" if why else "nothing changed"

@@ -40,6 +40,10 @@ class Map(Pass):
         """Raises VerifyError where a block is not as high and wide as its part of the matrix."""
         verify_blocks(state.need_program())
 
+    def unchanged(self, state: Compilation) -> str:
+        """There is no layer."""
+        return "no layer is on crossbars"
+
 
 def need_tables(state: Compilation) -> dict[str, I32]:
     """The block tables by layer; VerifyError for a layer that was not cut."""

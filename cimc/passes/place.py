@@ -104,6 +104,10 @@ class Place(Pass):
         """Raises VerifyError where a block has no place inside an array, or two blocks disturb each other."""
         verify_blocks(state.need_program())
 
+    def unchanged(self, state: Compilation) -> str:
+        """There is no layer, or each block has its place."""
+        return "each block is in its place already" if state.need_program().layers else "no layer is on crossbars"
+
 
 def _too_few(tiles: int, chips: int, per_chip: int, target: Target, *, copied: bool) -> FitError:
     """The error for tiles that the chips do not have, with what would help."""

@@ -22,6 +22,7 @@ from cimc.ir import encoding
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.vmm import layer_of, view_of
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_reasons
 from cimc.targets.description import Target
 
 #: Values of a chunk: its float64 temporaries stay in the second-level cache.
@@ -33,6 +34,10 @@ class Quantise(Pass):
     """Sets ``weight_max`` of every ``Vmm``, and ``weight_error`` where the target quantises at all."""
 
     name: ClassVar[str] = "quantise"
+
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError before `select` and after `lower`."""
+        need_reasons(state)
 
     def call(self, state: Compilation) -> Sequence[str]:
         """Raises ModelError for NaN or Inf in a weight, TargetError where the cells of a weight cannot hold its bits."""
@@ -58,6 +63,10 @@ class Quantise(Pass):
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a scale is missing, negative, or of a wrong length."""
         check_scales(state)
+
+    def unchanged(self, state: Compilation) -> str:
+        """There is no layer."""
+        return "no product is on crossbars"
 
 
 def check_scales(state: Compilation) -> None:

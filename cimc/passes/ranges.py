@@ -27,6 +27,7 @@ from cimc.ir.program import Layer, Program, weight_matrix
 from cimc.ir.ranging import Samples, choose_ranges
 from cimc.ir.samples import some_columns
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_cuts, need_samples
 from cimc.targets.description import Target
 
 _MIN_COLUMNS = 256
@@ -37,6 +38,12 @@ class Ranges(Pass):
 
     name: ClassVar[str] = "ranges"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError where a layer is not cut, or none of its inputs were kept."""
+        if has_ranges(state.target):
+            need_cuts(state)
+            need_samples(state)
+
     def call(self, state: Compilation) -> Sequence[str]:
         """Raises FitError where a fixed range is too small at any gain."""
         program, target = state.need_program(), state.target
@@ -45,10 +52,7 @@ class Ranges(Pass):
         spread = device_spread(target)
         layers = []
         for layer in program.layers:
-            vectors = state.samples.get(layer.name)
-            if vectors is None:
-                raise RuntimeError(f"no inputs of layer {layer.name} were kept: `ranges` belongs after `calibrate`")
-            samples = Samples(LayerRead.of(vectors, layer, target).vectors)
+            samples = Samples(LayerRead.of(state.samples[layer.name], layer, target).vectors)
             devices = TargetDevices.of(program, layer)
             layers.append(choose_ranges(layer, samples, devices, target, sigma_us=spread))
         state.program = program.model_copy(update={"layers": tuple(layers)})
@@ -56,9 +60,18 @@ class Ranges(Pass):
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a layer has no range though the ADC needs one."""
-        for layer in state.need_program().layers if has_ranges(state.target) else ():
-            if not layer.adc_range_ua or layer.coding.bits_lost < 0:
-                raise VerifyError("it has no ADC range", where=f"layer {layer.name}")
+        check_ranges(state)
+
+    def unchanged(self, state: Compilation) -> str:
+        """The ADC has no range, or there is no layer."""
+        return "no layer is on crossbars" if has_ranges(state.target) else "the target's ADC has no range a layer"
+
+
+def check_ranges(state: Compilation) -> None:
+    """Raise a VerifyError where a layer has no range though the ADC needs one."""
+    for layer in state.need_program().layers if has_ranges(state.target) else ():
+        if not layer.adc_range_ua or layer.coding.bits_lost < 0:
+            raise VerifyError("it has no ADC range", where=f"layer {layer.name}", fix="run pass `ranges` before")
 
 
 def has_ranges(target: Target) -> bool:

@@ -23,6 +23,7 @@ from cimc.errors import CimcError, VerifyError
 from cimc.ir.records import MOST_REPEATS, ONCE, Repeats
 from cimc.ir.vmm import repeats_of
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_reasons
 from cimc.passes.quantise import vmms
 
 
@@ -41,7 +42,8 @@ class Repeat(Pass):
     name: ClassVar[str] = "repeat"
 
     def requires(self, state: Compilation) -> None:
-        """Raises CimcError for a name that no layer has."""
+        """Raises CimcError for a name that no layer has, VerifyError before `select` and after `lower`."""
+        need_reasons(state)
         names = {node.attributes.get_string("layer") or "" for node in vmms(state.model)}
         for pattern in () if self.only_known else self.repeats:
             if not any(fnmatchcase(name, pattern) for name in names):
@@ -66,6 +68,10 @@ class Repeat(Pass):
             name = node.attributes.get_string("layer") or ""
             if seen.setdefault(name, repeats_of(node)) != repeats_of(node):
                 raise VerifyError("its products differ in their repeats", where=f"layer {name}")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No layer is to be repeated."""
+        return "repeats are given of no layer"
 
 
 def checked_repeats(repeats: Mapping[str, Repeats | Mapping[str, int]]) -> dict[str, Repeats]:

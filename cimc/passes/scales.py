@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 
 from cimc.calibration.reads import LayerRead
 from cimc.calibration.scales import least_error_scales
-from cimc.errors import FitError
+from cimc.errors import FitError, VerifyError
 from cimc.ir.ranging import choose_range
 from cimc.ir.records import InputCoding, on_crossbars
 from cimc.ir.vmm import layer_of, view_of
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_reasons
 from cimc.passes.quantise import check_scales, vmms, weight_error
 from cimc.passes.ranges import TargetDevices, device_spread, has_ranges
 from cimc.passes.tile import row_cuts
@@ -41,12 +42,17 @@ class Scales(Pass):
 
     name: ClassVar[str] = "scales"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError after `lower`, or where a layer has no weight scale or, on a chip with errors, no kept inputs."""
+        need_reasons(state)
+        check_scales(state)
+        for node in () if state.target.is_ideal else vmms(state.model):
+            if node.attributes.get_string("layer") not in state.samples:
+                raise VerifyError("none of its inputs were kept", where=f"Vmm '{node.name}'", fix="run pass `calibrate` before")
+
     def call(self, state: Compilation) -> Sequence[str]:
-        target = state.target
-        window = target.weights.window == "least_error" and target.weights.clip_sigma is None
-        inputs = target.dac.full_scale == "least_error" and not target.dac.clip_share and target.dac.bits is not None
-        inputs = inputs and state.calibration is not None
-        if target.is_ideal or not (window or inputs):
+        window, inputs = _free(state)
+        if not (window or inputs):
             return ()
         chosen: dict[str, tuple[F32, InputCoding, float]] = {}
         for node in vmms(state.model):
@@ -57,13 +63,27 @@ class Scales(Pass):
                 span, coding = _choice(state, node, matrix, window=window, inputs=inputs)
                 layer = layer_of(node)
                 once = layer.repeats.of_columns(span, layer.groups)
-                chosen[name] = span, coding, weight_error(matrix, once, target)
+                chosen[name] = span, coding, weight_error(matrix, once, state.target)
             _describe(node, *chosen[name])
         return list(chosen)
 
     def ensures(self, state: Compilation) -> None:
         """Raises VerifyError where a weight scale is missing, negative, or of a wrong length."""
         check_scales(state)
+
+    def unchanged(self, state: Compilation) -> str:
+        """The target fixes both scales, or there is no layer."""
+        if any(_free(state)):
+            return "no product is on crossbars"
+        return "the target leaves no scale to be chosen by error, or there are no calibration data"
+
+
+def _free(state: Compilation) -> tuple[bool, bool]:
+    """Whether the pass may choose the weight that spans the window, and the full scale of the inputs."""
+    target = state.target
+    window = target.weights.window == "least_error" and target.weights.clip_sigma is None
+    inputs = target.dac.full_scale == "least_error" and not target.dac.clip_share and target.dac.bits is not None
+    return window and not target.is_ideal, inputs and not target.is_ideal and state.calibration is not None
 
 
 def _choice(state: Compilation, node: ir.Node, matrix: NDArray[Any], *, window: bool, inputs: bool) -> tuple[F32, InputCoding]:

@@ -21,6 +21,7 @@ from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.bodies import bodies
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_graph, need_reasons
 from cimc.passes.fold import drop_unused
 from cimc.passes.reasons import not_applied
 from cimc.passes.selection.check import check_vmm
@@ -47,11 +48,13 @@ class Select(Pass):
     name: ClassVar[str] = "select"
 
     def requires(self, state: Compilation) -> None:
-        """The dialect is known, and the model does not speak it yet.
+        """The graph is not lowered yet, and the dialect is known.
 
         Raises:
             ModelError: An operator of the domain ``cimc`` that is none of ours.
+            VerifyError: The graph is lowered already.
         """
+        need_graph(state)
         register_schemas()
         for node in state.model.graph:
             if node.domain == DOMAIN and node.op_type != "Vmm":
@@ -102,17 +105,22 @@ class Select(Pass):
         return kept
 
     def ensures(self, state: Compilation) -> None:
-        """Every ``Vmm`` is well-formed.
+        """Every ``Vmm`` is well-formed, and every node has a place with a reason.
 
         Raises:
-            VerifyError: A view or geometry does not fit its tensor, or a node has no place.
+            VerifyError: A view or geometry does not fit its tensor, or a node has no place or no reason.
         """
+        need_reasons(state)
         for node in state.model.graph:
             if node.domain == DOMAIN:
                 check_vmm(node)
             owner = node.metadata_props.get(OWNER, node.name)
             if owner not in state.placements:
                 raise VerifyError("the node has no place", where=f"after select, node '{node.name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No product goes to crossbars; the placement report has a reason for each node."""
+        return "no product goes to crossbars; the placement report says why of each node"
 
 
 def _select_all(nodes: list[ir.Node], site: Site, state: Compilation) -> tuple[list[Product], list[ir.Node]]:

@@ -19,14 +19,16 @@ from typing import Any, ClassVar
 
 import onnx_ir as ir
 
+from cimc.errors import VerifyError
 from cimc.ir.bodies import bodies, used_values
 from cimc.ir.onnx_io import session, split
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_no_products
 from cimc.passes.fold import fold_constants
 from cimc.passes.reasons import not_applied
 from cimc.passes.recipes import Recipes
 from cimc.passes.selection.operand import is_constant
-from cimc.passes.selection.placement import name_nodes, place_all, record
+from cimc.passes.selection.placement import all_nodes, name_nodes, place_all, record
 from cimc.passes.selection.registry import weight_slots
 from cimc.passes.selection.sizes import decided
 from cimc.passes.specialising.branches import inline, nodes_within
@@ -50,6 +52,12 @@ class Specialise(Pass):
 
     name: ClassVar[str] = "specialise"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError once products are selected, or calibration data are read, which are for the inputs that are left."""
+        need_no_products(state)
+        if state.calibration is not None:
+            raise VerifyError("calibration data are read already", fix="run this pass before `read-calibration`")
+
     def call(self, state: Compilation) -> Sequence[str]:
         name_nodes(state.model)
         place_all(state)
@@ -64,6 +72,24 @@ class Specialise(Pass):
             state.model, state.placements, state.recipes = model, places, Recipes()
             taken = _take_all(state, hiding=False)
         return [*changed, *taken]
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a bound input is still open, a size is not the given one, or a node has no name."""
+        inputs = {str(value.name): value for value in state.model.graph.inputs}
+        for name in state.bound:
+            if name in inputs:
+                raise VerifyError("it is bound and still an input", where=f"after specialise, input '{name}'")
+        for name, sizes in self.shapes.items():
+            have = inputs[name].shape if name in inputs else None
+            if have is not None and any(size not in (None, dim) for dim, size in zip(have, sizes, strict=True)):
+                raise VerifyError(f"its shape is {have}, not {sizes}", where=f"after specialise, input '{name}'")
+        for node in all_nodes(state.model):
+            if not node.name:
+                raise VerifyError("the node has no name", where=f"after specialise, node ({node.op_type})")
+
+    def unchanged(self, state: Compilation) -> str:
+        """Nothing is given, and no condition of an If is a constant."""
+        return "no input is bound, no size is given, and no If has a constant condition that decides on a product"
 
 
 def _take_all(state: Compilation, hiding: bool) -> list[str]:

@@ -22,8 +22,11 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.errors import VerifyError
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_names, need_no_products
 from cimc.passes.parameters import ANONYMOUS
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.operand import FLOATS, is_constant
 from cimc.passes.selection.placement import OWNER
 from cimc.passes.training.plan import TRANSPOSES, fits, transposes
@@ -47,6 +50,11 @@ class Tie(Pass):
 
     name: ClassVar[str] = "tie"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError once products are selected, or where a node has no name: the Transpose belongs to a node."""
+        need_no_products(state)
+        need_names(state)
+
     def call(self, state: Compilation) -> Sequence[str]:
         if isinstance(self.tie, str) and self.tie != AUTO:
             return []
@@ -57,6 +65,22 @@ class Tie(Pass):
                 if not {*names} & {*tied} and (isinstance(self.tie, str) or fits(names, self.tie)):
                     tied += _join(state, one, other)
         return tied
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where what a parameter notes as its transpose is made from something else, or in another order."""
+        graph = state.model.graph
+        made = {str(output.name): node for node in graph for output in node.outputs}
+        for value in graph.initializers.values():
+            for name, perm in transposes(value).items():
+                node = made.get(name)
+                if node is not None and (node.inputs[0] is not value or list(node.attributes.get_ints("perm", ())) != perm):
+                    raise VerifyError(f"it is no transpose of '{value.name}'", where=f"after tie, value '{name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No parameters are to be tied, or none is another's transpose."""
+        if isinstance(self.tie, str) and self.tie != AUTO:
+            return f"parameters are not to be tied (--tie {self.tie})"
+        return "no parameter that may be tied is the transpose of another"
 
 
 def _groups(graph: ir.Graph) -> Iterator[list[ir.Value]]:
@@ -77,9 +101,11 @@ def _join(state: Compilation, one: ir.Value, other: ir.Value) -> list[str]:
     """Replace one of two by a Transpose of the other, where it is that; the name of the one that went."""
     kept, gone = (other, one) if ANONYMOUS.fullmatch(str(one.name)) else (one, other)
     if {use.node for use in kept.uses()} == {use.node for use in gone.uses()}:
+        not_applied(f"made one parameter with '{kept.name}'", gone, "the same nodes read both")
         return []
     perm = _permutation(_array(kept), _array(gone))
     if perm is None:
+        not_applied(f"made one parameter with '{kept.name}'", gone, "its numbers are no transpose, or not random")
         return []
     graph, name = state.model.graph, str(gone.name)
     node = ir.node("Transpose", [kept], attributes={"perm": perm}, name=f"cimc/{name}")

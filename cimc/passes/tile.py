@@ -44,6 +44,10 @@ class Tile(Pass):
         """Raises VerifyError where a matrix is not cut, or a part of it is not in the table once."""
         verify_blocks(state.need_program())
 
+    def unchanged(self, state: Compilation) -> str:
+        """There is no layer."""
+        return "no layer is on crossbars"
+
 
 def cut(layer: Layer, target: Target) -> Layer:
     """The layer with its cuts.

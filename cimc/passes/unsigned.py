@@ -16,11 +16,14 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from cimc.errors import VerifyError
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_graph
 from cimc.passes.fold import drop_unused
+from cimc.passes.reasons import not_applied
 from cimc.passes.selection.nodes import fresh, input_at
 from cimc.passes.selection.operand import is_constant
-from cimc.passes.selection.placement import all_nodes
+from cimc.passes.selection.placement import OWNER, all_nodes
 
 #: Slots of weights and of their zero points, by domain and operator.
 _WEIGHTS: dict[tuple[str, str], tuple[tuple[int, int], ...]] = {
@@ -43,6 +46,16 @@ class Unsigned(Pass):
 
     name: ClassVar[str] = "unsigned"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError after `lower`, or for an 8-bit product that is not known to stay digital yet."""
+        need_graph(state)
+        for node in all_nodes(state.model):
+            row = state.placements.get(node.metadata_props.get(OWNER, node.name or ""))
+            if _slots(node) and (row is None or not row.why):
+                raise VerifyError(
+                    "it is not decided yet where it runs", where=f"node '{node.name}'", fix="run pass `select` before"
+                )
+
     def call(self, state: Compilation) -> Sequence[str]:
         graph, changed = state.model.graph, []
         taken = {str(name) for name in graph.initializers}
@@ -50,8 +63,10 @@ class Unsigned(Pass):
         for node in all_nodes(state.model):
             for weight_slot, zero_slot in _slots(node):
                 weight, zero = input_at(node, weight_slot), input_at(node, zero_slot)
-                constant = is_constant(weight) and (zero is None or is_constant(zero))
-                if weight is None or not constant or weight.dtype != ir.DataType.INT8:
+                if weight is None or weight.dtype != ir.DataType.INT8:
+                    continue
+                if not _fixed(weight, zero):
+                    not_applied("given unsigned weights", node, "its weights or zero points are no constants")
                     continue
                 node.resize_inputs(max(len(node.inputs), zero_slot + 1))
                 for slot, value in ((weight_slot, weight), (zero_slot, zero)):
@@ -61,6 +76,22 @@ class Unsigned(Pass):
                 changed.append(str(node.name))
         drop_unused(graph, made)
         return list(dict.fromkeys(changed))
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where constant weights are signed still, or have zero points of another type."""
+        for node in all_nodes(state.model):
+            for weight, zero in ((input_at(node, w), input_at(node, z)) for w, z in _slots(node)):
+                if weight is not None and _fixed(weight, zero) and ir.DataType.INT8 in (weight.dtype, zero and zero.dtype):
+                    raise VerifyError("its weights are signed", where=f"after unsigned, node '{node.name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """There is no such product; of those with computed weights the log says so."""
+        return "no digital 8-bit product has constant signed weights"
+
+
+def _fixed(weight: ir.Value, zero: ir.Value | None) -> bool:
+    """Whether weights and zero points (None: 0) are constants."""
+    return is_constant(weight) and (zero is None or is_constant(zero))
 
 
 def _slots(node: ir.Node) -> tuple[tuple[int, int], ...]:

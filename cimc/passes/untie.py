@@ -25,7 +25,9 @@ from typing import ClassVar
 import numpy as np
 import onnx_ir as ir
 
+from cimc.errors import VerifyError
 from cimc.passes.base import Compilation, Pass
+from cimc.passes.conditions import need_names, need_no_products
 from cimc.passes.parameters import Usage, Use, uses
 from cimc.passes.reasons import not_applied
 from cimc.passes.selection.nodes import fresh
@@ -52,6 +54,11 @@ class Untie(Pass):
 
     name: ClassVar[str] = "untie"
 
+    def requires(self, state: Compilation) -> None:
+        """Raises VerifyError once products are selected, or where a node has no name, which new parameters are named after."""
+        need_no_products(state)
+        need_names(state)
+
     def call(self, state: Compilation) -> Sequence[str]:
         graph = state.model.graph
         taken = {str(v.name) for v in (*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs))}
@@ -61,13 +68,29 @@ class Untie(Pass):
                 changed += self._separate(state, value, taken)
         return changed
 
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where an Identity of an initializer is left, or running statistics share theirs with another use."""
+        graph = state.model.graph
+        for node in graph:
+            if _aliased(node) is not None:
+                raise VerifyError("an Identity of an initializer is left", where=f"after untie, node '{node.name}'")
+        for value in graph.initializers.values():
+            if value.dtype in FLOATS and is_constant(value) and not value.is_graph_output() and len(value.uses()) > 1:
+                roles = {(use.node, use.slot): use for _, use in _roles(value)}
+                if len(roles) > 1 and any(use.kind == "statistics" for use in roles.values()):
+                    raise VerifyError("running statistics have another use", where=f"after untie, initializer '{value.name}'")
+
+    def unchanged(self, state: Compilation) -> str:
+        """No initializer has several uses that could be several parameters; of those that have, the log says why."""
+        return "no initializer holds several parameters"
+
     def _aliases(self, state: Compilation) -> list[str]:
         """Identities of initializers: a copy under the name that the exporter gave it, or another name of the same."""
         graph = state.model.graph
         changed: list[str] = []
         for node in list(graph):
-            source = node.inputs[0] if node.op_type == "Identity" and node.domain in ("", "ai.onnx") else None
-            if source is None or not is_constant(source) or source.dtype not in FLOATS or node.outputs[0].is_graph_output():
+            source = _aliased(node)
+            if source is None:
                 continue
             alone = len(source.uses()) == 1 and not source.is_graph_output()
             output, name = node.outputs[0], str(node.outputs[0].name)
@@ -88,8 +111,7 @@ class Untie(Pass):
     def _separate(self, state: Compilation, value: ir.Value, taken: set[str]) -> list[str]:
         """Give uses of one initializer values of their own, all but the first; the names of the new values."""
         graph, name = state.model.graph, str(value.name)
-        found = [(consumer, _leaf(consumer, value)) for consumer in value.uses()]
-        roles = [(consumer, use) for consumer, use in found if use is not None and (use.trains or use.kind == "statistics")]
+        roles = _roles(value)
         groups: dict[object, list[tuple[Usage, Use]]] = {}
         for consumer, use in roles:
             groups.setdefault(self._identity(value, consumer, use, [u for _, u in roles]), []).append((consumer, use))
@@ -134,6 +156,20 @@ def module_of(node: ir.Node) -> str:
         return str(scopes[-2])
     parts = str(node.name).split("/")[1:-1] if str(node.name).startswith("/") else []
     return ".".join(re.sub(r"_\d+$", "", part) for part in parts)  # a second call of a module has a number
+
+
+def _aliased(node: ir.Node) -> ir.Value | None:
+    """The real initializer that a node only gives another name, within the graph; None: it does something else."""
+    source = node.inputs[0] if node.op_type == "Identity" and node.domain in ("", "ai.onnx") else None
+    if source is None or not is_constant(source) or source.dtype not in FLOATS or node.outputs[0].is_graph_output():
+        return None
+    return source
+
+
+def _roles(value: ir.Value) -> list[tuple[Usage, Use]]:
+    """Readers of an initializer that use it as a parameter or as running statistics."""
+    found = [(consumer, _leaf(consumer, value)) for consumer in value.uses()]
+    return [(consumer, use) for consumer, use in found if use is not None and (use.trains or use.kind == "statistics")]
 
 
 def _leaf(consumer: Usage, value: ir.Value) -> Use | None:

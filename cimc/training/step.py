@@ -46,6 +46,7 @@ def training_program(
     ste: Literal["pass", "clipped"] = "pass",
     classes: Classes | None = None,
     scales: Scales = "none",
+    verify: bool = False,
 ) -> Program:
     """The training step of a compiled program: the same layers in the same places, with loss, backward steps and updates.
 
@@ -58,6 +59,7 @@ def training_program(
         ste: ``pass`` or ``clipped``.
         classes: How labels of a softmax cross-entropy lie; see `Classes`.
         scales: Digital factors that train with a layer's weights: ``none``, ``layer`` or ``column``; see `Differentiate`.
+        verify: Check all rules of the program after each program pass, beside what each pass promises.
 
     Raises:
         ModelError: The graph cannot be brought to the training opset, or has an operator without a gradient.
@@ -69,7 +71,7 @@ def training_program(
     model, notes = upgraded(program)
     state = Compilation(model, program.target, placements=placements, recipes=Recipes.of(program), notes=notes)
     differentiate = Differentiate(loss, trainable, frozen, backward, ste, classes or Classes(), scales)
-    return PassManager((differentiate, Lower(), Inherit(program), Schedule())).run(state).need_program()
+    return PassManager((differentiate, Lower(), Inherit(program), Schedule()), verify).run(state).need_program()
 
 
 def plan_of(step: Program) -> list[dict[str, Any]]:

@@ -89,6 +89,7 @@ class Trainer:
         optimizer_options: Such as ``weight_decay``.
         schedule_options: Such as ``final``.
         callbacks: Told of steps and epochs.
+        verify: Check all rules of the training step after each pass that makes it, as `compile_model` does of a program.
 
     Raises:
         CimcError: An option, the model or the target does not allow it; the message says what to do.
@@ -126,6 +127,7 @@ class Trainer:
         optimizer_options: Mapping[str, Any] | None = None,
         schedule_options: Mapping[str, Any] | None = None,
         callbacks: Sequence[Callback] = (),
+        verify: bool = False,
     ) -> None:
         if not isinstance(chip, Chip):
             raise CimcError(f"a {type(chip).__name__} cannot be trained", fix="give a chip: Trainer(Chip(program))")
@@ -169,6 +171,7 @@ class Trainer:
                 "backward": backward,
                 "ste": ste,
                 "scales": scales,
+                "verify": verify,
             }
             made = training_program(program, loss=loss, classes=lying, **options)
             return made, [*told, *made.provenance.notes[len(program.provenance.notes) :]]

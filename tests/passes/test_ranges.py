@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cimc.errors import FitError
+from cimc.errors import FitError, VerifyError
 from cimc.ir.encoding import encode
 from cimc.ir.geometry import Dense, WeightView
 from cimc.ir.program import InputCoding, Layer, Program
@@ -233,5 +233,5 @@ def test_needs_what_calibrate_kept() -> None:
     weight, x = _data(8, 4, 5)
     state = _state(_target(), weight, x, (0, 8))
     state.samples.clear()
-    with pytest.raises(RuntimeError, match="calibrate"):
-        Ranges().call(state)
+    with pytest.raises(VerifyError, match="calibrate"):
+        PassManager([Ranges()]).run(state)

@@ -12,7 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from cimc.errors import CimcError
+import numpy as np
+
+from cimc.errors import CimcError, VerifyError
 from cimc.ir.program import Program
 from cimc.passes.base import Compilation, Pass
 
@@ -33,7 +35,7 @@ class Inherit(Pass):
     name: ClassVar[str] = "inherit"
 
     def requires(self, state: Compilation) -> None:
-        """Raises CimcError where the step has another layer than the program."""
+        """Raises VerifyError before `lower`, CimcError where the step has another layer than the program."""
         for layer in state.need_program().layers:
             own = next((other for other in self.program.layers if other.name == layer.name), None)
             if own is None or own.weight != layer.weight:
@@ -53,3 +55,18 @@ class Inherit(Pass):
             }
         )
         return sorted(names)
+
+    def ensures(self, state: Compilation) -> None:
+        """Raises VerifyError where a layer, or a tensor of it, is another than the inference program's."""
+        step = state.need_program()
+        own = {layer.name: layer for layer in self.program.layers}
+        for layer in step.layers:
+            kept = [name for kind in _OF_LAYERS if (name := f"{kind}{layer.name}") in self.program.tensors]
+            if layer != own[layer.name] or any(
+                not np.array_equal(step.tensors[name], self.program.tensors[name]) for name in kept
+            ):
+                raise VerifyError("it is not the inference program's", where=f"after inherit, layer {layer.name}")
+
+    def unchanged(self, state: Compilation) -> str:
+        """There is no layer."""
+        return "no layer is on crossbars"
