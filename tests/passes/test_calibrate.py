@@ -20,6 +20,8 @@ from cimc.passes.calibrate import Calibrate
 from cimc.passes.manager import PassManager
 from cimc.passes.select import Select
 from cimc.targets.description import Adc, Array, Dac, Device, Input, Target
+from cimc.targets.load import load_target
+from tests.passes.graph_text import nodes
 
 Arrays = dict[str, Any]
 
@@ -261,3 +263,19 @@ def test_array_rows_do_not_matter() -> None:
     """Calibration sees the model alone: it works before any cut to arrays."""
     wide = _model(DENSE, {"w": _float((4, 3))})
     assert _calibrated(wide, _target(array=Array(rows=2)))[1] == _calibrated(wide, _target())[1]
+
+
+def test_text() -> None:
+    """The example of the module's text: bytes of an input from 0 to 1."""
+    target = load_target("bulk-rram")
+    state = Compilation(ir.from_proto(_model("[conv1] y = Conv (x, w)", {"w": _float((8, 3, 3, 3))}, "float[n,3,8,8] x")), target)
+    before = nodes(PassManager([Select()]).run(state).model)
+    (line,) = nodes(PassManager([Calibrate()]).run(state).model)
+    assert (
+        line.replace(
+            ", input_gain: float = 255, input_signed: int = 0, input_full_scale: float = 1, "
+            'input_basis: string = "sign: interval analysis; full scale: stated range"',
+            "",
+        )
+        in before
+    )

@@ -49,7 +49,7 @@ def kinds(program: Program, kind: type[Any]) -> list[str]:
     return [s.layer for s in program.steps if isinstance(s, kind)]
 
 
-def test_the_printed_step() -> None:
+def test_text() -> None:
     """The whole step of a small network: no gradient of the model's input, one digital segment between crossbar steps."""
     lines = [line.split(" {")[0].strip() for line in print_program(training_program(compiled(), loss="mse")).splitlines()]
     kept = ("input", "output", "loss", "parameter", "layer")

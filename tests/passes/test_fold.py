@@ -15,6 +15,7 @@ from cimc.passes.base import Compilation
 from cimc.passes.fold import Fold
 from cimc.passes.legalise import Legalise
 from cimc.passes.manager import PassManager
+from tests.passes.graph_text import nodes, through
 
 from .vmm_reference import IDEAL, Array, oracle, parse, products, same, select
 
@@ -155,3 +156,17 @@ def test_rearrangements(node: str, shape: tuple[int, ...]) -> None:
     used = {n: a for n, a in constants.items() if n in node.partition("(")[2]}
     model = parse(f"g (float[{dims}] x) => (float[{dims}] y) {{ t = {node}  y = Add (x, t) }}", **used)
     assert keeps(model, {"x": real(*shape)}) == ["Add"]
+
+
+def test_text() -> None:
+    """The example of the module's text."""
+    model = parse(
+        """g (float[n,4] x) => (float[n,3] z) {
+        [s] y = Shape (k)  [c] w = ConstantOfShape <value = float[1] {0.5}> (y)  [fc] z = MatMul (x, w) }""",
+        k=np.zeros((4, 3), np.float32),
+    )
+    assert nodes(through(model, Legalise()).model)[1:] == [
+        "[c] w = ConstantOfShape <value: tensor = float[1] {0.5}> (y)",
+        "[fc] z = MatMul (x, w)",
+    ]
+    assert nodes(through(model, Legalise(), Fold()).model) == ["[fc] z = MatMul (x, w)"]

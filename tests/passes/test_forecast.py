@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ from onnx import ModelProto, numpy_helper, parser
 
 import cimc
 from cimc.errors import CimcError
+from cimc.passes.forecast import Forecasting
 from tests.calibration.models import inputs, mean_square_db, product, weights
+from tests.passes.program_text import new_lines
 
 F32 = NDArray[np.float32]
 DICE, TOLERANCE_DB = 6, 2.5
@@ -112,3 +115,21 @@ def test_what_is_left_out_is_named() -> None:
 def test_ideal_has_no_forecast() -> None:
     with pytest.raises(CimcError, match="no forecast"):
         cimc.compile(product(np.eye(3, dtype=np.float32)), "ideal").forecast()
+
+
+def test_text() -> None:
+    """One device pair of 3 weight levels: 0.5 is coded as 2/3 or 1/3, and nothing else is lost."""
+    view = '"tensor": "w", "split": [2, 1], "perm": [0, 1], "shape": [1, 2, 1]'
+    text = f"""program schema=1 {{
+        target t {{device={{"g_min_us": 10, "g_max_us": 70, "levels": 4, "read_voltage_v": 0.1}} dac={{"bits": 8}}
+                  weights={{"bits": null}}}}
+        layer @fc {{weight={{{view}}} coding={{"gain": 255, "signed": false, "full_scale": 1}}
+                    row_cuts=[0, 2] column_cuts=[0, 1]}}
+          block 0.0.0: 2 x 2
+        tensor initializer/w: float32[2, 1] = [[0.5], [1]]
+        tensor weight_max/fc: float32[1] = [1]
+    }}"""
+    (line,) = new_lines(text, Forecasting(), samples={"fc": np.ones((10, 1, 2), np.float32)})
+    found = re.fullmatch(r'forecast .*"layer": "fc", "sqnr_db": ([0-9.]+).*', line)
+    assert found is not None, line
+    assert float(found[1]) == pytest.approx(20 * np.log10(1.5 / (2 / 3 - 0.5)), abs=0.01)

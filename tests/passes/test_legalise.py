@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from cimc.passes.base import Compilation
 from cimc.passes.legalise import Legalise
 from cimc.passes.manager import PassManager
+from tests.passes.graph_text import new_nodes
 
 from .vmm_reference import IDEAL, Array, build, oracle, parse, products, run, select
 
@@ -144,3 +145,17 @@ def test_initializers_cease_to_be_inputs_of_old_models() -> None:
 def test_every_node_gets_a_name_of_its_own() -> None:
     model = parse("g (float[2] x) => (float[2] z) { [n] a = Relu (x)  [n] b = Relu (a)  c = Relu (b)  z = Relu (c) }")
     assert list(legalised(model).placements) == ["n", "n_2", "Relu", "Relu_2"]
+
+
+def test_text() -> None:
+    """A quantised product of constant weights: its zero point is taken off the input, and it is real from there on."""
+    model = parse(
+        "g (uint8[2,4] x) => (int32[2,3] y) { [q] y = MatMulInteger (x, w, a) }",
+        w=np.ones((4, 3), np.int8),
+        a=np.array(1, np.uint8),
+    )
+    assert new_nodes(model, Legalise(), before=()) == [
+        '["q/dequantize"] "q/dequantize" = DequantizeLinear (x, "q/one", a)',
+        '[q] q = MatMul ("q/dequantize", "q/weight")',
+        '["q/int32"] y = Cast <to: int = 6> (q)',
+    ]

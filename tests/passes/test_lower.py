@@ -170,7 +170,7 @@ def test_an_output_that_is_a_constant_or_an_input(source: str) -> None:
     np.testing.assert_allclose(found["same"], outputs(model, x=x)[0])
 
 
-def test_the_printed_program() -> None:
+def test_text() -> None:
     """A snapshot of the form alone."""
     model = weighted(
         """<ir_version: 8, opset_import: ["" : 17]>

@@ -40,7 +40,7 @@ def _quantised(weight: np.ndarray, target: Target) -> dict[str, Any]:
 EXAMPLE = np.array([[0.5, -1.0], [0.2, 0.9]], np.float32)
 
 
-def test_the_documented_example() -> None:
+def test_text() -> None:
     """Three steps to the largest weight: 0.5 -> 2/3 (a half rounds to even), 0.2 -> 1/3, 0.9 -> 1."""
     found = _quantised(EXAMPLE, _target())
     lost = (2 / 3 - 0.5) ** 2 + (1 / 3 - 0.2) ** 2 + 0.1**2

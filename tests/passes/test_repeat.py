@@ -162,7 +162,7 @@ def test_inspect_shows_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert cimc.load(tmp_path / "m.cim").layers[0].repeats.reads == 4
 
 
-def test_text_in_text_out() -> None:
+def test_text() -> None:
     state = compile_model(product(np.eye(4, dtype=np.float32)), "bulk-rram-256", repeats={"*": {"rows": 2}}, stop_after="repeat")
     (node,) = (node for node in state.model.graph if node.domain == "cimc")
     assert tuple(node.attributes.get_ints("repeats") or ()) == (2, 1, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import cimc
 from cimc.compiler import compile_model
 from cimc.targets.load import load_target
 from tests.calibration.models import inputs, mean_square_db, product, weights
+from tests.passes.graph_text import nodes
 
 LARGEST = {"weights.window": "largest", "dac.full_scale": "largest"}
 LEAST = {"weights.window": "least_error", "dac.full_scale": "least_error", "weights.scale": "column"}
@@ -208,3 +210,31 @@ def test_what_the_sample_never_drives_is_not_clipped_for_nothing() -> None:
     state = compile_model(product(weight), "bulk-rram", calibration={"x": x}, settings=exact, stop_after="scales")
     (node,) = (node for node in state.model.graph if node.domain == "cimc")
     np.testing.assert_allclose(node.attributes["weight_max"].value, np.abs(weight).max(axis=0))
+
+
+def test_text() -> None:
+    """The example of the module's text: one large weight and one large input are clipped."""
+    rng = np.random.default_rng(17)
+    weight, x = weights(rng, 80, 2), inputs(rng, (300, 80)) ** 3
+    options: Any = {"calibration": {"x": x}, "settings": LEAST}
+    before, after = (
+        nodes(compile_model(product(weight), "bulk-rram-256", stop_after=stop, **options).model)[0]
+        for stop in ("quantise", "scales")
+    )
+    changed = [a for a, b in zip(_attributes(after), _attributes(before), strict=False) if a != b]
+    assert {text.partition(":")[0] for text in changed} >= {"input_gain", "input_full_scale", "weight_max"}
+    full_scales, spans = zip(*(_numbers(line) for line in (before, after)), strict=True)
+    assert full_scales[1] < full_scales[0]
+    assert (np.array(spans[1]) < np.array(spans[0])).all()
+
+
+def _attributes(line: str) -> list[str]:
+    return re.split(r", (?=\w+: \w+ = )", line)
+
+
+def _numbers(line: str) -> tuple[float, list[float]]:
+    """Full scale and weights that span the windows."""
+    scale, span = re.search(r"input_full_scale: float = ([-0-9.e]+)", line), re.search(r"weight_max: floats = \[(.*?)\]", line)
+    assert scale is not None
+    assert span is not None
+    return float(scale[1]), [float(word) for word in span[1].split(",")]

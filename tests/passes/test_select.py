@@ -18,6 +18,7 @@ from cimc.ir.vmm import view_of
 from cimc.passes.legalise import Legalise
 from cimc.passes.select import Select
 from cimc.passes.selection.operand import Operand
+from tests.passes.graph_text import new_nodes
 
 from .vmm_reference import build, parse, products, same, select
 
@@ -211,3 +212,15 @@ def test_products_stay_digital_as_asked() -> None:
         assert rows["layers/one"]["why"].startswith("kept digital, as asked")
     with pytest.raises(cimc.CimcError, match="no product is called three"):
         cimc.compile(model, "ideal", digital=["w1", "three"])
+
+
+def test_text() -> None:
+    """The example of the module's text."""
+    w, b = np.ones((8, 3, 3, 3), np.float32), np.ones(8, np.float32)
+    model = parse("g (float[n,3,8,8] x) => (float[n,8,8,8] y) { [conv1] y = Conv <pads = [1, 1, 1, 1]> (x, w, b) }", w=w, b=b)
+    (line,) = new_nodes(model, Select())
+    assert line.startswith("[conv1] y = cimc.Vmm <geometry: string =")
+    assert line.endswith(
+        'view_split: ints = [8, 27], view_perm: ints = [1, 0], view_shape: ints = [1, 27, 8], origin: string = "Conv", '
+        'channel_rows: int = 9, layer: string = "conv1"> (x, w, b)'
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from onnx import numpy_helper
 
 import cimc
 from cimc.compiler import compile_model
+from cimc.passes.specialise import Specialise
+from tests.passes.graph_text import new_nodes, nodes, through
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> g '
 ARRAYS = {
@@ -285,3 +288,33 @@ def test_a_voice_detector_behind_nested_choices_is_on_crossbars(condition: str, 
     options = {"bind": {"sr": rate}, "shapes": {"x": [1, length], "state": [2, 1, 8]}}
     program = check(detector(condition), feeds, 3, **options)  # convolution, LSTM, dense
     assert not any(place.op_type == "If" and place.where == "digital" for place in program.placements)
+
+
+def test_text() -> None:
+    """As in the module's text: the branch of a bound rate is in the place of its If."""
+    text = """g (float[N, 6] x, int64 sr) => (float[N, 5] y) { e = Equal (sr, k)
+        [choice] y = If (e) <then_branch = t () => (float[N, 5] p) { [wide] p = MatMul (x, w) },
+                             else_branch = f () => (float[N, 5] q) { [narrow] q = MatMul (x, v) }> }"""
+    assert new_nodes(model(text.removeprefix("g ")), Specialise({"sr": 16000}), before=()) == ["[wide] y = MatMul (x, w)"]
+    assert nodes(through(model(text.removeprefix("g ")), Specialise({"sr": 16000})).model) == ["[wide] y = MatMul (x, w)"]
+
+
+@pytest.mark.parametrize(
+    ("bind", "shapes", "said"),
+    [
+        ({"rate": 8000}, {}, "rate"),
+        ({"sr": 0.5}, {}, "is no value of int64"),
+        ({}, {"x": (2, 7)}, "a size of 7 where the model has"),
+        ({}, {"x": (2,)}, "1 sizes, but it has 2 axes"),
+    ],
+)
+def test_values_and_sizes_that_do_not_fit_are_refused(bind: dict[str, Any], shapes: dict[str, Any], said: str) -> None:
+    with pytest.raises(cimc.CimcError, match=re.escape(said)):
+        through(model(RATE), Specialise(bind, shapes))
+
+
+def test_what_stays_has_a_reason_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", "cimc"):
+        through(model(RATE), Specialise())
+    assert any("not replaced by its branch: its condition 'e' is no constant" in line for line in caplog.messages)
+    assert any(line.startswith("specialise: nothing changed: no input is bound") for line in caplog.messages)
