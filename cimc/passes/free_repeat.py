@@ -73,10 +73,7 @@ class FreeRepeat(Pass):
                 raise VerifyError("blocks have no places yet", where=f"layer {name}", fix="run pass `place` before")
 
     def call(self, state: Compilation) -> Sequence[str]:
-        if not self.wanted:
-            return ()
-        if why := _why_not(state):
-            log.info("nothing is repeated: %s", why)
+        if not self.wanted or _why_not(state):
             return ()
         try:
             chosen = self._chosen(state)
@@ -92,6 +89,12 @@ class FreeRepeat(Pass):
             name = node.attributes.get_string("layer") or ""
             if repeats.get(name) != repeats_of(node):
                 raise VerifyError("its repeats are not those of the graph", where=f"layer {name}")
+
+    def unchanged(self, state: Compilation) -> str:
+        """None are wanted, the chip or the data do not allow any, or none bring enough; then the log says so of each trial."""
+        if not self.wanted:
+            return "repeats are not to be chosen (--repeat free)"
+        return _why_not(state) or f"no repeats of rows bring {LEAST_DB:g} dB at the outputs at no cost"
 
     def _chosen(self, state: Compilation) -> Mapping[str, Repeats]:
         """Repeat layers, one after the other, the most useful first; what is repeated in the end."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from cimc.ir.cost import cost
 from cimc.passes.base import Compilation
 from cimc.passes.free_repeat import LEAST_DB, FreeRepeat, costs_no_more
 from tests.cli.conftest import cimc as command
+from tests.passes.graph_text import nodes
 
 TEXT = """<ir_version: 8, opset_import: ["": 17]> narrow (float[N, 1, 10, 10] x) => (float[N, 24] y) {
     a = Conv (x, w1)  c = Relu (a)  d = Conv (c, w2)  e = Relu (d)  f = Flatten (e)  y = MatMul (f, w3)
@@ -54,6 +56,15 @@ def rows_of(made: Compilation) -> list[int]:
 @pytest.fixture(scope="module")
 def free() -> Compilation:
     return state()
+
+
+def test_text(free: Compilation) -> None:
+    """The example of the module's text: the first layer has repeats, the others are as they were."""
+    before, after = nodes(state("none").model), nodes(free.model)
+    changed = [line for line in after if line not in before and "repeats" in line]
+    assert len(changed) == 1
+    assert re.search(r'layer: string = "Conv_0".*repeats: ints = \[\d+, 1, 1\]', changed[0])
+    assert not any("repeats" in line for line in before)
 
 
 def test_the_program_is_that_of_the_same_repeats_by_hand(free: Compilation) -> None:
