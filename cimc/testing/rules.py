@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from cimc.compiler import compile as compile_program
 from cimc.errors import CimcError
+from cimc.ir.records import ONCE, Repeats
 from cimc.runtime.chip import Chip
 from cimc.targets.load import load_target
 from cimc.threads import set_threads, threads
@@ -40,12 +41,12 @@ def check_rule(
     given = {"update.rule": rule, **(settings or {})}
     _interface(rule, given, target)
 
-    def trained(steps: int, number: int = 1, goes_on: Trainer | None = None) -> Trainer:
+    def trained(steps: int, number: int = 1, goes_on: Trainer | None = None, repeats: Repeats = ONCE) -> Trainer:
         """A trainer after so many steps on as many threads, or one with the state of another."""
         before = threads()
         set_threads(number)
         try:
-            made = _trainer(given, target, optimizer, lr)
+            made = _trainer(given, target, optimizer, lr, repeats)
             if goes_on is not None:
                 made._training.restore(goes_on._training.state())
             for step in range(made.steps, steps):
@@ -59,8 +60,10 @@ def check_rule(
     _same("in another run", whole, trained(_STEPS))
     _same("on three threads", whole, trained(_STEPS, number=3))
     _same("after a checkpoint", whole, trained(_STEPS, goes_on=trained(_STEPS // 3)))
+    if getattr(registry.create(load_target(target, given)), "takes_repeats", False):
+        _counted(trained(_STEPS, repeats=Repeats(rows=2, columns=2)))
     x, y = (np.concatenate(part) for part in zip(*(_batch(step) for step in range(8)), strict=True))
-    start, end = (made.evaluate(x, y)["loss"] for made in (_trainer(given, target, optimizer, lr), trained(4 * _STEPS)))
+    start, end = (made.evaluate(x, y)["loss"] for made in (_trainer(given, target, optimizer, lr, ONCE), trained(4 * _STEPS)))
     assert end < start, f"the loss goes from {start:.4g} to {end:.4g} in {4 * _STEPS} steps"
 
 
@@ -71,11 +74,11 @@ def _batch(step: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return x, x @ goal
 
 
-def _trainer(settings: Mapping[str, Any], target: str, optimizer: str, lr: float) -> Trainer:
+def _trainer(settings: Mapping[str, Any], target: str, optimizer: str, lr: float, repeats: Repeats) -> Trainer:
     model = onnx.parser.parse_model(_MODEL)
     start = np.random.default_rng(5).normal(0, 0.1, (6, 4)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(start, "w"))
-    program = compile_program(model, target=target, calibration={"x": _batch(0)[0]}, settings=settings, repeats="none")
+    program = compile_program(model, target=target, calibration={"x": _batch(0)[0]}, settings=settings, repeats={"*": repeats})
     return Trainer(Chip(program, 1), loss="mse", optimizer=optimizer, lr=lr, batch_size=_BATCH, init="weights", w_max=2.0)
 
 
