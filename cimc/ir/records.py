@@ -16,7 +16,7 @@ everything large is an array in ``tensors``, by name:
 ``offset/STEP``       the same shape: digital offset (bias, merged batch normalisation); absent: 0
 ====================  =====================================================================================
 
-A trained program also holds its chip, and its initializers are the trained ones:
+A trained program also holds its chip, in tensors that a checkpoint has too, and its initializers are the trained ones:
 
 ==========================  ===============================================================================
 ``state/seed``              int64 ``[1]``: of the chip

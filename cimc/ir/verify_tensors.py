@@ -127,11 +127,7 @@ def verify_tensors(program: ProgramRecord) -> None:
             case "scale" | "offset":
                 _need(name, tensor, _DIGITAL, tensor.shape)  # `verify` knows the shape
                 _need_finite(name, tensor)
-            case "state":
-                if owner.rpartition("/")[2] in FIT_PARTS:
-                    _fit(program, name, owner, tensor, layers)
-                else:
-                    _state(name, owner, tensor, layers, program.target)
+    verify_state(program, {name: tensor for name, tensor in program.tensors.items() if name.startswith("state/")})
     for name in program.bound:
         if f"bound/{name}" not in program.tensors:
             _fail(f"bound/{name}", "it is missing")
@@ -140,6 +136,27 @@ def verify_tensors(program: ProgramRecord) -> None:
         if name in program.tensors:
             _need(name, program.tensors[name], WEIGHT_DTYPES, program.tensors[name].shape)
             _need_finite(name, program.tensors[name])
+
+
+def verify_state(program: ProgramRecord, state: Mapping[str, Array]) -> None:
+    """Check tensors of a chip of the program.
+
+    Args:
+        program: Compiled; its own tensors are not looked at.
+        state: By their whole names, ``state/...``.
+
+    Raises:
+        VerifyError: As of `verify_tensors`.
+    """
+    layers = {layer.name: layer for layer in program.layers}
+    for name, tensor in state.items():
+        word, _, owner = name.partition("/")
+        if word != "state" or not owner:
+            _fail(name, "it belongs to no chip")
+        if owner.rpartition("/")[2] in FIT_PARTS:
+            _fit(program, state, name, owner, layers)
+        else:
+            _state(name, owner, tensor, layers, program.target)
 
 
 def is_dtype(name: str) -> bool:
@@ -181,18 +198,18 @@ def _state(name: str, owner: str, tensor: Array, layers: Mapping[str, Layer], ta
         _need_finite(name, tensor, least=0 if word.endswith("g_us") or word in ("w_max", "factor", "sites", "lines") else None)
 
 
-def _fit(program: ProgramRecord, name: str, owner: str, tensor: Array, layers: Mapping[str, Layer]) -> None:
+def _fit(program: ProgramRecord, state: Mapping[str, Array], name: str, owner: str, layers: Mapping[str, Layer]) -> None:
     """What was fitted to a step's outputs: a scale and an offset together, of a chip that the program holds."""
     owner = owner.rpartition("/")[0]
     step = next((step for step in program.vmm_steps if step.name == owner), None)
     if step is None or step.layer not in layers:
         _fail(name, "it belongs to nothing in the program")
-    missing = [f"state/{owner}/{part}" for part in FIT_PARTS if f"state/{owner}/{part}" not in program.tensors]
-    missing += [other for other in ("state/seed", f"state/{step.layer}/g_us") if other not in program.tensors]
+    missing = [f"state/{owner}/{part}" for part in FIT_PARTS if f"state/{owner}/{part}" not in state]
+    missing += [other for other in ("state/seed", f"state/{step.layer}/g_us") if other not in state]
     if missing:
         _fail(name, f"it is of a chip, but {missing[0]} is missing")
-    _need(name, tensor, ("float64",), (output_channels(step, layers[step.layer]),))
-    _need_finite(name, tensor)
+    _need(name, state[name], ("float64",), (output_channels(step, layers[step.layer]),))
+    _need_finite(name, state[name])
 
 
 def _need(name: str, tensor: Array, dtypes: tuple[str, ...], shape: Shape) -> None:

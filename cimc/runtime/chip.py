@@ -23,6 +23,7 @@ from cimc.runtime.draws import INFERENCE, Stream
 from cimc.runtime.executor import Executor, Watch, image_count
 from cimc.runtime.fitting import StepFit, fit_steps, ideal_executor, sqnr_of_steps
 from cimc.runtime.output_fit import METHODS, Method, OutputFit
+from cimc.runtime.restored import restore_devices
 from cimc.runtime.saved import device_state, saved_sites, take_devices
 from cimc.runtime.state import ChipState
 from cimc.shown import Shown
@@ -96,7 +97,7 @@ class Chip(Shown):
             take_devices(name, self.crossbars[name], devices)
         self.memory: dict[str, NDArray[Any]] = dict(own.memory)
         self.fits: dict[str, OutputFit] = dict(own.fits)
-        self.fitted = program.provenance.fitted
+        self.fitted = own.fitted
         self.refresh: Callable[[], None] | None = None
         self._executor = self._execution(self.fits)
 
@@ -349,12 +350,27 @@ class Chip(Shown):
     def trained_program(self) -> Program:
         """The program with this chip's state in it, as `save` writes it."""
         self.bring_up_to_date()
-        return self.state().into(self.program, self.fitted)
+        return self.state().into(self.program)
 
     def state(self) -> ChipState:
         """What it is beside its program. Arrays are the chip's own."""
         layers = {name: device_state(crossbar, self.program) for name, crossbar in self.crossbars.items()}
-        return ChipState(self.seed, self.noise_seed, self.draws, self.time_s, layers, self.fits, self.memory)
+        return ChipState(self.seed, self.noise_seed, self.draws, self.time_s, layers, self.fits, self.memory, self.fitted)
+
+    def restore_state(self, state: ChipState) -> None:
+        """Take up a saved state in place, as of a checkpoint; a layer that it lacks keeps what it holds.
+
+        Args:
+            state: From `ChipState.of_tensors`; `cimc.runtime.restored.check_state` has let it pass.
+        """
+        self.noise_seed, self.draws = state.noise_seed, replace(state.draws)
+        self.fits, self.fitted = dict(state.fits), state.fitted
+        self.at_time(state.time_s)
+        for name, devices in state.layers.items():
+            restore_devices(name, self.crossbars[name], devices)
+        for name, kept in state.memory.items():
+            self.memory[name][...] = kept
+        self._executor = self._execution(self.fits)
 
     @checked()
     def save(self, path: str | Path) -> None:
@@ -418,6 +434,11 @@ class Chip(Shown):
     def stats(self) -> dict[str, Any]:
         """Counts since fabrication, by layer: tile reads, ADC conversions and saturations, DAC clips."""
         return {name: dict(vars(crossbar.stats)) for name, crossbar in self.crossbars.items()}
+
+    def restore_stats(self, stats: Mapping[str, Mapping[str, int]]) -> None:
+        """Go on from earlier counts, as `stats` gave them; a count that they lack stays."""
+        for name, counts in stats.items():
+            vars(self.crossbars[name].stats).update(counts)
 
 
 def without_assumed_ranges(program: Program) -> tuple[ValueSpec, ...]:

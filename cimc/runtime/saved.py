@@ -30,6 +30,8 @@ _PARTS = (
     "drift_unit_factor",
 )
 
+#: Those that a layer of a chip has at some times only.
+DRIFT_PARTS = ("drift_factor", "drift_unit_factor")
 
 #: Before the names of what a device model keeps beside conductances.
 _KEPT = ("device.", "unit_device.", "copies_device.", "copies_unit_device.")
@@ -87,7 +89,18 @@ def saved_sites(program: Program, layer: Layer) -> Sites | None:
 
 
 def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]]) -> None:
-    """Let a layer hold what `device_state` gave.
+    """Let a layer hold what `device_state` gave, in as many copies.
+
+    Raises:
+        ArtifactError: An array is missing, or not of the shape and type of the layer's devices.
+    """
+    held, factors = saved_devices(name, crossbar, state)
+    crossbar.hold(held)
+    crossbar.factors = factors
+
+
+def saved_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]]) -> tuple[list[Devices], tuple[Factors, ...]]:
+    """What `device_state` gave: the devices of all copies, and their factors against drift. The layer stays as it is.
 
     Raises:
         ArtifactError: An array is missing, or not of the shape and type of the layer's devices.
@@ -122,11 +135,13 @@ def take_devices(name: str, crossbar: Crossbar, state: Mapping[str, NDArray[Any]
             Devices(g, unit, c, {name: a[k] for name, a in more.items()}, {name: a[k] for name, a in unit_more.items()})
             for k, (g, unit) in enumerate(zip(g_us, units, strict=True))
         ]
-    crossbar.hold(held)
-    if "drift_factor" in state:
-        slices = len(crossbar.row_cuts) - 1
-        columns = np.ones((made.g_us.shape[0], slices, *made.g_us.shape[2:]))
-        units = np.ones((made.g_us.shape[0], slices, made.unit_g_us.shape[2]))
-        of_columns = part("drift_factor", columns, len(held))
-        of_units = part("drift_unit_factor", units, len(held)) if units.size else [units] * len(held)
-        crossbar.factors = tuple(Factors(*pair) for pair in zip(of_columns, of_units, strict=True))
+    if "drift_factor" not in state:
+        if "drift_unit_factor" in state:
+            raise ArtifactError("saved factors against drift are those of unit columns alone", where=f"layer {name}")
+        return held, ()
+    slices = len(crossbar.row_cuts) - 1
+    columns = np.ones((made.g_us.shape[0], slices, *made.g_us.shape[2:]))
+    units = np.ones((made.g_us.shape[0], slices, made.unit_g_us.shape[2]))
+    of_columns = part("drift_factor", columns, len(held))
+    of_units = part("drift_unit_factor", units, len(held)) if units.size else [units] * len(held)
+    return held, tuple(Factors(*pair) for pair in zip(of_columns, of_units, strict=True))

@@ -1,4 +1,4 @@
-"""The state of a chip: what a trained ``.cim`` keeps of it beside its program, as tensors ``state/...`` and back."""
+"""The state of a chip: what a trained ``.cim`` and a checkpoint keep of it, as tensors ``state/...`` and back."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cimc.errors import ArtifactError
 from cimc.ir.program import Program
+from cimc.ir.verify_tensors import verify_state
 from cimc.runtime.draws import Draws
 from cimc.runtime.output_fit import OutputFit
 from cimc.runtime.saved import is_device_state
 from cimc.runtime.saved_fits import fit_state, saved_fits, without_fits
 
 Arrays = Mapping[str, NDArray[Any]]
-_PREFIX = "state/"
+#: Before the names of its tensors.
+PREFIX = "state/"
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ class ChipState:
     """By step: scale and offset that were fitted to its outputs."""
     memory: Arrays = field(default_factory=dict)
     """What training keeps beside the devices, by name without ``state/``."""
+    fitted: str = ""
+    """How the fits were found, in words: no tensor, but part of the program's provenance."""
 
     @classmethod
     def of(cls, program: Program, seed: int | None) -> Self:
@@ -52,7 +57,7 @@ class ChipState:
         Raises:
             ArtifactError: A tensor is not what a chip saves.
         """
-        found = {name.removeprefix(_PREFIX): array for name, array in program.tensors.items() if name.startswith(_PREFIX)}
+        found = {name.removeprefix(PREFIX): array for name, array in program.tensors.items() if name.startswith(PREFIX)}
 
         def number(name: str, default: float) -> Any:
             return found.pop(name)[0] if name in found else default
@@ -70,10 +75,30 @@ class ChipState:
             elif name not in fitted:
                 memory[name] = np.array(array)
         held = {name: parts for name, parts in layers.items() if "g_us" in parts}
-        return cls(own, noise if seed is None else seed, draws, time_s, held, fits, memory)
+        return cls(own, noise if seed is None else seed, draws, time_s, held, fits, memory, program.provenance.fitted)
+
+    @classmethod
+    def of_tensors(cls, program: Program, tensors: Arrays, fitted: str = "") -> Self:
+        """The state that tensors beside a program hold, as `tensors` gives them.
+
+        Args:
+            program: Of the chip; what it brings of a chip itself does not count.
+            tensors: By their whole names.
+            fitted: How the fits were found, in words.
+
+        Raises:
+            VerifyError: A tensor belongs to no chip of the program, or has another dtype, shape or value than one can have.
+            ArtifactError: The tensors do not suit each other, or one that every chip has is missing.
+        """
+        if missing := sorted({f"{PREFIX}seed", f"{PREFIX}draws"} - tensors.keys()):
+            raise ArtifactError("it is missing", where=f"tensor {missing[0]}")
+        verify_state(program, tensors)
+        own = {name: tensor for name, tensor in program.tensors.items() if not name.startswith(PREFIX)}
+        provenance = program.provenance.model_copy(update={"fitted": fitted})
+        return cls.of(program.model_copy(update={"tensors": {**own, **tensors}, "provenance": provenance}), None)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """As the tensors of a program, by their whole names; copies."""
+        """As the tensors of a program, by their whole names; large ones are the state's own arrays."""
         state: dict[str, NDArray[Any]] = {"seed": np.array([self.seed], np.int64), "draws": self.draws.state(), **self.memory}
         if self.noise_seed != self.seed:
             state["noise_seed"] = np.array([self.noise_seed], np.int64)
@@ -83,15 +108,11 @@ class ChipState:
             state["time_s"] = np.array([self.time_s], np.float64)
         for layer, parts in self.layers.items():
             state |= {f"{layer}/{part}": array for part, array in parts.items()}
-        return {f"{_PREFIX}{name}": np.array(array) for name, array in (state | fit_state(self.fits)).items()}
+        return {f"{PREFIX}{name}": array for name, array in (state | fit_state(self.fits)).items()}
 
-    def into(self, program: Program, fitted: str) -> Program:
-        """The program with this state in it, in the place of any other fits.
-
-        Args:
-            program: Of the chip.
-            fitted: How the fits were found, in words.
-        """
+    def into(self, program: Program) -> Program:
+        """The program with a copy of this state in it, in the place of any other fits."""
         plain = without_fits(program)
-        provenance = plain.provenance.model_copy(update={"fitted": fitted})
-        return plain.model_copy(update={"tensors": {**plain.tensors, **self.tensors()}, "provenance": provenance})
+        provenance = plain.provenance.model_copy(update={"fitted": self.fitted})
+        own = {name: np.array(array) for name, array in self.tensors().items()}
+        return plain.model_copy(update={"tensors": {**plain.tensors, **own}, "provenance": provenance})
