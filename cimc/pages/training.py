@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,16 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError
-from cimc.ir.artifact import read_safetensors, tensor_sha256
 from cimc.journal import LineError, json_lines
 from cimc.pages.parts import Artefact, Section, Table
 from cimc.report.distributions import MOST_LAYERS, boxes, histograms
 from cimc.report.pictures import Line, Picture
+from cimc.runtime.state import PREFIX
+from cimc.training.checkpoint import has_run, metrics_of, read_checkpoint
 
 Rows = Sequence[Mapping[str, Any]]
-_CHECKPOINT, _METRICS = "checkpoint.safetensors", "metrics.jsonl"
-#: Before the names of a checkpoint's arrays of layers.
-_LAYERS = "layer/"
 
 #: Title, label of the axis, what it shows, and the figures of a row by label; shares become percent.
 _CURVES: tuple[tuple[str, str, str, dict[str, str]], ...] = (
@@ -37,7 +34,7 @@ _TABLE = ("epoch", "loss", "accuracy", "validation_loss", "validation_accuracy",
 
 def is_run(path: Path) -> bool:
     """Whether a folder holds a training run."""
-    return (path / _CHECKPOINT).is_file() or (path / _METRICS).is_file()
+    return has_run(path) or metrics_of(path).is_file()
 
 
 def run_artefact(path: Path) -> Artefact:
@@ -46,8 +43,8 @@ def run_artefact(path: Path) -> Artefact:
     Raises:
         ArtifactError: A file of it is damaged.
     """
-    rows = _rows(path / _METRICS)
-    state = _state(path / _CHECKPOINT) if (path / _CHECKPOINT).is_file() else {}
+    rows = _rows(metrics_of(path))
+    state = state_of(read_checkpoint(path).chip) if has_run(path) else {}
     sections = [history_section(rows), device_section(state)]
     found = [section for section in sections if section is not None]
     if not found:
@@ -119,7 +116,12 @@ def device_section(state: Mapping[str, NDArray[Any]]) -> Section | None:
 
 def trained_section(tensors: Mapping[str, NDArray[Any]]) -> Section | None:
     """The same of the chip in a trained program; None where it holds none."""
-    return device_section({name.removeprefix("state/"): array for name, array in tensors.items() if name.startswith("state/")})
+    return device_section(state_of(tensors))
+
+
+def state_of(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """What tensors hold of a chip (`cimc.ir.records`), by names without its prefix."""
+    return {name.removeprefix(PREFIX): array for name, array in tensors.items() if name.startswith(PREFIX)}
 
 
 def _percent(share: Any) -> float | None:
@@ -142,16 +144,3 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         if not isinstance(row.get("epoch"), int):
             raise ArtifactError(f"line {number} has no epoch", where=str(path), fix=fix)
     return rows
-
-
-def _state(path: Path) -> dict[str, NDArray[Any]]:
-    """Arrays of the layers in a checkpoint, as ``LAYER/PART``; their hashes are checked, whether they suit a program is not."""
-    metadata, arrays = read_safetensors(path)
-    try:
-        hashes = json.loads(metadata["cimc"])["arrays_sha256"]
-        damaged = [name for name, array in arrays.items() if tensor_sha256(array) != hashes[name]]
-    except (KeyError, ValueError, TypeError, RecursionError) as error:
-        raise ArtifactError("it is no checkpoint of a training run", where=str(path), fix="another folder") from error
-    if damaged:
-        raise ArtifactError(f"array {damaged[0]} is damaged", where=str(path), fix="another folder")
-    return {name.removeprefix(_LAYERS): array for name, array in arrays.items() if name.startswith(_LAYERS)}

@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, DataError, FitError, RunError
+from cimc.errors import DataError, FitError, RunError
 from cimc.ir.encoding import quantise, steps_of_full_weight
 from cimc.ir.geometry import Conv, ConvTranspose, Dense
 from cimc.ir.program import Layer
 from cimc.runtime import im2col
-from cimc.runtime.arrays.compensation import Factors
 from cimc.runtime.arrays.devices import Devices
 from cimc.runtime.arrays.layer_arrays import LayerArrays
 from cimc.runtime.backends.cpu import Cpu
@@ -78,28 +77,6 @@ class Crossbar(LayerArrays):
                 where=f"target {target.name}, layer {layer.name}",
                 fix="fewer array.rows, a lower device.g_min_us, or adc.conversion=integrated",
             )
-
-    def check_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
-        """See that factors against drift from a checkpoint suit the first copy; None: there are none.
-
-        Raises:
-            ArtifactError: They are not float64 of the shape of the layer's lines, or one of the two is missing.
-        """
-        if columns is None and units is None:
-            return
-        groups, slices = self.groups, len(self.row_cuts) - 1
-        shapes = (groups, slices, *self.g_us.shape[2:]), (groups, slices, self.unit_g_us.shape[2])
-        for array, shape in zip((columns, units), shapes, strict=True):
-            if array is None or array.shape != shape or array.dtype != np.float64:
-                raise ArtifactError(
-                    "its factors against drift are those of other devices",
-                    where=f"layer {self.layer.name}",
-                    fix="resume with the same model and options, or start anew",
-                )
-
-    def take_factors(self, columns: NDArray[Any] | None, units: NDArray[Any] | None) -> None:
-        """Take factors against drift of the first copy, which `check_factors` has let pass; None: there are none."""
-        self.compensate(() if columns is None or units is None else (Factors(np.array(columns), np.array(units)),))
 
     @property
     def steps_of_window(self) -> float:

@@ -1,8 +1,9 @@
 """Checkpoints: everything that a run goes on from, in one safetensors file that is replaced whole.
 
 ``DIR/checkpoint.safetensors`` holds named arrays and, in its metadata, counters, ranges, rows and the settings of the run, with a
-SHA-256 of each array and of the rest; ``DIR/metrics.jsonl`` a line an epoch. The file is on the disk before it gets its name, so
-a kill at any moment leaves the last good one.
+SHA-256 of each array and of the rest. The chip is in it as in a trained ``.cim``: a `cimc.runtime.state.ChipState`, tensors
+``state/...``. Beside it are ``digital/`` and ``master/`` (parameters), ``optimizer/`` and ``schedule/``. The file is on the disk
+before it gets its name, so a kill at any moment leaves the last good one. ``DIR/metrics.jsonl`` has a line an epoch.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,14 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cimc.errors import ArtifactError, CimcError, RunError
-from cimc.files import clear_stale
+from cimc.errors import ArtifactError, CimcError
 from cimc.ir.artifact import read_safetensors, tensor_sha256, write_safetensors
-from cimc.training.lock import RunLock
+from cimc.ir.program import Program
+from cimc.runtime.state import PREFIX, ChipState
+from cimc.training import schema_3
 
 FORMAT = "cimc-checkpoint"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _NAME = "checkpoint.safetensors"
+_METRICS = "metrics.jsonl"
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,28 @@ class Checkpoint:
 
     arrays: Mapping[str, NDArray[Any]]
     record: dict[str, Any]
+    schema: int = SCHEMA_VERSION
+    """Of the file that it was read from; arrays and record are those of the present one, but for what an earlier one lacked."""
+
+    @property
+    def chip(self) -> dict[str, NDArray[Any]]:
+        """The tensors of the chip's state, by their whole names."""
+        return {name: array for name, array in self.arrays.items() if name.startswith(PREFIX)}
+
+    def chip_state(self, program: Program) -> ChipState:
+        """The state of the chip, of this program.
+
+        Raises:
+            VerifyError: It is that of another program, or one that no chip can have.
+            ArtifactError: Its tensors do not suit each other.
+        """
+        return ChipState.of_tensors(program, self.chip, self.record["fitted"])
+
+    def completed(self, own: Checkpoint, trained: Collection[str]) -> Checkpoint:
+        """With what an earlier schema lacked from the run that goes on, as that would be written now; of ``trained`` layers."""
+        if self.schema == SCHEMA_VERSION:
+            return self
+        return Checkpoint(*schema_3.completed(self.arrays, self.record, own.arrays, own.record, trained), self.schema)
 
     def part(self, prefix: str) -> dict[str, NDArray[Any]]:
         """The arrays under ``PREFIX/``, by the rest of their names; copies."""
@@ -42,111 +66,100 @@ class Checkpoint:
         return {name.removeprefix(start): np.array(array) for name, array in self.arrays.items() if name.startswith(start)}
 
 
-class Folder:
-    """The checkpoints of one run.
+def read_checkpoint(folder: Path) -> Checkpoint:
+    """The last checkpoint in the folder of a run, which may go on meanwhile.
 
     Args:
-        path: Made if it is not there.
+        folder: Nothing in it is changed or locked.
 
     Raises:
-        CimcError: Another run has it.
-        RunError: It cannot be made.
+        ArtifactError: It is damaged, of another version, or there is none.
     """
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self.file = self.path / _NAME
-        self.metrics = self.path / "metrics.jsonl"
-        self._made = [place for place in (self.path, *self.path.parents) if not os.path.exists(place)]
+    file = checkpoint_of(folder)
+    while True:
+        before = _identity(file)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            self.lock = RunLock(self.path)
-        except OSError as error:
-            self._remove_empty()
-            raise RunError(
-                f"cannot write: {error.strerror}", where=str(self.path), fix="choose a folder that you may write to"
-            ) from error
-        except BaseException:
-            self._remove_empty()
-            raise
-        clear_stale(self.path, older_than_s=0)  # of a run that was killed while it wrote; now the folder is ours
+            return _read(file)
+        except ArtifactError:
+            if before is None or _identity(file) in (before, None):
+                raise  # else the run has replaced the file while it was read
 
-    def close(self) -> None:
-        """Let others have the folder. Folders that were made for this run and are still empty go."""
-        self.lock.release()
-        self._remove_empty()
 
-    def _remove_empty(self) -> None:
-        with suppress(OSError):
-            for place in self._made:  # the innermost first
-                place.rmdir()
+def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
+    """Replace the checkpoint of a run.
 
-    def find(self, resume: bool) -> Checkpoint | None:
-        """The checkpoint to go on from; None: there is none.
+    Raises:
+        RunError: It cannot be written; the one before is intact.
+    """
+    arrays = {name: np.require(array, requirements="C") for name, array in checkpoint.arrays.items()}
+    text = json.dumps(checkpoint.record)
+    manifest = {
+        "format": FORMAT,
+        "schema_version": SCHEMA_VERSION,
+        "record": text,
+        "record_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "arrays_sha256": {name: tensor_sha256(array) for name, array in arrays.items()},
+    }
+    write_safetensors(arrays, {"cimc": json.dumps(manifest)}, checkpoint_of(folder))
 
-        Raises:
-            CimcError: There is one, and it is not to be resumed.
-            ArtifactError: It is damaged, or of another version.
-        """
-        if not resume:
-            check_no_run(self.path)
-        return self.load() if has_run(self.path) else None
 
-    def load(self) -> Checkpoint:
-        """The last checkpoint.
+def checkpoint_of(folder: Path) -> Path:
+    """The file of a run's checkpoint, there or not."""
+    return folder / _NAME
 
-        Raises:
-            ArtifactError: It is damaged, or of another version.
-        """
-        metadata, arrays = read_safetensors(self.file)
-        where = str(self.file)
-        try:
-            manifest = json.loads(metadata["cimc"])
-            ours = manifest["format"] == FORMAT
-        except (KeyError, ValueError, TypeError, RecursionError):
-            ours = False
-        if not ours:
-            raise ArtifactError("no checkpoint of a training run", where=where, fix="another folder")
-        if manifest.get("schema_version") != SCHEMA_VERSION:
-            raise ArtifactError(
-                f"checkpoint schema version {manifest.get('schema_version')}, this cimc reads {SCHEMA_VERSION}",
-                where=where,
-                fix="start the run again in another folder",
-            )
-        damaged = ArtifactError("the checkpoint is damaged", where=where, fix="start the run again in another folder")
-        try:
-            text, hashes = manifest["record"], manifest["arrays_sha256"]
-            if hashlib.sha256(text.encode()).hexdigest() != manifest["record_sha256"] or hashes.keys() != arrays.keys():
-                raise damaged
-            record = json.loads(text)
-        except (KeyError, AttributeError, ValueError, RecursionError) as error:
-            raise damaged from error
-        for name, array in arrays.items():
-            if tensor_sha256(array) != hashes[name]:
-                raise ArtifactError(f"array {name} is damaged", where=where, fix="start the run again in another folder")
+
+def metrics_of(folder: Path) -> Path:
+    """The file of a run's epochs, there or not."""
+    return folder / _METRICS
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _read(file: Path) -> Checkpoint:
+    metadata, arrays = read_safetensors(file)
+    where = str(file)
+    try:
+        manifest = json.loads(metadata["cimc"])
+        ours = manifest["format"] == FORMAT
+    except (KeyError, ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise ArtifactError("no checkpoint of a training run", where=where, fix="another folder")
+    schema = manifest.get("schema_version")
+    if schema not in (3, SCHEMA_VERSION) or isinstance(schema, float):
+        raise ArtifactError(
+            f"checkpoint schema version {schema}, this cimc reads 3 and {SCHEMA_VERSION}",
+            where=where,
+            fix="start the run again in another folder",
+        )
+    damaged = ArtifactError("the checkpoint is damaged", where=where, fix="start the run again in another folder")
+    try:
+        text, hashes = manifest["record"], manifest["arrays_sha256"]
+        if hashlib.sha256(text.encode()).hexdigest() != manifest["record_sha256"] or hashes.keys() != arrays.keys():
+            raise damaged
+        record = json.loads(text)
+    except (KeyError, AttributeError, ValueError, RecursionError) as error:
+        raise damaged from error
+    for name, array in arrays.items():
+        if tensor_sha256(array) != hashes[name]:
+            raise ArtifactError(f"array {name} is damaged", where=where, fix="start the run again in another folder")
+    if schema == SCHEMA_VERSION:
         return Checkpoint(arrays, record)
-
-    def save(self, checkpoint: Checkpoint) -> None:
-        """Replace the checkpoint.
-
-        Raises:
-            RunError: It cannot be written; the one before is intact.
-        """
-        arrays = {name: np.require(array, requirements="C") for name, array in checkpoint.arrays.items()}
-        text = json.dumps(checkpoint.record)
-        manifest = {
-            "format": FORMAT,
-            "schema_version": SCHEMA_VERSION,
-            "record": text,
-            "record_sha256": hashlib.sha256(text.encode()).hexdigest(),
-            "arrays_sha256": {name: tensor_sha256(array) for name, array in arrays.items()},
-        }
-        write_safetensors(arrays, {"cimc": json.dumps(manifest)}, self.file)
+    try:
+        return Checkpoint(*schema_3.converted(arrays, record), schema)
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise damaged from error
 
 
 def has_run(folder: Path) -> bool:
     """Whether a folder holds the checkpoint of a run."""
-    return os.path.exists(folder / _NAME)
+    return os.path.exists(checkpoint_of(folder))
 
 
 def check_no_run(folder: Path) -> None:

@@ -6,31 +6,29 @@ written now, says which arrays there are and of which dtype and shape; `Record` 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Annotated, Any, NoReturn
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from cimc.errors import ArtifactError
+from cimc.errors import ArtifactError, VerifyError
 from cimc.ir.program import InputCoding
 from cimc.ir.verify_tensors import finite
-from cimc.runtime.draws import Draws
+from cimc.runtime.chip import Chip
+from cimc.runtime.restored import check_state
+from cimc.runtime.state import PREFIX
+from cimc.training.checkpoint import SCHEMA_VERSION, Checkpoint
 from cimc.training.cost import Count
 from cimc.training.progress import Progress
 
 Arrays = Mapping[str, NDArray[Any]]
 _Whole = Annotated[int, Field(ge=0, lt=1 << 62)]
-_OPTIMIZER, _LAYER = "optimizer/", "layer/"
-#: Present time of the chip, in the checkpoints of one whose time is not 0.
-_TIME = "chip/time_s"
-#: Factors of a layer against drift, once time has passed; `Learner.check_factors` knows their shapes.
-_FACTORS = ("/drift_factor", "/drift_unit_factor")
+_OPTIMIZER = "optimizer/"
 #: Counts that were added later, 0 where a checkpoint lacks them.
-_YOUNGER = {"transfer_ops", "transfer_tile_ops", "transfer_conversions", "inferred"}
-#: Arrays that say "never" by NaN or infinity.
-_OPEN = ("/written_us", "schedule/plateau")
+_YOUNGER = {"transfer_ops", "transfer_tile_ops", "transfer_conversions"}
+#: Arrays that say "never" by an infinite value.
+_OPEN = ("schedule/plateau",)
 
 
 class _Range(BaseModel):
@@ -56,11 +54,13 @@ class _Record(BaseModel):
     progress: dict[str, Any]
     drawn: str
     steps: _Whole
-    draws: dict[str, _Whole]
     calibrated: list[Annotated[str, Field(pattern="^(training|inference)$")]]
     since: dict[str, Annotated[int, Field(gt=-(1 << 62), lt=1 << 62)]]
     count: dict[str, Any]
     ranges: dict[str, _Range]
+    input_ranges: dict[str, tuple[float, float] | None]
+    fitted: str
+    stats: dict[str, dict[str, _Whole]]
 
 
 def check_record(record: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
@@ -79,15 +79,15 @@ def check_record(record: Mapping[str, Any], own: Mapping[str, Any], where: str) 
         TypeAdapter(Progress).validate_python(found.progress)
         TypeAdapter(Count).validate_python(found.count)
         rows = TypeAdapter(list[_Row]).validate_python(found.progress.get("rows"))
-        Draws.of(np.array([found.draws[name] for name in ("trained", "evaluations", "calibrations")], np.int64))
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         _fail(where, f"{'.'.join(map(str, first['loc']))}: {first['msg']}")
-    except (KeyError, ArtifactError) as error:
-        _fail(where, f"the counters of its noise are {found.draws}", error)
-    for name in ("progress", "count", "ranges", "draws", "since"):
-        if (record[name].keys() ^ own[name].keys()) - (_YOUNGER if name in ("count", "since", "draws") else set()):
+    for name in ("progress", "count", "ranges", "input_ranges", "since", "stats"):
+        if (record[name].keys() ^ own[name].keys()) - (_YOUNGER if name in ("count", "since") else set()):
             _fail(where, f"its {name} are {', '.join(record[name])}")
+    for name, counts in record["stats"].items():
+        if counts.keys() - own["stats"][name].keys():
+            _fail(where, f"its counts of layer {name} are {', '.join(counts)}")
     if any(not 0 <= value < 1 << 62 for value in _numbers(record["count"])):
         _fail(where, "its count holds a number out of range")
     if record["count"]["writes"].keys() != own["count"]["writes"].keys():
@@ -100,7 +100,7 @@ def check_record(record: Mapping[str, Any], own: Mapping[str, Any], where: str) 
 
 
 def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: tuple[str, ...], where: str) -> None:
-    """See that a checkpoint's arrays can be restored.
+    """See that a checkpoint's arrays beside the state of the chip can be restored.
 
     Args:
         arrays: Of the checkpoint.
@@ -112,16 +112,11 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: t
     Raises:
         ArtifactError: An array is missing, unknown, of another dtype or shape, or holds what no run makes.
     """
-    factors = {f"{name}{end}" for name in sizes if name.startswith(_LAYER) for end in _FACTORS}
-    some = {name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)}
-    for name in sorted(some - factors - {_TIME}):
+    arrays, own = ({name: a for name, a in some.items() if not name.startswith(PREFIX)} for some in (arrays, own))
+    for name in sorted({name for name in (*arrays, *own) if not name.startswith(_OPTIMIZER)}):
         if name not in arrays or name not in own:
             _fail(where, f"array {name} is {'missing' if name in own else 'unknown'}")
         _need(where, name, arrays[name], own[name].dtype.name, own[name].shape)
-    if _TIME in arrays:
-        _need(where, _TIME, arrays[_TIME], "float64", (1,))
-        if not arrays[_TIME][0] >= 0:
-            _fail(where, f"array {_TIME} is {arrays[_TIME][0]}")
     for name, array in arrays.items():
         if not name.endswith(_OPEN) and not finite(array):
             _fail(where, f"array {name} holds NaN or an infinite value")
@@ -133,13 +128,32 @@ def check_arrays(arrays: Arrays, own: Arrays, sizes: Mapping[str, int], slots: t
                 _need(where, name, array, "float32", (sizes[parameter],))
             else:
                 _fail(where, f"array {name} is unknown")
-        positive = name.endswith(("/g_us", "/w_max", "/factor", "optimizer/steps")) or name.startswith("optimizer/second_moment/")
+        positive = name == "optimizer/steps" or name.startswith("optimizer/second_moment/")
         if positive and array.size and array.min() < 0:
             _fail(where, f"array {name} holds {array.min()}")
     kept = {name.removeprefix(_OPTIMIZER).partition("/")[2] for name in arrays if name.startswith(_OPTIMIZER)} - {""}
     wanted = {f"{_OPTIMIZER}steps"} | {f"{_OPTIMIZER}{slot}/{name}" for slot in slots for name in kept}
     if other := sorted(wanted ^ {name for name in arrays if name.startswith(_OPTIMIZER)}):
         _fail(where, f"array {other[0]} is {'missing' if other[0] in wanted else 'unknown'}")
+
+
+def check_chip(found: Checkpoint, chip: Chip, trained: Collection[str], where: str) -> None:
+    """See that the chip can take up a checkpoint's state of it.
+
+    Args:
+        found: Its record has been checked.
+        chip: Stays as it is.
+        trained: Layers that train. A checkpoint of an earlier schema may lack the others.
+        where: For the message.
+
+    Raises:
+        ArtifactError: It cannot.
+    """
+    try:
+        state = found.chip_state(chip.program)
+        check_state(state, chip.state(), chip.crossbars, None if found.schema == SCHEMA_VERSION else trained)
+    except (VerifyError, ArtifactError) as error:
+        _fail(where, f"{error.where}: {error.what}" if error.where else error.what, error)
 
 
 def _numbers(tree: Any) -> Iterator[float]:

@@ -13,6 +13,7 @@ from cimc.ir.program import InputCoding, Program, UpdateStep, to_matrix
 from cimc.runtime.chip import Chip
 from cimc.runtime.rank_one import Vectors
 from cimc.runtime.row_read import RowReader
+from cimc.runtime.state import ChipState
 from cimc.runtime.write import Writes, device_seed
 from cimc.training.accumulator import LayerState
 from cimc.training.expressions import Expressions
@@ -272,19 +273,10 @@ class Learner:
     # Checkpoints --------------------------------------------------------------------------------------------------
 
     def state(self) -> tuple[Arrays, dict[str, Any]]:
-        """All arrays, and the ranges and codings of all layers, for a checkpoint."""
+        """For a checkpoint, beside the state of the chip: all arrays, and the ranges and codings of all layers."""
         arrays: Arrays = {f"optimizer/{name}": array for name, array in self.optimizer.state().items()}
         arrays |= {f"digital/{name}": array for name, array in self.step.parameters.items()}
         arrays |= {f"master/{name}": array for name, array in self.masters.items()}
-        for name, state in self.states.items():
-            arrays |= {f"layer/{name}/{key}": array for key, array in state.state().items()}
-            held = self.chip.crossbars[name].held[0]
-            arrays[f"layer/{name}/g_us"] = held.g_us
-            arrays |= {f"layer/{name}/device.{key}": array for key, array in held.arrays.items()}
-            for factors in self.chip.crossbars[name].factors:
-                arrays |= {f"layer/{name}/drift_factor": factors.columns, f"layer/{name}/drift_unit_factor": factors.units}
-        if self.chip.time_s:
-            arrays["chip/time_s"] = np.array([self.chip.time_s], np.float64)
         ranges = {
             layer.name: {"coding": layer.coding.model_dump(mode="json"), "adc_range_ua": layer.adc_range_ua}
             for layer in self.chip.program.layers
@@ -297,37 +289,24 @@ class Learner:
         sizes |= {f"scale/{name}": zeros.size for name, zeros in self.scales.parameters(self.states).items()}
         return sizes | {f"digital/{name}": np.asarray(value).size for name, value in self.step.parameters.items()}
 
-    def check_factors(self, arrays: Mapping[str, NDArray[Any]]) -> None:
-        """See that a checkpoint's factors against drift suit the layers, before `restore` changes anything.
-
-        Raises:
-            ArtifactError: Those of a layer do not.
-        """
-        for name in self.states:
-            self.chip.crossbars[name].check_factors(*_factors(arrays, name))
-
-    def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any]) -> None:
+    def restore(self, arrays: Mapping[str, NDArray[Any]], ranges: Mapping[str, Any], chip: ChipState) -> None:
         """Go on from a checkpoint.
+
+        Args:
+            arrays: From `state`.
+            ranges: Likewise.
+            chip: The state of the chip; its memory has that of the layers.
 
         Raises:
             ArtifactError: It does not suit the model, the target or the optimizer.
         """
-        self.check_factors(arrays)
-        self.chip.at_time(float(arrays["chip/time_s"][0]) if "chip/time_s" in arrays else 0.0)
-        for name, state in self.states.items():
-            start = f"layer/{name}/"
-            own = {key.removeprefix(start): array for key, array in arrays.items() if key.startswith(start)}
-            devices = self.chip.crossbars[name].held[0]
-            held = {"g_us": devices.g_us} | {f"device.{key}": array for key, array in devices.arrays.items()}
-            if any(key not in own or own[key].shape != array.shape for key, array in held.items()):
-                raise ArtifactError("the checkpoint holds other devices", where=f"layer {name}", fix="resume with the same model")
-            state.restore(own)
-            for key, array in held.items():
-                array[...] = own[key]
+        if chip.noise_seed != self.chip.noise_seed:
+            self.chip.noise_seed = chip.noise_seed
+            self.step.take(self.step.program)
+        self.chip.restore_state(chip)
+        for name in self.states:
             self._lay_out(name)
-            self.chip.crossbars[name].written()
             self._respan(name)
-            self.chip.crossbars[name].take_factors(*_factors(arrays, name))
         for name in self.step.parameters:
             found = arrays.get(f"digital/{name}")
             if found is None or found.shape != self.step.parameters[name].shape:
@@ -340,10 +319,6 @@ class Learner:
         self.chip.set_ranges({name: (InputCoding(**r["coding"]), r["adc_range_ua"]) for name, r in ranges.items()})
         self._follow()
         self._changed()
-
-
-def _factors(arrays: Mapping[str, NDArray[Any]], name: str) -> tuple[NDArray[Any] | None, NDArray[Any] | None]:
-    return arrays.get(f"layer/{name}/drift_factor"), arrays.get(f"layer/{name}/drift_unit_factor")
 
 
 def _finite(what: str, arrays: Mapping[str, NDArray[Any]]) -> None:

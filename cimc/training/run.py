@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from cimc.errors import RunError
 from cimc.runtime.clipping import clipping_notes
-from cimc.training.checkpoint import Checkpoint, Folder, same_settings
-from cimc.training.content import check_arrays, check_record
+from cimc.training.checkpoint import Checkpoint, same_settings
+from cimc.training.content import check_arrays, check_chip, check_record
 from cimc.training.data import Arrays, Stream
 from cimc.training.feed import Batch
+from cimc.training.folder import Folder
 from cimc.training.history import Callback, Metrics, Row
 from cimc.training.learner import DivergedError
 from cimc.training.progress import Progress
@@ -68,12 +69,12 @@ class Run:
         self.folder, self.settings = Folder(path), settings
         found = self.folder.find(resume)
         if found is not None:
-            where, own = str(self.folder.file), self._state()
+            where, own, learner = str(self.folder.file), self._state(), self.training.learner
+            found = found.completed(own, learner.states)
             check_record(found.record, own.record, where)
             same_settings(found.record["settings"], settings, where)
-            learner = self.training.learner
             check_arrays(found.arrays, own.arrays, learner.sizes(), learner.optimizer.slots, where)
-            learner.check_factors(found.arrays)
+            check_chip(found, self.training.chip, learner.states, where)
             self.schedule.check(found.part("schedule"))
         self.found = found
 

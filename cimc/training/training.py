@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from cimc.errors import DataError
 from cimc.runtime.chip import Chip
-from cimc.runtime.draws import Draws
 from cimc.runtime.rank_one import Vectors
 from cimc.training.checkpoint import Checkpoint
 from cimc.training.cost import Count
@@ -101,10 +100,11 @@ class Training:
         return {"images": images, "loss": loss / whole, "accuracy": right / scored if scored else None}
 
     def state(self) -> Checkpoint:
-        """All of it."""
-        arrays, ranges = self.learner.state()
-        own = {"steps": self.steps, "draws": dict(vars(self.chip.draws)), **self.ranges.state(), "count": self.count.to_dict()}
-        return Checkpoint(arrays, {**own, "ranges": ranges})
+        """All of it; arrays are those of the training."""
+        chip, (arrays, ranges) = self.chip.state(), self.learner.state()
+        own = {"steps": self.steps, **self.ranges.state(), "count": self.count.to_dict(), "fitted": chip.fitted}
+        own |= {"ranges": ranges, "input_ranges": {spec.name: spec.range for spec in self.chip.program.inputs}}
+        return Checkpoint({**arrays, **chip.tensors()}, {**own, "stats": self.chip.stats()})
 
     def restore(self, found: Checkpoint) -> None:
         """Go on from a checkpoint.
@@ -112,9 +112,13 @@ class Training:
         Raises:
             ArtifactError: It does not suit the model, the target or the optimizer.
         """
-        record = found.record
-        self.learner.restore(found.arrays, record["ranges"])
-        self.steps, self.chip.draws, self.count = record["steps"], Draws(**record["draws"]), Count.of(record["count"])
+        record, program = found.record, self.chip.program
+        bounds = {name: None if pair is None else tuple(pair) for name, pair in record["input_ranges"].items()}
+        inputs = tuple(spec.model_copy(update={"range": bounds[spec.name]}) for spec in program.inputs)
+        self.chip.program = program.model_copy(update={"inputs": inputs})
+        self.learner.restore(found.arrays, record["ranges"], found.chip_state(self.chip.program))
+        self.chip.restore_stats(record["stats"])
+        self.steps, self.count = record["steps"], Count.of(record["count"])
         self.ranges.restore(record)
 
 

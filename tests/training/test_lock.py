@@ -13,7 +13,7 @@ import pytest
 
 from cimc.errors import CimcError, RunError
 from cimc.training import lock
-from cimc.training.checkpoint import Folder
+from cimc.training.folder import Folder
 from cimc.training.lock import RunLock
 
 HOLD = "import sys, time\nfrom pathlib import Path\nfrom cimc.training.lock import RunLock\nlock = RunLock(Path(sys.argv[1]))\n"

@@ -45,7 +45,7 @@ def test_a_refused_checkpoint_leaves_the_trainer_as_it_was(kind: str, trained: b
     options: dict[str, Any] = {"resume": kind != "not to be resumed"}
     held = None
     if kind == "in use":
-        from cimc.training.checkpoint import Folder
+        from cimc.training.folder import Folder
 
         held = Folder(tmp_path / "run")
     with pytest.raises(cimc.CimcError):
