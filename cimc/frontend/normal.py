@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
-from heapq import heapify, heappop, heappush
 from typing import Any
 
 import onnx
@@ -70,22 +69,13 @@ def _sort(graph: Any, where: str) -> None:
         raise ModelError(
             f"nodes form a cycle: {' -> '.join(names)}", where=f"{where}, node {names[0]}", fix="break it with Loop or Scan"
         ) from None
-    readers: list[list[int]] = [[] for _ in waits]
-    for i, needed in enumerate(waits):
-        for j in needed:
-            readers[j].append(i)
-    left = [len(needed) for needed in waits]
-    ready = [i for i, count in enumerate(left) if not count]
-    heapify(ready)
-    order = []
-    while ready:
-        i = heappop(ready)
-        order.append(graph.node[i])
-        for reader in readers[i]:
-            left[reader] -= 1
-            if not left[reader]:
-                heappush(ready, reader)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in order]
+    import networkx as nx
+
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(range(len(waits)))
+    order.add_edges_from((j, i) for i, needed in enumerate(waits) for j in needed)
+    sorted_ = nx.lexicographical_topological_sort(order)
+    nodes = [onnx.NodeProto.FromString(graph.node[i].SerializeToString()) for i in sorted_]
     del graph.node[:]
     graph.node.extend(nodes)
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cimc.ir.cells import weight_indices
 from cimc.ir.expand import expand
+from cimc.ir.names import Names
 from cimc.ir.onnx_io import join
 from cimc.ir.program import Program
 from cimc.ir.vmm import is_vmm
@@ -61,20 +62,13 @@ def portable(program: Program, held: Mapping[str, NDArray[Any]]) -> onnx.ModelPr
 def _rename(model: ir.Model, vmms: Mapping[str, ir.Node]) -> None:
     """Give what `expand` made names of its own, so that the next expansion finds its names free."""
     values = [*model.graph.initializers.values(), *(value for node in model.graph for value in node.outputs)]
-    names = {str(value.name) for value in values} | {str(value.name) for value in model.graph.inputs}
-    names |= {str(node.name) for node in model.graph}
+    names = Names((one.name for one in (*values, *model.graph.inputs, *model.graph)), sign=".")
     for value in values:
         if str(value.name).startswith("cimc/"):
-            value.name = _free(str(value.name).removeprefix("cimc/").replace("/", "."), names)
+            value.name = names.fresh(str(value.name).removeprefix("cimc/").replace("/", "."))
     for node in model.graph:
         if str(node.name).rpartition("/")[0] in vmms:
-            node.name = _free(str(node.name).replace("/", "."), names)
-
-
-def _free(wish: str, names: set[str]) -> str:
-    name = next(name for name in (wish, *(f"{wish}.{k}" for k in range(2, len(names) + 3))) if name not in names)
-    names.add(name)
-    return name
+            node.name = names.fresh(str(node.name).replace("/", "."))
 
 
 def _weights(program: Program, held: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

@@ -19,9 +19,9 @@ import onnx
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.ir.names import Names
 from cimc.ir.onnx_io import join, session, split
 from cimc.ir.program import Program
-from cimc.passes.selection.nodes import fresh
 from cimc.passes.selection.operand import FLOATS, VIEW_OPS
 
 #: Metadata of an initializer that was a constant or was computed from some: it is no parameter to train.
@@ -232,9 +232,9 @@ def inlined(program: Program, names: Iterable[str]) -> onnx.ModelProto:
     if not part.nodes:
         return small
     brought = onnx.ModelProto.FromString(part.tensors()[TENSOR].tobytes())
-    taken = {node.name for node in small.graph.node}
+    free = Names(node.name for node in small.graph.node)
     for node in brought.graph.node:
-        node.name = fresh(node.name, taken)
+        node.name = free.fresh(node.name)
         node.metadata_props.append(onnx.StringStringEntryProto(key=RECIPE, value=node.op_type))
     nodes, made = [*brought.graph.node, *small.graph.node], part.made
     tensors = [tensor for tensor in small.graph.initializer if tensor.name not in made]

@@ -20,6 +20,7 @@ import onnx_ir as ir
 from cimc.errors import CimcError, ModelError, VerifyError
 from cimc.ir.bodies import bodies
 from cimc.ir.dialect import DOMAIN, VERSION, register_schemas
+from cimc.ir.names import Names
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.conditions import need_graph, need_reasons
 from cimc.passes.fold import drop_unused
@@ -192,16 +193,11 @@ def _name_layers(products: list[Product]) -> None:
     layers: dict[object, list[Product]] = {}
     for product in products:
         layers.setdefault(product.key, []).append(product)
-    taken: set[str] = set()
+    names = Names(key=str.lower)
     for members in layers.values():
         wishes = {p.layer for p in members}
         wish = members[0].layer if len(wishes) == 1 else members[0].weight.name or "layer"
-        base = _layer_name(wish)
-        name, count = base, 1
-        while name.lower() in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name.lower())
+        name = names.fresh(_layer_name(wish))
         for product in members:
             product.node.attributes.add(ir.AttrString("layer", name))
 

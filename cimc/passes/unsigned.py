@@ -17,11 +17,12 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import VerifyError
+from cimc.ir.names import Names
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.conditions import need_graph
 from cimc.passes.fold import drop_unused
 from cimc.passes.reasons import not_applied
-from cimc.passes.selection.nodes import fresh, input_at
+from cimc.passes.selection.nodes import input_at
 from cimc.passes.selection.operand import is_constant
 from cimc.passes.selection.placement import OWNER, all_nodes
 
@@ -58,7 +59,7 @@ class Unsigned(Pass):
 
     def call(self, state: Compilation) -> Sequence[str]:
         graph, changed = state.model.graph, []
-        taken = {str(name) for name in graph.initializers}
+        names = Names(graph.initializers)
         made: dict[ir.Value | None, ir.Value] = {}
         for node in all_nodes(state.model):
             for weight_slot, zero_slot in _slots(node):
@@ -71,7 +72,7 @@ class Unsigned(Pass):
                 node.resize_inputs(max(len(node.inputs), zero_slot + 1))
                 for slot, value in ((weight_slot, weight), (zero_slot, zero)):
                     if value not in made:
-                        made[value] = _raised(graph, value, taken)
+                        made[value] = _raised(graph, value, names)
                     node.replace_input_with(slot, made[value])
                 changed.append(str(node.name))
         drop_unused(graph, made)
@@ -101,11 +102,11 @@ def _slots(node: ir.Node) -> tuple[tuple[int, int], ...]:
     return slots if node.op_type in _DYNAMIC or (x is not None and x.dtype == ir.DataType.UINT8) else ()
 
 
-def _raised(graph: ir.Graph, value: ir.Value | None, taken: set[str]) -> ir.Value:
+def _raised(graph: ir.Graph, value: ir.Value | None, names: Names) -> ir.Value:
     """A constant of bytes (None: 0) as an initializer of unsigned ones, each larger by 128."""
     tensor = None if value is None else value.const_value
     array = np.zeros((), np.int8) if tensor is None else tensor.numpy()
-    name = fresh("cimc/zero" if value is None else f"{value.name}.unsigned", taken)
+    name = names.fresh("cimc/zero" if value is None else f"{value.name}.unsigned")
     raised = ir.Tensor(array.view(np.uint8) ^ np.uint8(128), name=name)
     made = ir.Value(name=name, shape=raised.shape, type=ir.TensorType(ir.DataType.UINT8), const_value=raised)
     graph.register_initializer(made)

@@ -26,11 +26,11 @@ import numpy as np
 import onnx_ir as ir
 
 from cimc.errors import VerifyError
+from cimc.ir.names import Names
 from cimc.passes.base import Compilation, Pass
 from cimc.passes.conditions import need_names, need_no_products
 from cimc.passes.parameters import Usage, Use, uses
 from cimc.passes.reasons import not_applied
-from cimc.passes.selection.nodes import fresh
 from cimc.passes.selection.operand import FLOATS, is_constant
 from cimc.passes.selection.placement import record
 from cimc.passes.training.plan import fits
@@ -61,11 +61,11 @@ class Untie(Pass):
 
     def call(self, state: Compilation) -> Sequence[str]:
         graph = state.model.graph
-        taken = {str(v.name) for v in (*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs))}
+        names = Names(v.name for v in (*graph.inputs, *graph.initializers.values(), *(o for n in graph for o in n.outputs)))
         changed = self._aliases(state)
         for value in list(graph.initializers.values()):
             if value.dtype in FLOATS and is_constant(value) and not value.is_graph_output() and len(value.uses()) > 1:
-                changed += self._separate(state, value, taken)
+                changed += self._separate(state, value, names)
         return changed
 
     def ensures(self, state: Compilation) -> None:
@@ -108,7 +108,7 @@ class Untie(Pass):
     def _tied(self, name: str) -> bool:
         return self.tie == AS_WRITTEN or (not isinstance(self.tie, str) and fits([name], self.tie))
 
-    def _separate(self, state: Compilation, value: ir.Value, taken: set[str]) -> list[str]:
+    def _separate(self, state: Compilation, value: ir.Value, names: Names) -> list[str]:
         """Give uses of one initializer values of their own, all but the first; the names of the new values."""
         graph, name = state.model.graph, str(value.name)
         roles = _roles(value)
@@ -125,7 +125,7 @@ class Untie(Pass):
         made = []
         for key, members in groups.items():
             if key != keeper:
-                copy = _copy(graph, value, fresh(_wish(members[0][1], name), taken))
+                copy = _copy(graph, value, names.fresh(_wish(members[0][1], name)))
                 made.append(str(copy.name))
                 for consumer, _ in members:
                     consumer.node.replace_input_with(consumer.idx, copy)

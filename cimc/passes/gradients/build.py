@@ -161,4 +161,3 @@ def _remove_unused(graph: ir.Graph, tape: Tape, keep: set[ir.Value]) -> None:
     for node in reversed(tape.nodes):
         if not any(v in keep or v.uses() for v in node.outputs):
             graph.remove(node, safe=True)
-    tape.nodes = [node for node in tape.nodes if node.graph is graph]

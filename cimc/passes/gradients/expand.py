@@ -9,6 +9,7 @@ import onnx.inliner
 import onnx_ir as ir
 from onnx import helper
 
+from cimc.ir.names import Names
 from cimc.passes.gradients.registry import has_rule
 from cimc.passes.gradients.tape import name_of
 
@@ -49,12 +50,12 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
         helper.make_model(alone, opset_imports=opsets, ir_version=10), [("", node.op_type)], inline_schema_functions=True
     )
     body = ir.from_proto(inlined).graph
-    taken = {v.name for n in model.graph for v in n.outputs} | {n.name for n in model.graph}
+    names = Names({v.name for n in model.graph for v in n.outputs} | {n.name for n in model.graph})
     made = list(body)
     for index, inner in enumerate(made):
-        inner.name = _free(f"{name_of(node)}.{inner.op_type}.{index}", taken)
+        inner.name = names.fresh(f"{name_of(node)}.{inner.op_type}.{index}")
         for value in inner.outputs:
-            value.name = _free(f"{name_of(node)}.{value.name}", taken) if value.name else value.name
+            value.name = names.fresh(f"{name_of(node)}.{value.name}") if value.name else value.name
     for formal, value in zip(body.inputs, inputs, strict=True):
         formal.replace_all_uses_with(value)
     old = [v for v in node.outputs if v.name]
@@ -62,10 +63,3 @@ def _replace(model: ir.Model, node: ir.Node) -> None:
     body.outputs.clear()
     body.remove(made)
     ir.convenience.replace_nodes_and_values(model.graph, node, [node], made, old, new)
-
-
-def _free(name: str, taken: set[str | None]) -> str:
-    while name in taken:
-        name += "_"
-    taken.add(name)
-    return name

@@ -9,6 +9,8 @@ from typing import Any
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+from cimc.ir.names import Names
+
 FLOATS = frozenset({ir.DataType.FLOAT, ir.DataType.DOUBLE, ir.DataType.FLOAT16, ir.DataType.BFLOAT16})
 
 
@@ -27,35 +29,33 @@ class Tape:
     """Appends the backward nodes to a graph, named after the forward node they belong to."""
 
     graph: ir.Graph
-    nodes: list[ir.Node] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
     _constants: dict[tuple[str, tuple[int, ...], bytes], ir.Value] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self._tape, self._count = ir.tape.Tape(self.graph), 0
+        taken = [value.name for value in (*self.graph.inputs, *self.graph.initializers.values())]
         for node in self.graph:
-            self.names.update({node.name or "", *(v.name or "" for v in node.outputs)})
-        self.names.update({*(v.name or "" for v in self.graph.inputs), *self.graph.initializers})
+            taken += [node.name, *(value.name for value in node.outputs)]
+        self._names = Names(taken, sign=".", first=0)
+
+    @property
+    def nodes(self) -> list[ir.Node]:
+        """What was appended and is still there, in its order."""
+        return [node for node in self._tape.nodes if node.graph is self.graph]
 
     def unique(self, stem: str) -> str:
         """A name that neither a node nor a value of the graph has."""
-        name, count = stem, 0
-        while name in self.names:
-            name, count = f"{stem}.{count}", count + 1
-        self.names.add(name)
-        return name
+        return self._names.fresh(stem)
 
     def emit(
         self, op_type: str, inputs: Sequence[ir.Value | None], attributes: dict[str, Any], domain: str, owner: str, outputs: int
     ) -> Sequence[ir.Value]:
-        node = ir.Node(
-            domain, op_type, inputs, ir.convenience.convert_attributes(attributes), num_outputs=outputs,
-            name=self.unique(f"{owner}.grad.{len(self.nodes)}"), metadata_props={"cimc.gradient_of": owner},
-        )  # fmt: skip
-        for value in node.outputs:
-            value.name = self.unique(f"{node.name}.{op_type}")
-        self.graph.append(node)
-        self.nodes.append(node)
-        return node.outputs
+        name = self.unique(f"{owner}.grad.{self._count}")
+        made = [ir.Value(name=self.unique(f"{name}.{op_type}")) for _ in range(outputs)]
+        self._count += 1
+        return self._tape.op_multi_out(
+            op_type, inputs, attributes, outputs=made, domain=domain, name=name, metadata_props={"cimc.gradient_of": owner}
+        )
 
     def constant(self, array: NDArray[Any], dtype: ir.DataType) -> ir.Value:
         """One Constant node a distinct tensor; initializers are left to the parameters."""

@@ -8,16 +8,6 @@ from typing import Any
 import onnx_ir as ir
 
 
-def fresh(wish: str, taken: set[str]) -> str:
-    """The wish, numbered if it is taken; it is taken from then on."""
-    name, count = wish, 1
-    while name in taken:
-        count += 1
-        name = f"{wish}_{count}"
-    taken.add(name)
-    return name
-
-
 def typed_attributes(values: Mapping[str, Any]) -> list[ir.Attr]:
     """ONNX attributes of plain values; an empty list is the default. (onnx_ir's own conversion costs 0.5 ms a node.)"""
     makers: dict[type, Callable[[str, Any], ir.Attr]] = {str: ir.AttrString, int: ir.AttrInt64, float: ir.AttrFloat32}

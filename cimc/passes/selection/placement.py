@@ -9,6 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 
 from cimc.ir.bodies import bodies, used_values
+from cimc.ir.names import Names
 from cimc.ir.program import Placement
 from cimc.passes.base import Compilation
 
@@ -25,21 +26,16 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
 
 def name_nodes(model: ir.Model) -> None:
     """Give every node a name of its own: reports, layers and errors speak of nodes by name."""
-    taken: set[str] = set()
+    given: set[str] = set()
     unnamed = []
     for node in all_nodes(model):
-        if node.name and node.name not in taken:
-            taken.add(node.name)
+        if node.name and node.name not in given:
+            given.add(node.name)
         else:
             unnamed.append(node)
+    names = Names(given)
     for node in unnamed:
-        base, count = node.name or node.op_type, 1
-        name = base if node.name is None or not node.name else f"{base}_2"
-        while name in taken:
-            count += 1
-            name = f"{base}_{count}"
-        taken.add(name)
-        node.name = name
+        node.name = names.fresh(node.name or node.op_type, numbered=bool(node.name))
 
 
 def place_all(state: Compilation) -> None:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from cimc.errors import ModelError
 from cimc.ir.dialect import DOMAIN
 from cimc.ir.geometry import Conv, ConvTranspose, Dense, WeightView
+from cimc.ir.names import Names
 from cimc.passes.selection.finite import beyond_float32
-from cimc.passes.selection.nodes import fresh, typed_attributes
+from cimc.passes.selection.nodes import typed_attributes
 from cimc.passes.selection.observe import made_from_data
 from cimc.passes.selection.operand import Operand, is_constant, resolve
 from cimc.passes.selection.packing import group_packing
@@ -53,14 +54,11 @@ class Site:
     nodes: list[ir.Node] = field(default_factory=list)
     products: list[Product] = field(default_factory=list)
     made: list[ir.Value] = field(default_factory=list)
-    names: set[str] = field(default_factory=set)
-    node_names: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        graph = self.model.graph
-        self.names |= {v.name for v in (*graph.inputs, *graph.initializers.values()) if v.name}
-        self.node_names |= {node.name for node in all_nodes(self.model) if node.name}
-        self.names |= {o.name for node in all_nodes(self.model) for o in node.outputs if o.name}
+        graph, nodes = self.model.graph, list(all_nodes(self.model))
+        values = (*graph.inputs, *graph.initializers.values(), *(output for node in nodes for output in node.outputs))
+        self._names, self._node_names = Names(value.name for value in values), Names(node.name for node in nodes)
 
     @property
     def opset(self) -> int:
@@ -73,11 +71,11 @@ class Site:
 
     def name(self, wish: str) -> str:
         """A name that no value of the graph has."""
-        return fresh(wish, self.names)
+        return self._names.fresh(wish)
 
     def node_name(self, suffix: str) -> str:
         """The name of the user's node, with a suffix if there is one."""
-        return fresh(f"{self.owner}/{suffix}", self.node_names) if suffix else self.owner
+        return self._node_names.fresh(f"{self.owner}/{suffix}") if suffix else self.owner
 
     def refuse(self, what: str) -> NoReturn:
         """Say that no runtime can run the node.

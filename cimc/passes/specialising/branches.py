@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx_ir as ir
 
 from cimc.ir.bodies import bodies
-from cimc.passes.selection.nodes import fresh
+from cimc.ir.names import Names
 
 
 def nodes_within(body: ir.Graph) -> Iterator[ir.Node]:
@@ -20,11 +20,11 @@ def inline(graph: ir.Graph, node: ir.Node, body: ir.Graph) -> None:
     outputs = list(body.outputs)
     inner = list(body)
     constants = list(body.initializers.values())
-    taken = _names(graph, node)
+    names = Names(_names(graph, node))
     made = {output for one in inner for output in one.outputs}
     for value in (*constants, *(output for one in inner for output in one.outputs)):
         if value.name:
-            value.name = fresh(value.name, taken)
+            value.name = names.fresh(value.name)
     body.outputs.clear()
     for value in constants:
         body.initializers.pop(value.name or "")

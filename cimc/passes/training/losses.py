@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from cimc.errors import CimcError, ModelError
 from cimc.ir.classes import Classes
+from cimc.ir.names import Names
 
 LOSSES = ("softmax_cross_entropy", "mse", "binary_cross_entropy", "model")
 
@@ -74,30 +75,25 @@ class _Writer:
 
     model: ir.Model
 
+    def __post_init__(self) -> None:
+        graph = self.model.graph
+        values = (*graph.inputs, *graph.initializers.values(), *(value for node in graph for value in node.outputs))
+        self._names, self._node_names = Names(value.name for value in values), Names(node.name for node in graph)
+
     def op(self, op_type: str, *inputs: ir.Value, **attributes: Any) -> ir.Value:
-        node = ir.node(op_type, list(inputs), attributes=attributes, name=self.name(f"loss/{op_type}", nodes=True))
-        node.outputs[0].name = self.name(f"loss/{op_type}")
+        node = ir.node(op_type, list(inputs), attributes=attributes, name=self._node_names.fresh(f"loss/{op_type}"))
+        node.outputs[0].name = self._names.fresh(f"loss/{op_type}")
         self.model.graph.append(node)
         return node.outputs[0]
 
-    def name(self, wish: str, nodes: bool = False) -> str:
-        graph = self.model.graph
-        taken = {n.name for n in graph} if nodes else {v.name for v in (*graph.inputs, *graph.initializers.values())}
-        taken |= set() if nodes else {v.name for n in graph for v in n.outputs}
-        name, count = wish, 1
-        while name in taken:
-            count += 1
-            name = f"{wish}_{count}"
-        return name
-
     def input(self, wish: str, dtype: ir.DataType, shape: ir.Shape | None) -> ir.Value:
-        value = ir.val(self.name(wish), dtype=dtype, shape=shape)
+        value = ir.val(self._names.fresh(wish), dtype=dtype, shape=shape)
         self.model.graph.inputs.append(value)
         return value
 
     def scalar(self, value: ir.Value, name: str = "loss") -> ir.Value:
         """Name and annotate the loss."""
-        value.name = self.name(name)
+        value.name = self._names.fresh(name)
         value.shape = ir.Shape([])
         self.model.graph.outputs.append(value)
         return value
