@@ -52,9 +52,10 @@ ALLOWED = {
         "data",
         "characterisation",
     },
-    "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report", "shown"},
+    "budget": {"errors", "arguments", "targets", "ir", "frontend", "runtime", "compiler", "data", "report", "shown"}
+    | {"sources"},
     "tuning": {"errors", "arguments", "files", "targets", "ir", "calibration", "passes", "runtime", "compiler", "data", "report"}
-    | {"training", "journal", "fingerprint", "shown"},
+    | {"training", "journal", "fingerprint", "shown", "sources"},
     "population": {"threads", "errors", "arguments", "files", "targets", "ir", "frontend", "runtime", "compiler", "data"}
     | {"report", "image", "journal", "fingerprint", "shown"},
     "pages": {"errors", "files", "targets", "ir", "runtime", "report", "image", "training", "data"}

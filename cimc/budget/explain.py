@@ -19,7 +19,7 @@ from cimc.budget.remedies import levers_of_fits, levers_of_settings
 from cimc.budget.result import Budget, Total
 from cimc.budget.scale import StepCheck
 from cimc.compiler import Model
-from cimc.data import needed_inputs, prepared
+from cimc.data import load_arrays, load_labelled, needed_inputs, prepared
 from cimc.errors import CimcError, DataError
 from cimc.ir.classes import Classes
 from cimc.ir.cost import macs_by_layer
@@ -27,6 +27,7 @@ from cimc.ir.program import Program
 from cimc.report.calibrate import batches, fixed_batch, split
 from cimc.runtime.chip import Chip
 from cimc.runtime.executor import image_count
+from cimc.sources import check_alone, is_data, open_data
 
 #: Samples that are run where the caller asks for no other number: most, fewest, and multiply-accumulates of all layers' trials.
 _MOST, _FEWEST, _WORK = 256, 64, 4e9
@@ -43,8 +44,8 @@ def most_runs(program: Program) -> int:
 @checked("program_or_chip", "x", "y", "model")
 def explain(
     program_or_chip: Program | Chip,
-    x: NDArray[Any] | Mapping[str, Any],
-    y: NDArray[Any] | None = None,
+    x: Any,
+    y: Any = None,
     model: Model | None = None,
     *,
     seed: int = 0,
@@ -60,8 +61,10 @@ def explain(
     Args:
         program_or_chip: A program, which is written into the die of ``seed``; or a chip at its present time: a trained one, one
             that has aged or was fitted, or an image's die. Its devices do not change; the reads count in its statistics.
-        x: Inputs of the model's one input; or arrays by input name. The program's preprocessing is applied to the former.
-        y: Class numbers, ``[inputs]`` or one a place; None: there is no accuracy, and levers are ranked by SQNR.
+        x: Inputs of the model's one input; or arrays by input name. The program's preprocessing is applied to the former. Or
+            data, as `open_data` takes them: an npz file, a folder of images, the name of a data set. Of these, the test part.
+        y: Class numbers, ``[inputs]`` or one a place; None: those of the data, or there is no accuracy, and levers are ranked by
+            SQNR.
         model: Stands for the right outputs, in ONNX Runtime; None: the graph that the program was compiled from, with the weights
             that were trained since.
         seed: Of the die, where a program is given; of a trained program of its read noise alone.
@@ -78,6 +81,9 @@ def explain(
     program = chip.program
     samples = _samples(program) if samples is None else samples
     within("samples", samples, 1, 1 << 40, whole=True)
+    if is_data(x):
+        check_alone(x, y, "explain")
+        x, y = _held(program, x, classes or Classes())
     inputs = _inputs(program, x)
     total = image_count(program.inputs, inputs)
     chosen, others = split(total, samples, fixed_batch(inputs, program.inputs))
@@ -123,6 +129,14 @@ def _chip(given: Any, seed: int) -> Chip:
         what = f"the first argument is of type {type(given).__name__}, it must be a program or a chip"
         raise CimcError(what, where="explain", fix="give cimc.load('model.cim'), or of an image: image.program(seed)")
     return Chip(given, seed)
+
+
+def _held(program: Program, data: Any, classes: Classes) -> tuple[Any, Any]:
+    """Inputs that data hold, and labels if they hold any."""
+    source, needed = open_data(data), needed_inputs(program.inputs)
+    if len(needed) == 1 and {"y", "y_test"} & source.names:
+        return load_labelled(source, needed[0], how=program.preprocessing, ignore=classes.ignore)
+    return load_arrays(source, program.inputs, "test", program.preprocessing, program.bound_values()), None
 
 
 def _inputs(program: Program, x: Any) -> dict[str, Any]:

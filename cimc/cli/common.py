@@ -15,7 +15,7 @@ import typer
 from cimc.errors import CimcError
 
 if TYPE_CHECKING:
-    from cimc.ir.program import Program, ValueSpec
+    from cimc.ir.program import Program
     from cimc.sources import Source
     from cimc.targets.description import Target
 
@@ -112,20 +112,6 @@ def opened_calibration(data: Path | None, resize: str | None) -> Source | None:
         CimcError: As `opened`.
     """
     return None if data is None else opened(data, resize if data.is_dir() else None)
-
-
-def input_of(model: Path) -> ValueSpec | None:
-    """What an ONNX model takes, where it has one input without a default; None: it has several.
-
-    Raises:
-        CimcError: The model is not usable.
-    """
-    from cimc.data import needed_inputs
-    from cimc.frontend.load import load
-    from cimc.passes.lower import value_spec
-
-    needed = needed_inputs([value_spec(value) for value in load(model).model.graph.inputs])
-    return needed[0] if len(needed) == 1 else None
 
 
 def tell_data(source: Source) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -62,22 +62,21 @@ def explain(
     """What each cause of error costs, by layer, and what would help."""
     from cimc.budget.explain import explain as budget_of
     from cimc.budget.explain import most_runs
-    from cimc.data import load_arrays, load_labelled, needed_inputs
     from cimc.ir.classes import Classes
 
     given, program = _given(file, seed)
     if time is not None:
         given = _aged(given, seed, parse_time(time))
-    needed = needed_inputs(program.inputs)
-    x: Any
     source = opened(data, resize)
-    if len(needed) == 1 and {"y", "y_test"} & source.names:
-        x, y = load_labelled(source, needed[0], how=program.preprocessing, ignore=ignore_index)
-    else:
-        x, y = load_arrays(source, program.inputs, "test", program.preprocessing, program.bound_values()), None
     with progress("executions", most_runs(program), quiet=json) as advance:
         found = budget_of(
-            given, x, y, model, seed=seed, samples=samples, classes=Classes(class_axis, ignore=ignore_index), advance=advance
+            given,
+            source,
+            model=model,
+            seed=seed,
+            samples=samples,
+            classes=Classes(class_axis, ignore=ignore_index),
+            advance=advance,
         )
     about = tell_data(source)
     for text in found.notes:

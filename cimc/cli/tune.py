@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cimc.cli.common import Json, Resize, input_of, note, opened, parse_time, print_json, print_table, tell_data
+from cimc.cli.common import Json, Resize, note, opened, parse_time, print_json, print_table, tell_data
 from cimc.cli.compile import preprocessing_of
 from cimc.cli.outputs import guard
 from cimc.cli.plugins import Plugins
 from cimc.cli.process import Stopped
-from cimc.errors import CimcError, DataError
+from cimc.errors import CimcError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,13 +70,6 @@ def tune(
     if resume and trace is None:
         raise CimcError("there is no trace to resume from", where="--resume", fix="add --trace T.jsonl")
     source = opened(data, resize)
-    held = source.read(["x", "y", "x_train", "y_train", "x_test", "y_test"], input_of(model) if source.classes else None)
-    parts = ("_train", "_test") if "x_train" in held else ("",)
-    for name in (f"{word}{part}" for part in parts for word in "xy"):
-        if name not in held:
-            fix = "x and y, or x_train, y_train, x_test and y_test, are needed"
-            raise DataError(f"holds no array {name}", where=source.where, fix=fix)
-    test = (held["x_test"], held["y_test"]) if len(parts) == 2 else None
     base: list[Trial] = []
 
     def told(trial: Trial) -> None:
@@ -87,12 +80,10 @@ def tune(
         result = search(
             model,
             target,
-            held[f"x{parts[0]}"],
-            held[f"y{parts[0]}"],
+            source,
             goal=goal,
             budget=parse_budget(budget) if budget else None,
             digital_share=_share(digital_share),
-            test=test,
             settings=settings,
             dice=dice,
             images=images,

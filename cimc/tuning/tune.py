@@ -22,6 +22,7 @@ from cimc.passes.base import Compilation
 from cimc.report.calibrate import fixed_batch
 from cimc.runtime.chip import Chip
 from cimc.shown import Shown
+from cimc.sources import Data, check_alone, is_data, open_data
 from cimc.targets.description import Target
 from cimc.targets.load import load_target
 from cimc.training.trainer import Trainer
@@ -119,13 +120,15 @@ def tune(
     Args:
         model: As `cimc.compile`; it has one input, and its first output a score for each class.
         target: The chip.
-        x: Images, along the first axis; some set ranges, some are fitted on, the others are chosen by.
-        y: Class numbers.
+        x: Images, along the first axis; some set ranges, some are fitted on, the others are chosen by. Or data with labels, as
+            `open_data` takes them: an npz file, a folder of images, the name of a data set; of these the training part, and the
+            test part for the report.
+        y: Class numbers; None: the data have them.
         goal: Percentage points that may be lost against ONNX Runtime.
         budget: Shares that may be added to the cost of the defaults: ``arrays``, ``latency``, ``energy``. 0.2 is 20 %. What is
             not named is not limited.
         digital_share: Share of the multiply-accumulates that may become digital.
-        test: Images and labels of the report; None: the last third of ``x``.
+        test: Images and labels of the report; None: the test part of the data, or the last third of ``x``.
         settings: Fields of the target by dotted path.
         dice: Simulated in each trial; the report takes as many others.
         images: To choose by at most, and for the report.
@@ -246,6 +249,9 @@ class _Parts:
             DataError: They do not suit the model, or are too few.
         """
         spec = one_input(program.inputs, "", "tune a model of one input")
+        if is_data(x):
+            check_alone(x, y if test is None else test, "tune")
+            x, y, test = _held(x, spec)
         given = _images(spec, x, y, "x", how)
         size = fixed_batch({spec.name: given.x}, program.inputs) or 1
         count = len(given)
@@ -267,6 +273,24 @@ class _Parts:
     def fingerprint(self) -> str:
         """Of all images and labels."""
         return fingerprint(*((part.x, part.y) for part in (self.train, self.choice, self.report)))
+
+
+def _held(data: Data, spec: ValueSpec) -> tuple[Any, Any, tuple[Any, Any] | None]:
+    """Images, labels and those of the report; None: the data have one part alone.
+
+    Raises:
+        DataError: An array is missing.
+    """
+    source = open_data(data)
+    parts = ("_train", "_test") if "x_train" in source.names else ("",)
+    wanted = [f"{letter}{part}" for part in parts for letter in "xy"]
+    arrays = source.read(wanted, spec)
+    for name in wanted:
+        if name not in arrays:
+            fix = "x and y, or x_train, y_train, x_test and y_test, are needed"
+            raise DataError(f"holds no array {name}", where=source.where, fix=fix)
+    x, y, *test = (arrays[name] for name in wanted)
+    return x, y, (test[0], test[1]) if test else None
 
 
 def _images(spec: ValueSpec, x: Any, y: Any, where: str, how: Preprocessing | None) -> Images:

@@ -202,6 +202,8 @@ def test_the_command_prints_one_object(tmp_path: Path) -> None:
     assert {"sqnr_db", "accuracy"} <= set(found["total"])
     assert {"layer", "cause", "sqnr_db", "accuracy_lost"} <= set(found["rows"][0])
     assert {"what", "brings"} <= set(found["levers"][0])
+    alone = cimc.explain(cimc.load(tmp_path / "m.cim"), tmp_path / "d.npz", samples=32)
+    assert alone.to_dict() == {name: found[name] for name in alone.to_dict()}
     shown = CliRunner().invoke(app, arguments)
     assert shown.exit_code == 0
     assert "programming error" in shown.stdout

@@ -253,5 +253,12 @@ def test_the_command(teacher: tuple[onnx.ModelProto, Array, Array], tmp_path: Pa
     assert told["report"]["images"] == 300
     assert {"accuracy", "lost_points", "cost", "candidate"} <= told["front"][0].keys()
     assert cimc.load(tmp_path / "m.cim").layers[0].name == "first"
+    alone = cimc.tune(model, "bulk-rram-256", tmp_path / "d.npz", goal=8, dice=2, images=300, budget={"arrays": 1.0})
+    assert alone.to_dict()["trace"] == told["trace"]
+    with pytest.raises(cimc.DataError, match="labels beside the data"):
+        cimc.tune(model, "bulk-rram-256", tmp_path / "d.npz", y)
+    np.savez(tmp_path / "e.npz", x_train=x, y_train=y, x_test=x)
+    with pytest.raises(cimc.DataError, match="holds no array y_test"):
+        cimc.tune(model, "bulk-rram-256", str(tmp_path / "e.npz"))
     assert app([*command, *options, "--digital-share", "x"], standalone_mode=False) == 2
     assert app([*command, "--resume"], standalone_mode=False) == 2
