@@ -53,7 +53,7 @@ def figure_of(pictures: Sequence[Picture]) -> Figure:
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    class Shown(Figure):
+    class NotebookFigure(Figure):
         def _repr_png_(self) -> bytes:
             out = BytesIO()
             self.savefig(out, format="png", dpi=100)
@@ -61,7 +61,7 @@ def figure_of(pictures: Sequence[Picture]) -> Figure:
 
     heights = [_height(picture) for picture in pictures]
     with rc_context(_style("cimc")):
-        figure = Shown(figsize=(_WIDTH, sum(heights)), layout="constrained")
+        figure = NotebookFigure(figsize=(_WIDTH, sum(heights)), layout="constrained")
         parts = figure.subfigures(len(pictures), 1, squeeze=False, height_ratios=heights)
         for part, picture in zip(parts.flat, pictures, strict=True):
             _draw(part, picture)
