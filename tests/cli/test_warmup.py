@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import cimc
+from tests.cli.test_signals import default_signals
 
 PACKAGE = Path(cimc.__file__).parent
 
@@ -65,7 +66,9 @@ def test_ctrl_c_while_modules_are_imported_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("import sys, time\nprint('importing', flush=True)\ntime.sleep(50)\n")
     environment = {"PYTHONPATH": f"{tmp_path}:{PACKAGE.parent}"}
     command = [sys.executable, "-m", "cimc", "--version"]
-    with subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path) as process:
+    with subprocess.Popen(
+        command, env=environment, stdout=-1, stderr=-1, text=True, cwd=tmp_path, preexec_fn=default_signals
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "importing\n"
         process.send_signal(signal.SIGINT)
