@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -203,18 +204,31 @@ def decibels(sqnr_db: float | None, largest_error: float) -> float | str | None:
     return "exact" if sqnr_db is None and largest_error == 0 else sqnr_db
 
 
+@dataclass(frozen=True)
+class Advance:
+    """Told of progress: how many more are done, and what has come out so far."""
+
+    add: Callable[[int], None] = lambda count: None
+    live: Callable[[str], None] = lambda text: None
+
+    def __call__(self, count: int) -> None:
+        self.add(count)
+
+
 @contextmanager
-def progress(what: str, total: int, quiet: bool = False) -> Iterator[Callable[[int], None]]:
-    """A bar on standard error while a terminal looks on; yields the function that advances it."""
+def progress(what: str, total: int, quiet: bool = False) -> Iterator[Advance]:
+    """A bar on standard error while a terminal looks on."""
     if quiet or not sys.stderr.isatty():
-        yield lambda _: None
+        yield Advance()
         return
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda count: bar.advance(task, count)
+    name, live = TextColumn("{task.description}"), TextColumn("{task.fields[live]}")
+    columns = (name, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), live)
+    with Progress(*columns, console=Console(stderr=True, highlight=False), transient=True) as bar:
+        task = bar.add_task(what, total=total, live="")
+        yield Advance(lambda count: bar.advance(task, count), lambda text: bar.update(task, live=text))
 
 
 def announce(program: Program, images: int) -> None:

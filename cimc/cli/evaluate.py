@@ -127,8 +127,8 @@ def evaluate(
     announce(program, len(x) * len(times))
     with progress("images", len(x) * len(times), quiet=json) as advance:
         result = report.evaluate(
-            program, x, y, seed=seed, batch=batch, reference=model, advance=advance, time_s=times, backend=backend,
-            classes=Classes(class_axis, ignore=ignore_index), metrics=names,
+            program, x, y, seed=seed, batch=batch, reference=model, advance=advance, live=advance.live, time_s=times,
+            backend=backend, classes=Classes(class_axis, ignore=ignore_index), metrics=names,
         )  # fmt: skip
     about = tell_data(source)
     for text in result.notes:

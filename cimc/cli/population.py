@@ -61,12 +61,13 @@ def evaluate_many(
     if not isinstance(subject, Image):
         note_chip(program)
     with progress("dice", count * points, quiet=json) as advance:
+        options |= {"advance": advance, "live": advance.live}
         if grid:
             if isinstance(subject, Image):
                 raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
-            found = study.sweep(subject, x, y, grid, samples=samples, placed=placed, advance=advance, **options)
+            found = study.sweep(subject, x, y, grid, samples=samples, placed=placed, **options)
         else:
-            found = study.evaluate(subject, x, y, model=model, advance=advance, **options)
+            found = study.evaluate(subject, x, y, model=model, **options)
     if table is not None:
         found.save(table)
     about = tell_data(given)

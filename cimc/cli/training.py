@@ -174,7 +174,8 @@ class Bar:
                 self.task = progress.add_task("training", total=total, completed=done, state="")
 
             def on_step(self, trainer: Trainer, row: Row) -> None:
-                state = f"epoch {row['epoch']}, loss {row['loss']:.4f}, lr {row['lr']:.2g}"
+                right = "" if row["accuracy"] is None else f", accuracy {100 * row['accuracy']:.1f} %"
+                state = f"epoch {row['epoch']}, loss {row['loss']:.4f}{right}, {row['device_writes']} device writes"
                 progress.update(self.task, advance=1, state=state)
 
             def on_epoch(self, trainer: Trainer, row: Row) -> None:

@@ -61,6 +61,7 @@ def evaluate(
     resume: bool = False,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
+    live: Callable[[str], None] | None = None,
 ) -> Population:
     """Accuracy over many dice of a program or an image.
 
@@ -84,6 +85,7 @@ def evaluate(
         resume: Take up what the journal holds.
         batch: Images a run; the figures do not depend on it.
         advance: Told 1 after each die.
+        live: Told of the dice so far after each die, in words.
 
     Raises:
         DataError: Images or labels do not suit the model.
@@ -93,7 +95,7 @@ def evaluate(
     fields = dict(settings or {})
     if isinstance(opened, Program):
         with_settings(opened, fields)
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance, live)
     return run.population((opened,), [(0, fields)], [fields], x, y, model)
 
 
@@ -117,6 +119,7 @@ def sweep(
     resume: bool = False,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
+    live: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Population:
     """Accuracy over many dice at each setting of a grid, or at samples of ranges.
@@ -140,6 +143,7 @@ def sweep(
         resume: Take up what the journal holds.
         batch: Images a run.
         advance: Told 1 after each die.
+        live: Told of the dice so far after each die, in words.
         options: Of the compilation of a model: ``target``, ``calibration``, ``settings``, …
 
     Raises:
@@ -161,7 +165,7 @@ def sweep(
         for fields in settings:
             with_settings(opened, fields)
         model, programs, points = None, (opened,), [(0, fields) for fields in settings]
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance)
+    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance, live)
     return run.population(programs, points, settings, x, y, model)
 
 
@@ -201,6 +205,7 @@ class _Run:
     resume: bool
     batch: int
     advance: Callable[[int], None] | None
+    live: Callable[[str], None] | None
 
     def __post_init__(self) -> None:
         within("chips", self.chips, 1, _MOST, whole=True)
@@ -238,6 +243,9 @@ class _Run:
             kept.add(found.to_dict())
             if self.advance is not None:
                 self.advance(1)
+            if self.live is not None:
+                values = [one.accuracies[0] for one in known.values()]
+                self.live(f"{self.metric}: median {np.median(values):.4g}, {min(values):.4g} to {max(values):.4g}")
         figures = [
             np.array([[getattr(known[p, seed], word) for seed in seeds] for p in range(len(settings))]).transpose(0, 2, 1)
             for word in ("accuracies", "agreements")

@@ -71,6 +71,7 @@ def evaluate(
     batch: int = 256,
     reference: Model | None = None,
     advance: Callable[[int], None] | None = None,
+    live: Callable[[str], None] | None = None,
     time_s: Sequence[float] = (0.0,),
     backend: str = "cpu",
     classes: Classes | None = None,
@@ -87,6 +88,7 @@ def evaluate(
         batch: Images a run.
         reference: Run by ONNX Runtime on the same images; None: the program's own graph, with its weights.
         advance: Told the number of images after each batch.
+        live: Told the metrics so far after each batch, in words.
         classes: Axis of the classes, where the labels' shape does not tell it, and the class number of places that do not count.
         time_s: Times (s) that pass before the images are classified, not falling; each counts from the beginning.
         backend: What computes the reads, see `Chip`.
@@ -122,6 +124,8 @@ def evaluate(
             agree += int(((expected[here] == found) & judged[here]).sum())
             if advance is not None:
                 advance(len(labels))
+            if live is not None:
+                live(meter.told())
         accuracy, agreement = (meter.right / labelled, agree / labelled) if meter.of_classes else (nan, nan)
         aged.append(Aged(time, accuracy, agreement, meter.values()))
     stats, reference_values = chip.stats(), beside.values()

@@ -107,6 +107,11 @@ class Meter:
         """
         return {name: self._value(name) for name in self.metrics}
 
+    def told(self) -> str:
+        """The figures that are one number, in words."""
+        found = [(name, self._value(name)) for name in self.metrics if name in SCALARS]
+        return ", ".join(f"{name} {value:.4g}" for name, value in found if value is not None)
+
     def _value(self, name: str) -> Any:
         if name == "accuracy":
             return self.right / max(1, self.count)

@@ -70,7 +70,8 @@ class Callback:
         """Before the first step; ``done`` steps come from a checkpoint."""
 
     def on_step(self, trainer: Trainer, row: Row) -> None:
-        """After each step: ``epoch``, ``step``, ``lr``, ``loss``, ``images``."""
+        """After each step: ``epoch``, ``step``, ``lr``, ``loss``, ``images``; ``accuracy`` of the epoch so far (None without
+        classes); ``device_writes`` of all steps."""
 
     def on_epoch(self, trainer: Trainer, row: Row) -> None:
         """After each epoch, its checkpoint written; the row of `History`."""

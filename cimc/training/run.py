@@ -160,7 +160,9 @@ class Run:
         if training.ranges.outgrown(training.reads):
             self._choose("training", batches[-1])
             at.recalibrations += 1
-        row = {"epoch": at.epoch + 1, "step": training.steps, "lr": lr, "loss": result.loss, "images": images}
+        accuracy = at.right / at.scored if at.scored else None
+        row: Row = {"epoch": at.epoch + 1, "step": training.steps, "lr": lr, "loss": result.loss, "images": images}
+        row |= {"accuracy": accuracy, "device_writes": training.count.writes.devices}
         for callback in self.callbacks:
             callback.on_step(self.trainer, row)
 

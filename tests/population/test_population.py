@@ -197,8 +197,11 @@ def test_a_study_that_was_killed_goes_on(
         cimc.evaluate(program, *data, chips=6, journal=path, advance=stop)
     own = work.run_piece
     monkeypatch.setattr("cimc.population.workers.run_piece", lambda w, piece: done.append(piece.seed) or own(w, piece))
-    found = cimc.evaluate(program, *data, chips=6, journal=path, resume=True)
+    said: list[str] = []
+    found = cimc.evaluate(program, *data, chips=6, journal=path, resume=True, live=said.append)
     assert done == [3, 4, 5]
+    (row,) = found.quantiles()
+    assert said[2:] == [f"accuracy: median {row['median']:.4g}, {row['min']:.4g} to {row['max']:.4g}"]
     np.testing.assert_array_equal(found.accuracy, cimc.evaluate(program, *data, chips=6).accuracy)
     with pytest.raises(cimc.ArtifactError, match="of other work: seed differ"):
         cimc.evaluate(program, *data, chips=6, seed=1, journal=path, resume=True)

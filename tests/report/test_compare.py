@@ -121,9 +121,12 @@ def test_accuracy_of_the_ideal_chip_is_onnx_runtimes(digits: tuple[NDArray[np.fl
     x, y = digits
     expected = float((ort.InferenceSession(str(LENET)).run(None, {"input": x})[0].argmax(1) == y).mean())
     seen: list[int] = []
-    found = evaluate(compile_model(LENET, "ideal").need_program(), x, y, batch=128, advance=seen.append)
+    said: list[str] = []
+    program = compile_model(LENET, "ideal").need_program()
+    found = evaluate(program, x, y, batch=128, advance=seen.append, live=said.append)
     assert (found.accuracy, found.reference_accuracy, found.agreement, found.images) == (expected, expected, 1.0, 300)
     assert seen == [128, 128, 44]
+    assert said[2:] == [f"accuracy {expected:.4g}"]
 
 
 def test_preprocessing_reaches_chip_and_reference_alike(digits: tuple[NDArray[np.float32], NDArray[np.int64]]) -> None:

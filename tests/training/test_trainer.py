@@ -220,16 +220,19 @@ def test_naive_and_residual_run_by_name() -> None:
 
 def test_callbacks_hear_every_step_and_epoch() -> None:
     class Count(Callback):
-        steps, epochs, started = 0, 0, 0
+        steps, epochs, started, writes = 0, 0, 0, 0
 
         def on_start(self, trainer: cimc.Trainer, epochs: int, steps_per_epoch: int | None, done: int) -> None:
             self.started += epochs * (steps_per_epoch or 0)
 
         def on_step(self, trainer: cimc.Trainer, row: Row) -> None:
             self.steps += 1
+            self.last = row
 
         def on_epoch(self, trainer: cimc.Trainer, row: Row) -> None:
             self.epochs += 1
+            self.writes += row["device_writes"]
+            assert (self.last["accuracy"], self.last["device_writes"]) == (row["accuracy"], self.writes)
 
     count = Count()
     trainer(chip(), callbacks=[count]).fit(*data(50), epochs=2)
