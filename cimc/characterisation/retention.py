@@ -57,7 +57,8 @@ def fit_retention(kept: Measured, read_sigma_us: float | None, seed: int) -> Eff
     positive = (moves.later_us > 0) & (moves.first_us > 0)
     if positive.all():
         loss = statistics(group, groups, cell, x.size, -np.log(moves.later_us / moves.first_us))
-        relative = known / np.maximum(x * moves.unit_us, 1e-9) ** 2
+        noise = _noise_of_loss(moves, read_sigma_us or 0.0)
+        relative = np.bincount(cell, noise) / np.bincount(cell)
         power, others = chosen(_power_laws(x, growth, relative), loss, seed)
         # The density of a conductance is that of its logarithm over the conductance.
         lost = np.bincount(group, np.log(moves.later_us), minlength=groups)
@@ -65,7 +66,7 @@ def fit_retention(kept: Measured, read_sigma_us: float | None, seed: int) -> Eff
         likelihoods |= {name: value - per_record for name, value in others.items()}
         gain = held_out(power, loss, seed) - lost - held_out(form, shift, seed)
         if form.name != "none" and gain.mean() > 0:
-            return _power_law(power, loss, moves, devices, seed, source, likelihoods, tuple(notes))
+            return _power_law(power, loss, moves, noise, devices, seed, source, likelihoods, tuple(notes))
     else:
         notes.append("some conductances are 0 or below: a power law was not tried")
     mean, sigma = form.moments(form.fit(shift.whole))
@@ -113,6 +114,11 @@ def _cells(moves: _Moves) -> tuple[I64, F64, F64]:
     return cell.astype(np.int64), x, np.bincount(cell, moves.growth) / count
 
 
+def _noise_of_loss(moves: _Moves, read_sigma_us: float) -> F64:
+    """Variance that the read noise of both reads gives to the logarithm of their ratio, ``[n]``; conductances are positive."""
+    return read_sigma_us**2 * (np.maximum(moves.first_us, 1e-9) ** -2.0 + np.maximum(moves.later_us, 1e-9) ** -2.0)
+
+
 def _relaxations(x: F64, growth: F64, known: F64) -> list[Form]:
     """No drift, and relaxation with polynomials of x of degree 0 and 1."""
     noise = np.ones((x.size, 1))
@@ -138,7 +144,7 @@ def _power_laws(x: F64, growth: F64, known: F64) -> list[Form]:
 
 
 def _power_law(
-    form: Form, loss: Cells, moves: _Moves, devices: int, seed: int, source: str, likelihoods: dict[str, float],
+    form: Form, loss: Cells, moves: _Moves, noise: F64, devices: int, seed: int, source: str, likelihoods: dict[str, float],
     notes: tuple[str, ...],
 ) -> Effect:  # fmt: skip
     parameters, intervals = figures(form, loss, devices, seed, lambda values: values)
@@ -151,6 +157,7 @@ def _power_law(
     names = [f"drift.{name}.polynomial.{n}" for name in ("nu_mean", "nu_sigma") for n in range(terms)]
     x = moves.first_us / moves.unit_us
     powers = np.vander(x, terms, increasing=True)
-    nu = -np.log(moves.later_us / moves.first_us) / moves.growth
-    residuals = (nu - powers @ parameters[:terms]) / np.maximum(powers @ parameters[terms:], 1e-30)
+    off = -np.log(moves.later_us / moves.first_us) - powers @ parameters[:terms] * moves.growth
+    sigma = np.maximum(powers @ parameters[terms:], 0) * moves.growth
+    residuals = off / np.maximum(np.sqrt(sigma**2 + noise), 1e-30)
     return Effect(paths, source, dict(zip(names, intervals, strict=True)), likelihoods, form.name, residuals, (), notes)

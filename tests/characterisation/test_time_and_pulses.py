@@ -49,6 +49,25 @@ def test_a_power_law_is_found_and_its_intervals_cover(tmp_path):
     assert np.mean(hits) > 0.95 - 4 * np.sqrt(0.95 * 0.05 / len(hits))
 
 
+@pytest.mark.parametrize(("nu_sigma", "read_us", "ages_s"), [(0.005, 0.2, (1, 10, 1e3, 1e5)), (0.02, 0.5, (1, 2, 5, 10, 100))])
+def test_residuals_of_a_power_law_with_read_noise_have_deviation_1(tmp_path, nu_sigma, read_us, ages_s):
+    """The data follow the form; a read takes its noise relative to what the device still holds."""
+    random, devices = np.random.default_rng(9), 300
+
+    def later(g_us, growth, normal):
+        return g_us * np.exp(-(0.05 + nu_sigma * normal) * growth)
+
+    files = [
+        retention(tmp_path / "r.csv", random, later, devices=devices, ages_s=ages_s, read_us=read_us),
+        reads(tmp_path / "n.csv", random, lambda g: np.full(g.shape, read_us)),
+    ]
+    fit = cimc.fit_device(files)
+    assert fit.section["drift"]["kind"] == "power_law"
+    assert fit.residuals["drift"].std() == pytest.approx(1, abs=4 / np.sqrt(2 * devices))
+    assert abs(fit.residuals["drift"].mean()) < 4 / np.sqrt(devices)
+    assert inside(fit.intervals["device.drift.nu_sigma.polynomial.0"], nu_sigma)
+
+
 def test_devices_that_stay_have_no_drift_and_read_noise_is_taken_off(tmp_path):
     random = np.random.default_rng(3)
 
