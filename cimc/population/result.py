@@ -183,7 +183,7 @@ class Population(Shown):
         return figure_of(pictures_of_population(self))
 
     def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
-        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time."""
+        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time, ``sensitivity`` that of the first time."""
         points = []
         for p, settings in enumerate(self.settings):
             for t, time_s in enumerate(self.times):
@@ -196,6 +196,7 @@ class Population(Shown):
             "metric": self.metric,
             self.metric: points[0][self.metric],
             "points": points,
+            "sensitivity": self.sensitivity() if len(self.settings) > 1 else {},
             "yield": points[0].get("yield"),
             "chips": len(self.seeds),
             "images": self.images,

@@ -298,14 +298,18 @@ def test_the_command(
 def test_samples_on_the_command_line(
     program: cimc.Program, data: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    pytest.importorskip("scipy")
+    stats = pytest.importorskip("scipy.stats")
     program.save(tmp_path / "m.cim")
     np.savez(tmp_path / "d.npz", x=data[0], y=data[1])
     command = ["evaluate", str(tmp_path / "m.cim"), "--data", str(tmp_path / "d.npz"), "--samples", "4", "--chips", "2"]
     command += ["--sweep", f"{SIGMA}=0.5..8:log"]
     assert app([*command, "--json"], standalone_mode=False) == 0
-    points = json.loads(capsys.readouterr().out)["points"]
+    told = json.loads(capsys.readouterr().out)
+    points = told["points"]
     assert len(points) == 4
+    medians = [point["accuracy"]["median"] for point in points]
+    expected = stats.spearmanr([point["settings"][SIGMA] for point in points], medians).statistic
+    assert told["sensitivity"] == {SIGMA: None if np.isnan(expected) else pytest.approx(expected)}
     for point in points:
         own = cimc.evaluate(program, *data, chips=2, settings=point["settings"])
         assert point["accuracy"]["values"] == own.accuracy[0, 0].tolist()
