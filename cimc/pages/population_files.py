@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cimc.population.result import Population
-from cimc.report.metrics import SCALARS
+from cimc.report.metrics import SCALARS, SHARES
 
 Row = Mapping[str, Any]
 
@@ -64,7 +64,7 @@ def _checked(
     """The population; ValueError where a die lacks a figure, or has one that cannot be."""
     if not values.size or not np.isfinite(values).all() or values.shape != (len(settings), len(times), len(seeds)):
         raise ValueError("a die has no figure")
-    if metric not in SCALARS or (metric in ("accuracy", "top5") and not ((values >= 0) & (values <= 1)).all()):
+    if metric not in SCALARS or (metric in SHARES and not ((values >= 0) & (values <= 1)).all()):
         raise ValueError("a figure is no share")
     missing = np.full(values.shape, np.nan)
     return Population(tuple(settings), tuple(times), tuple(seeds), values, missing, reference, images, metric)

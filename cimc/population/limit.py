@@ -1,4 +1,4 @@
-"""The inverse question: how far may a field go until too few dice reach an accuracy?"""
+"""The inverse question: how far may a field go until too few dice reach an accuracy, or a value of another metric?"""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from cimc.errors import CimcError
 from cimc.ir.program import Program
 from cimc.population.result import Yield
 from cimc.population.study import sweep
+from cimc.report.metrics import LOWER_IS_BETTER, SHARES, check_scalar
 
 #: Bisections at most, and the share of the span at which a real-valued search ends.
 _STEPS, _FINE = 24, 0.01
@@ -53,10 +54,11 @@ def limit_of(
     accuracy: float,
     at_least: float,
     chips: int = 50,
+    metric: str = "accuracy",
     told: Callable[[float, Yield], None] = lambda value, found: None,
     **options: Any,
 ) -> Limit:
-    """The last value of a field, from ``good`` towards ``bad``, at which enough dice reach an accuracy.
+    """The last value of a field, from ``good`` towards ``bad``, at which enough dice reach an accuracy, or a value of a metric.
 
     The dice are the same at each value, so their draws do not blur the comparison; the yield is taken to fall from ``good`` to
     ``bad``. Whole ends are searched in whole numbers, others to a hundredth of their distance.
@@ -64,22 +66,25 @@ def limit_of(
     Args:
         model_or_program: As `cimc.sweep`.
         x: Images.
-        y: Class numbers.
+        y: Class numbers; targets where the metric is of a regression.
         path: Dotted path of a target's field.
         good: Where the search begins.
         bad: Where it ends.
-        accuracy: That a die has to reach, 0 to 1.
+        accuracy: That a die has to reach, 0 to 1; of another ``metric`` its value: at most this of ``mse`` and ``mae``, at least
+            this of others.
         at_least: Share of dice that have to, 0 to 1.
         chips: Dice at each value. If all are good, 35 dice are enough to be sure of a share
             of 0.9, and 381 of one of 0.99.
+        metric: The figure of a die, as `evaluate` has it.
         told: Told each value and its yield.
         options: As `cimc.sweep`.
 
     Raises:
-        CimcError: An option is out of range, or the yield is too low at ``good`` already.
+        CimcError: An option is out of range, there is no such metric, or the yield is too low at ``good`` already.
         DataError: Images or labels do not suit the model.
     """
-    within("accuracy", accuracy, 0, 1)
+    check_scalar(metric)
+    within(metric, accuracy, *((0, 1) if metric in SHARES else (-1e30, 1e30)))
     within("at_least", at_least, 0, 1)
     if not (isfinite(good) and isfinite(bad)) or good == bad:
         raise CimcError(f"{good} to {bad} is no span", where="limit", fix="give the value that is surely good, then the bad one")
@@ -87,7 +92,7 @@ def limit_of(
     found: dict[float, Yield] = {}
 
     def meets(value: float) -> bool:
-        population = sweep(model_or_program, x, y, {path: [value]}, chips=chips, **options)
+        population = sweep(model_or_program, x, y, {path: [value]}, chips=chips, metric=metric, **options)
         found[value] = population.yield_at(accuracy)
         told(value, found[value])
         return found[value].share >= at_least
@@ -95,9 +100,9 @@ def limit_of(
     if not meets(good):
         share = found[good].share
         raise CimcError(
-            f"at {path}={good:g} only {100 * share:.3g} % of the dice reach an accuracy of {accuracy}",
+            f"at {path}={good:g} only {100 * share:.3g} % of the dice reach {goal_of(metric, accuracy)}",
             where="limit",
-            fix="a better start, a lower --accuracy or --at-least",
+            fix=f"a better start, a {'higher' if metric in LOWER_IS_BETTER else 'lower'} --accuracy, or a lower --at-least",
         )
     low, high = good, bad
     if meets(bad):
@@ -108,6 +113,11 @@ def limit_of(
         middle = (low + high) // 2 if whole else (low + high) / 2
         low, high = (middle, high) if meets(middle) else (low, middle)
     return _limit(path, low, high, at_least, found, rising=bad > good)
+
+
+def goal_of(metric: str, value: float) -> str:
+    """What a die has to reach, in words."""
+    return f"{'a' if metric == 'top5' else 'an'} {metric} of {value:g} or {'less' if metric in LOWER_IS_BETTER else 'more'}"
 
 
 def _limit(path: str, good: float, bad: float | None, at_least: float, found: Mapping[float, Yield], *, rising: bool) -> Limit:

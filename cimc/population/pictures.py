@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cimc.report.distributions import boxes
-from cimc.report.metrics import LOWER_IS_BETTER
+from cimc.report.metrics import LOWER_IS_BETTER, SHARES
 from cimc.report.pictures import Line, Picture
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def pictures_of_population(found: Population) -> list[Picture]:
 
 def scale_of(metric: str) -> tuple[float, str]:
     """What a metric's values are multiplied by for people, and the unit behind its name: shares become percent."""
-    return (100.0, ", %") if metric in ("accuracy", "top5") else (1.0, "")
+    return (100.0, ", %") if metric in SHARES else (1.0, "")
 
 
 def words_of(settings: Mapping[str, Any]) -> str:

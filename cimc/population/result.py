@@ -22,7 +22,7 @@ from cimc.errors import CimcError
 from cimc.files import write_file
 from cimc.population.pictures import pictures_of_population
 from cimc.report.drawn import figure_of
-from cimc.report.metrics import LOWER_IS_BETTER
+from cimc.report.metrics import LOWER_IS_BETTER, SHARES
 from cimc.shown import Shown
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Population(Shown):
         Raises:
             CimcError: There is no such setting or time, or the accuracy is not from 0 to 1.
         """
-        if self.metric in ("accuracy", "top5"):
+        if self.metric in SHARES:
             within(self.metric, accuracy, 0, 1)
         for name, value, count in (("point", point, len(self.settings)), ("time", time, len(self.times))):
             within(name, value, 0, count, open_high=True, whole=True)
@@ -183,7 +183,7 @@ class Population(Shown):
         return figure_of(pictures_of_population(self))
 
     def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
-        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time, ``sensitivity`` that of the first time."""
+        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time, `sensitivity` of the first time."""
         points = []
         for p, settings in enumerate(self.settings):
             for t, time_s in enumerate(self.times):

@@ -17,8 +17,10 @@ Array = NDArray[Any]
 
 OF_CLASSES = ("accuracy", "top5", "confusion", "per-class")
 OF_NUMBERS = ("mse", "mae", "r2")
+#: Those that lie from 0 to 1.
+SHARES = ("accuracy", "top5")
 #: Those that are one number a chip, and which of them are better where they are lower.
-SCALARS = ("accuracy", "top5", *OF_NUMBERS)
+SCALARS = (*SHARES, *OF_NUMBERS)
 LOWER_IS_BETTER = ("mse", "mae")
 
 #: Classes of a confusion table at most: 4 million counts.

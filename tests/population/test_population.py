@@ -340,6 +340,24 @@ def test_the_limit_in_whole_numbers_downward(model: onnx.ModelProto, data: tuple
         limit_of(model, *data, "adc.bits", 3, 3, accuracy=0.9, at_least=0.5, chips=2, **options)
 
 
+def test_the_limit_by_another_metric(program: cimc.Program, data: tuple[Array, Array]) -> None:
+    """Of the squared error, dice at most at the goal are good. The goal is what half of the dice reach at 8 µS."""
+    x, exact = data[0], data[0] @ numpy_helper.to_array(program.to_onnx().graph.initializer[0])
+    options: dict[str, Any] = {"chips": 6, "at_least": 0.5}
+    goal = float(np.median(cimc.evaluate(program, x, exact, settings={SIGMA: 8.0}, chips=6, metric="mse").accuracy))
+    error = limit_of(program, x, exact, SIGMA, 0.5, 20.0, accuracy=goal, metric="mse", **options)
+    assert error.bad is not None
+    ends = cimc.sweep(program, x, exact, {SIGMA: [error.good, error.bad]}, chips=6, metric="mse")
+    assert [float((row[0] <= goal).mean()) >= 0.5 for row in ends.accuracy] == [True, False]
+    assert abs(error.good - 8) < 2
+    for goal, fix in ((1e-9, "higher --accuracy"), (float("nan"), "")):
+        with pytest.raises(cimc.CimcError) as refused:
+            limit_of(program, x, exact, SIGMA, 0.5, 20.0, accuracy=goal, metric="mse", **options)
+        assert fix in str(refused.value)
+    with pytest.raises(cimc.CimcError, match="per-class"):
+        limit_of(program, *data, SIGMA, 0.5, 20.0, accuracy=0.5, metric="per-class", **options)
+
+
 def test_the_command_yield(
     program: cimc.Program, data: tuple[Array, Array], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -348,5 +366,10 @@ def test_the_command_yield(
     command = ["yield", str(tmp_path / "m.cim"), "--data", str(tmp_path / "d.npz"), "--vary", SIGMA, "--chips", "3"]
     assert app([*command, "--accuracy", "0.5", "--good", "1", "--bad", "4", "--json"], standalone_mode=False) == 0
     told = json.loads(capsys.readouterr().out)
-    assert {"path", "good", "bad", "sure", "tried", "data"} == told.keys()
+    assert {"path", "good", "bad", "sure", "tried", "metric", "data"} == told.keys()
     assert app([*command, "--accuracy", "0.5", "--good", "x", "--bad", "4"], standalone_mode=False) == 2
+    assert app([*command, "--accuracy", "1.5", "--good", "1", "--bad", "4"], standalone_mode=False) == 2
+    np.savez(tmp_path / "d.npz", x=data[0], y=data[0] @ np.ones((12, 4), np.float32))
+    regression = ["--metric", "mae", "--yield-at", "50", "--good", "1", "--bad", "2"]
+    assert app([*command, *regression], standalone_mode=False) == 0
+    assert "an mae of 50 or less" in capsys.readouterr().out
