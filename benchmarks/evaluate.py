@@ -129,7 +129,7 @@ def main() -> None:
         except ImportError:
             distributed = None
         for workers in map(int, options.workers.split(",")) if distributed else ():
-            cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=None)
+            cluster = distributed.LocalCluster(n_workers=workers, threads_per_worker=1, dashboard_address=":0")
             clients[workers] = stack.enter_context(distributed.Client(stack.enter_context(cluster)))
         for make, count in ((lenet, options.lenet_images), (vgg8, options.vgg8_images)):
             program, shape = make(Path(name))

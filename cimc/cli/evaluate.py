@@ -82,14 +82,18 @@ def evaluate(
         str | None, typer.Option(metavar="local:N|tcp://...", help="N processes, or a Dask scheduler; default: this process.")
     ] = None,
     csv: Annotated[Path | None, typer.Option(metavar="F.csv", help="A row for each die; .json and .parquet too.")] = None,
+    wafer: Annotated[
+        Path | None,
+        typer.Option(metavar="MAP.csv", help="The dice, a row each: seed, x_mm and y_mm, and fields that a die has for itself."),
+    ] = None,
     journal: Annotated[Path | None, typer.Option(metavar="J.jsonl", help="Keep each die's figures as it ends.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up what the journal holds.")] = False,
     plugins: Plugins = None,
     backend: BackendName = "cpu",
     json: Json = False,
 ) -> None:
-    """Accuracy on the chip, beside ONNX Runtime's on the same images; on many chips with --chips or --sweep."""
-    if chips is not None or sweep or samples is not None:
+    """Accuracy on the chip, beside ONNX Runtime's on the same images; on many chips with --chips, --sweep or --wafer."""
+    if chips is not None or sweep or samples is not None or wafer is not None:
         from cimc.cli.population import evaluate_many
 
         if backend != "cpu":
@@ -98,7 +102,7 @@ def evaluate(
             program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
             metrics=metric or ["accuracy"], resize=resize, batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
-            journal=journal, resume=resume, json=json,
+            wafer=wafer, journal=journal, resume=resume, json=json,
         )  # fmt: skip
         return
     many = {"--yield-at": yield_at, "--fit": fit, "--scheduler": scheduler, "--csv": csv, "--journal": journal}

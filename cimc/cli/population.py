@@ -22,7 +22,7 @@ def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
     samples: int | None, placed: Placing, resize: str | None, metrics: Sequence[str],
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
-    scheduler: str | None, table: Path | None, journal: Path | None, resume: bool, json: bool,
+    scheduler: str | None, table: Path | None, wafer: Path | None, journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a program or an image on many dice, and print the table."""
     from cimc.data import load_labelled, load_targets, one_input
@@ -30,13 +30,17 @@ def evaluate_many(
     from cimc.ir.classes import Classes
     from cimc.population import study
     from cimc.population.result import table_kind
+    from cimc.population.wafer import read_wafer
     from cimc.report.metrics import OF_CLASSES, check_scalar
 
-    guard([table, journal], [source, data, model])
+    guard([table, journal], [source, data, model, wafer])
     if resume and journal is None:
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
     if table is not None:
         table_kind(table)  # before the work
+    dice = None if wafer is None else read_wafer(wafer)
+    if dice is not None and (chips is not None or seed):
+        raise CimcError("the map says which dice there are", where="--wafer", fix="leave --chips and --seed out")
     grid: Any = parse_sweep(sweep) if samples is None else parse_spans(sweep)
     subject = study.opened_file(source)
     program = study.program_of(subject)
@@ -50,11 +54,11 @@ def evaluate_many(
     how = program.preprocessing
     x, y = load_labelled(given, spec, how=how, ignore=ignore_index) if of_classes else load_targets(given, spec, how=how)
     times = sorted(parse_time(text) for text in time.split(",")) if time else [0.0]
-    count = 10 if chips is None else chips
+    count = (10 if chips is None else chips) if dice is None else len(dice.seeds)
     points = prod(len(values) for values in grid.values()) if samples is None else samples
     classes = Classes(class_axis, ignore=ignore_index)
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": classes, "batch": batch}
-    options |= {"metric": metric}
+    options |= {"metric": metric, "wafer": dice}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
         options["fit"] = _images(given, spec, fit)
@@ -78,6 +82,10 @@ def evaluate_many(
     if samples is not None:
         rows = [(path, "none" if value is None else f"{value:+.2f}") for path, value in found.sensitivity().items()]
         print_table(f"rank correlation of the median {metric} with", ("field", "Spearman"), rows)
+    if dice is not None:
+        rows = [(name, "none" if value is None else f"{value:+.2f}") for name, value in found.over_wafer().items()]
+        where = "" if found.accuracy.shape[:2] == (1, 1) else ", first setting and time"
+        print_table(f"rank correlation of a die's {metric} with{where}", ("", "Spearman"), rows)
     note(f"{metric} of ONNX Runtime: {found.reference:.4f}")
 
 

@@ -23,6 +23,7 @@ def pictures_of_population(found: Population) -> list[Picture]:
     names = [words_of(settings) for settings in found.settings]
     pictures = [_boxes(found, names), _yields(found, names)]
     pictures += [_over_time(found, names)] if len(found.times) > 1 else []
+    pictures += [_over_radius(found, names)] if found.wafer is not None and found.wafer.x_mm else []
     return pictures + (_by_field(found) if len(found.settings) > 1 else [])
 
 
@@ -75,6 +76,19 @@ def _over_time(found: Population, names: Sequence[str]) -> Picture:
     about = f"Median over dice as the devices age, and the band from the lowest to the highest die.{cut}"
     title = f"{found.metric.capitalize()} over time"
     return Picture(title, "time, s", f"{found.metric}{unit}", lines, about, log_x=bool((times > 0).all()))
+
+
+def _over_radius(found: Population, names: Sequence[str]) -> Picture:
+    """Each die at its distance from the middle of the wafer, at the first time."""
+    assert found.wafer is not None
+    radius, (scale, unit) = np.array(found.wafer.columns()["radius_mm"]), scale_of(found.metric)
+    lines = [Line(name, radius, scale * found.accuracy[p, 0], points=True) for p, name in enumerate(names[:_CURVES])]
+    correlation = found.over_wafer()["radius_mm"]
+    told = "" if correlation is None else f" Spearman's rank correlation at the first setting: {correlation:+.2f}."
+    cut = f" The first {_CURVES} of {len(names)} settings." if len(names) > _CURVES else ""
+    about = f"Each die at its distance from the middle of the wafer, at the first time.{cut}{told}"
+    title = f"{found.metric.capitalize()} over the wafer"
+    return Picture(title, "radius, mm", f"{found.metric}{unit}", lines, about)
 
 
 def _by_field(found: Population) -> list[Picture]:

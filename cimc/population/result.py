@@ -21,6 +21,7 @@ from cimc.arguments import within
 from cimc.errors import CimcError
 from cimc.files import write_file
 from cimc.population.pictures import pictures_of_population
+from cimc.population.wafer import Wafer
 from cimc.report.drawn import figure_of
 from cimc.report.metrics import LOWER_IS_BETTER, SHARES
 from cimc.shown import Shown
@@ -72,6 +73,7 @@ class Population(Shown):
         reference: Accuracy (or ``metric``) of ONNX Runtime on the same images.
         images: How many.
         metric: ``accuracy``, ``top5``, ``mse``, ``mae`` or ``r2``; tables and JSON call the values so.
+        wafer: The map that the dice are of; None: there is none.
     """
 
     settings: tuple[Mapping[str, Any], ...]
@@ -82,6 +84,7 @@ class Population(Shown):
     reference: float
     images: int
     metric: str = "accuracy"
+    wafer: Wafer | None = None
 
     def _facts(self) -> dict[str, object]:
         first = Quantiles.of(self.accuracy[0, 0])
@@ -111,6 +114,7 @@ class Population(Shown):
                 **self.settings[p],
                 "time_s": self.times[t],
                 "seed": seed,
+                **({} if self.wafer is None else self.wafer.placed(c)),
                 self.metric: float(self.accuracy[p, t, c]),
                 **({} if isnan(self.agreement[p, t, c]) else {"agreement": float(self.agreement[p, t, c])}),
             }
@@ -136,6 +140,26 @@ class Population(Shown):
         fields = {path: [row[path] for row in self.settings] for path in self.settings[0]}
         numbers = {path: values for path, values in fields.items() if all(isinstance(v, int | float) for v in values)}
         return {path: _rank_correlation(np.array(values, np.float64), medians) for path, values in numbers.items()}
+
+    def over_wafer(self, point: int = 0, time: int = 0) -> dict[str, float | None]:
+        """How far the figure of a die goes with its place and with its own fields: Spearman's rank correlation, -1 to 1.
+
+        Args:
+            point: Number of the setting.
+            time: Number of the time.
+
+        Returns:
+            By ``x_mm``, ``y_mm``, ``radius_mm`` (from the middle of the wafer) and path of a field that is a number on each die;
+            None where it or the figure does not vary. {}: there is no map.
+
+        Raises:
+            CimcError: There is no such setting or time.
+        """
+        for name, value, count in (("point", point, len(self.settings)), ("time", time, len(self.times))):
+            within(name, value, 0, count, open_high=True, whole=True)
+        columns = {} if self.wafer is None else self.wafer.columns()
+        values = self.accuracy[point, time]
+        return {name: _rank_correlation(np.array(column), values) for name, column in columns.items()}
 
     def yield_at(self, accuracy: float, point: int = 0, time: int = 0) -> Yield:
         """The share of dice that reach an accuracy (0 to 1), or a value of the metric; of ``mse`` and ``mae``, those at most it.
@@ -201,6 +225,7 @@ class Population(Shown):
             "chips": len(self.seeds),
             "images": self.images,
             f"reference_{self.metric}": self.reference,
+            **({} if self.wafer is None else {"wafer": {**self.wafer.to_dict(), "rank_correlation": self.over_wafer()}}),
         }
 
     def save(self, path: str | Path) -> None:

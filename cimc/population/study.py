@@ -28,6 +28,7 @@ from cimc.journal import Journal
 from cimc.population.result import Population
 from cimc.population.samples import Placing, Span, spread
 from cimc.population.settings import is_free, with_settings
+from cimc.population.wafer import Wafer, read_wafer
 from cimc.population.work import Found, Work, pieces_of
 from cimc.population.workers import results
 from cimc.report.calibrate import batches, fixed_batch, split
@@ -59,6 +60,7 @@ def evaluate(
     scheduler: Any = None,
     journal: str | Path | None = None,
     resume: bool = False,
+    wafer: Wafer | str | Path | None = None,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
     live: Callable[[str], None] | None = None,
@@ -83,6 +85,8 @@ def evaluate(
         scheduler: None: this process; ``local:N``: N processes; ``tcp://HOST:PORT`` or a Dask client. The figures are the same.
         journal: A file that keeps each die's figures as it ends.
         resume: Take up what the journal holds.
+        wafer: The dice instead of ``chips`` and ``seed``, with their places, and with fields of the target that each has for
+            itself, of the same ones as ``settings``; or the CSV file of such a map (`cimc.population.wafer.read_wafer`).
         batch: Images a run; the figures do not depend on it.
         advance: Told 1 after each die.
         live: Told of the dice so far after each die, in words.
@@ -95,7 +99,8 @@ def evaluate(
     fields = dict(settings or {})
     if isinstance(opened, Program):
         with_settings(opened, fields)
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance, live)
+    how, told = classes or Classes(), (advance, live)
+    run = _Run(chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer))
     return run.population((opened,), [(0, fields)], [fields], x, y, model)
 
 
@@ -117,6 +122,7 @@ def sweep(
     scheduler: Any = None,
     journal: str | Path | None = None,
     resume: bool = False,
+    wafer: Wafer | str | Path | None = None,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
     live: Callable[[str], None] | None = None,
@@ -141,6 +147,7 @@ def sweep(
         scheduler: Where the dice are evaluated.
         journal: Keeps each die's figures.
         resume: Take up what the journal holds.
+        wafer: The dice, their places and own fields.
         batch: Images a run.
         advance: Told 1 after each die.
         live: Told of the dice so far after each die, in words.
@@ -165,7 +172,8 @@ def sweep(
         for fields in settings:
             with_settings(opened, fields)
         model, programs, points = None, (opened,), [(0, fields) for fields in settings]
-    run = _Run(chips, seed, _times(time_s), classes or Classes(), metric, fit, scheduler, journal, resume, batch, advance, live)
+    how, told = classes or Classes(), (advance, live)
+    run = _Run(chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer))
     return run.population(programs, points, settings, x, y, model)
 
 
@@ -206,6 +214,7 @@ class _Run:
     batch: int
     advance: Callable[[int], None] | None
     live: Callable[[str], None] | None
+    wafer: Wafer | None = None
 
     def __post_init__(self) -> None:
         within("chips", self.chips, 1, _MOST, whole=True)
@@ -227,17 +236,19 @@ class _Run:
         expected = tuple(_expected(program, model, images, labels, self.classes, size, meter) for program, meter in pairs)
         fitted = self._fitted(compiled[0])
         work = Work(programs, images, labels, expected, self.classes, self.times, size, fitted, self.metric)
-        seeds = range(self.seed, self.seed + self.chips)
+        seeds: Sequence[int] = range(self.seed, self.seed + self.chips) if self.wafer is None else self.wafer.seeds
+        own = self._own(programs, points)
         about = {
             "models": [program.provenance.model_sha256 for program in compiled],
             "targets": [program.target.model_dump(mode="json") for program in compiled],
             "settings": [dict(fields) for fields in settings], "data": fingerprint(images, labels), "times": list(self.times),
-            "seed": self.seed, "chips": self.chips, "fit": fingerprint(work.fitted),
+            "seed": self.seed, "chips": len(seeds), "fit": fingerprint(work.fitted),
             **({} if self.metric == "accuracy" else {"metric": self.metric}),
+            **({} if self.wafer is None else {"wafer": self.wafer.to_dict()}),
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
-        left = [piece for piece in pieces_of(points, seeds) if piece.key not in known]
+        left = [piece for piece in pieces_of(points, seeds, own) if piece.key not in known]
         for found in results(work, left, self.scheduler):
             known[found.point, found.seed] = found
             kept.add(found.to_dict())
@@ -252,7 +263,26 @@ class _Run:
         ]
         reference = number_of(meters[0])
         accuracy, agreement = figures
-        return Population(tuple(settings), self.times, tuple(seeds), accuracy, agreement, reference, len(images), self.metric)
+        values = accuracy, agreement, reference, len(images), self.metric, self.wafer
+        return Population(tuple(settings), self.times, tuple(seeds), *values)
+
+    def _own(self, programs: Sequence[Program | Image], points: Sequence[Point]) -> dict[int, Mapping[str, Any]]:
+        """Fields that single dice have for themselves, by seed.
+
+        Raises:
+            CimcError: Such a field changes the program, or the settings vary it too.
+        """
+        if self.wafer is None:
+            return {}
+        own = {seed: self.wafer.of(number) for number, seed in enumerate(self.wafer.seeds) if self.wafer.of(number)}
+        both = sorted({path for fields in own.values() for path in fields} & {path for _, fields in points for path in fields})
+        if both:
+            raise CimcError(f"{both[0]} is in the map and in the settings", where="wafer", fix="vary it in one of them")
+        if own and any(isinstance(source, Image) for source in programs):
+            raise CimcError("an image is for the chip that it was made for", where="wafer", fix="a map of the program M.cim")
+        for source, fields in product(programs, own.values()):
+            with_settings(program_of(source), fields)
+        return own
 
     def _fitted(self, program: Program) -> tuple[dict[str, Array], ...]:
         """Inputs that outputs are fitted on, as the model takes them, in batches."""
@@ -263,6 +293,10 @@ class _Run:
         inputs = {spec.name: preprocess(as_input(np.asarray(self.fit), spec, "fit", how), how)}
         count = len(inputs[spec.name])
         return tuple(batches(inputs, program.inputs, split(count, count, fixed_batch(inputs, program.inputs))[0]))
+
+
+def _map(wafer: Wafer | str | Path | None) -> Wafer | None:
+    return read_wafer(wafer) if isinstance(wafer, str | Path) else wafer
 
 
 def without_chip(program: Program) -> Program:

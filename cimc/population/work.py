@@ -121,6 +121,11 @@ def run_piece(work: Work, piece: Piece) -> Found:
     return Found(piece.point, piece.seed, tuple(accuracies), tuple(agreements))
 
 
-def pieces_of(points: Sequence[tuple[int, Mapping[str, Any]]], seeds: Sequence[int]) -> list[Piece]:
-    """A piece for each die at each setting; settings are pairs of program number and fields."""
-    return [Piece(n, program, seed, fields) for n, (program, fields) in enumerate(points) for seed in seeds]
+def pieces_of(
+    points: Sequence[tuple[int, Mapping[str, Any]]], seeds: Sequence[int], own: Mapping[int, Mapping[str, Any]] | None = None
+) -> list[Piece]:
+    """A piece for each die at each setting; settings are pairs of program number and fields, ``own`` are those of a seed."""
+    of = own or {}
+    return [
+        Piece(n, program, seed, {**fields, **of.get(seed, {})}) for n, (program, fields) in enumerate(points) for seed in seeds
+    ]
