@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO
 
 from cimc.errors import OutputError, RunError
-from cimc.locks import try_lock
+from cimc.locks import WINDOWS, opened, try_lock
 
 #: Age in seconds at which a temporary file may be taken for one that was left behind. No file takes so long to write.
 STALE_S = 24 * 3600
@@ -138,8 +138,10 @@ def replacing(path: str | Path) -> Iterator[IO[bytes]]:
             yield file
             file.flush()
             if before is not None:
-                os.fchmod(file.fileno(), stat.S_IMODE(before.st_mode))
+                temporary.chmod(stat.S_IMODE(before.st_mode))
             os.fsync(file.fileno())
+            if WINDOWS:
+                file.close()
             os.replace(temporary, real)
         _sync_folder(real.parent)
     except OSError as error:
@@ -174,12 +176,13 @@ def scratch() -> Iterator[Path]:
         clear_stale(place)
         folder = place / f".cimc.{secrets.token_hex(8)}.tmp"
         folder.mkdir(0o700)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = opened(folder)
         try:
             try_lock(handle)
             yield folder
         finally:
-            os.close(handle)
+            if handle is not None:
+                os.close(handle)
     except OSError as error:
         what = f"no temporary folder can be made or filled: {_reason(error)}"
         raise RunError(what, fix="set TMPDIR to a folder with room") from error
@@ -199,16 +202,21 @@ def clear_stale(folder: Path, older_than_s: float = STALE_S) -> None:
 
 
 def _remove(path: Path, even_without_locks: bool) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    handle = opened(path)
     try:
         state = try_lock(handle)
+        folder = handle is None or stat.S_ISDIR(os.fstat(handle).st_mode)
+        if WINDOWS and handle is not None:
+            os.close(handle)
+            handle = None
         if state == "ours" or (state == "unknown" and even_without_locks):
-            if stat.S_ISDIR(os.fstat(handle).st_mode):
+            if folder:
                 shutil.rmtree(path)
             else:
                 path.unlink()
     finally:
-        os.close(handle)
+        if handle is not None:
+            os.close(handle)
 
 
 def _status(path: Path) -> os.stat_result | None:

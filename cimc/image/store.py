@@ -8,9 +8,10 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from cimc.errors import ArtifactError
 from cimc.files import replacing
@@ -71,17 +72,22 @@ def created(path: str | Path, size: int) -> Iterator[memoryview]:
         RunError: The file cannot be written.
     """
     with replacing(path) as file:
-        _reserve(file.fileno(), size)
+        _reserve(file, size)
         mapping = mmap.mmap(file.fileno(), size)
-        yield memoryview(mapping)
+        view = memoryview(mapping)
+        yield view
         mapping.flush()
+        with suppress(BufferError):  # parts of it may be in use still; only Windows minds
+            view.release()
+            mapping.close()
 
 
-def _reserve(file: int, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     """Take the room at once: a write to a mapped page that finds none would end the process."""
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(file, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
         return
     zeros = bytes(min(size, PIECE))
     for begin in range(0, size, PIECE):
-        os.pwrite(file, zeros[: size - begin], begin)
+        file.write(zeros[: size - begin])
+    file.flush()

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from cimc.errors import CimcError, RunError
-from cimc.locks import try_lock
+from cimc.locks import CAREFUL, WINDOWS, try_lock
 
 _NAME = "run.lock"
 
@@ -43,14 +43,18 @@ class RunLock:
     def release(self) -> None:
         """Let others have the folder."""
         if self._handle is not None:
-            with suppress(OSError):
-                self.path.unlink()
+            if not WINDOWS:  # before the lock is given up: then another run may make a file of this name
+                with suppress(OSError):
+                    self.path.unlink()
             os.close(self._handle)
             self._handle = None
+            if WINDOWS:
+                with suppress(OSError):
+                    self.path.unlink()
 
     def _take(self) -> int | None:
         """The locked file; None: it vanished in between, try again."""
-        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | CAREFUL, 0o666)
         kept = False
         try:
             state = try_lock(handle)
@@ -61,9 +65,11 @@ class RunLock:
                 return None
             try:
                 os.ftruncate(handle, 0)
-                os.pwrite(handle, json.dumps(_own()).encode() + b"\n", 0)
+                os.lseek(handle, 0, os.SEEK_SET)
+                os.write(handle, json.dumps(_own()).encode() + b"\n")
             except BaseException:  # the disk is full, the user stops the run
-                self.path.unlink()
+                with suppress(OSError):
+                    self.path.unlink()
                 raise
             kept = True
             return handle
@@ -85,7 +91,8 @@ def _own() -> dict[str, Any]:
 
 def _holder(handle: int) -> dict[str, Any]:
     try:
-        found = json.loads(os.pread(handle, 4096, 0))
+        os.lseek(handle, 0, os.SEEK_SET)
+        found = json.loads(os.read(handle, 4096))
     except ValueError:
         return {}
     return found if isinstance(found, dict) else {}
@@ -98,6 +105,8 @@ def _may_run(holder: dict[str, Any]) -> bool:
         return bool(holder)
     if not isinstance(process, int) or process <= 0 or process == os.getpid():
         return False
+    if WINDOWS:  # signal 0 would interrupt it there
+        return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
