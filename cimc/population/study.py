@@ -263,8 +263,8 @@ class _Run:
         ]
         reference = number_of(meters[0])
         accuracy, agreement = figures
-        values = accuracy, agreement, reference, len(images), self.metric, self.wafer
-        return Population(tuple(settings), self.times, tuple(seeds), *values)
+        rest = accuracy, agreement, reference, len(images), self.metric, self.wafer
+        return Population(tuple(settings), self.times, tuple(seeds), *rest)
 
     def _own(self, programs: Sequence[Program | Image], points: Sequence[Point]) -> dict[int, Mapping[str, Any]]:
         """Fields that single dice have for themselves, by seed.
