@@ -86,6 +86,12 @@ def evaluate(
         Path | None,
         typer.Option(metavar="MAP.csv", help="The dice, a row each: seed, x_mm and y_mm, and fields that a die has for itself."),
     ] = None,
+    between_dice: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATH=SIGMA", help="Let a field differ from die to die by so much, in its unit or in % of its value."
+        ),
+    ] = None,
     journal: Annotated[Path | None, typer.Option(metavar="J.jsonl", help="Keep each die's figures as it ends.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Take up what the journal holds.")] = False,
     plugins: Plugins = None,
@@ -93,7 +99,7 @@ def evaluate(
     json: Json = False,
 ) -> None:
     """Accuracy on the chip, beside ONNX Runtime's on the same images; on many chips with --chips, --sweep or --wafer."""
-    if chips is not None or sweep or samples is not None or wafer is not None:
+    if chips is not None or sweep or samples is not None or wafer is not None or between_dice:
         from cimc.cli.population import evaluate_many
 
         if backend != "cpu":
@@ -102,7 +108,7 @@ def evaluate(
             program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
             metrics=metric or ["accuracy"], resize=resize, batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
-            wafer=wafer, journal=journal, resume=resume, json=json,
+            wafer=wafer, between_dice=between_dice or [], journal=journal, resume=resume, json=json,
         )  # fmt: skip
         return
     many = {"--yield-at": yield_at, "--fit": fit, "--scheduler": scheduler, "--csv": csv, "--journal": journal}

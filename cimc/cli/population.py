@@ -22,13 +22,15 @@ def evaluate_many(
     source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
     samples: int | None, placed: Placing, resize: str | None, metrics: Sequence[str],
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
-    scheduler: str | None, table: Path | None, wafer: Path | None, journal: Path | None, resume: bool, json: bool,
+    scheduler: str | None, table: Path | None, wafer: Path | None,
+    between_dice: Sequence[str], journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
     """Evaluate a program or an image on many dice, and print the table."""
     from cimc.data import load_labelled, load_targets, one_input
     from cimc.image.image import Image
     from cimc.ir.classes import Classes
     from cimc.population import study
+    from cimc.population.between import parse_spreads
     from cimc.population.result import table_kind
     from cimc.population.wafer import read_wafer
     from cimc.report.metrics import OF_CLASSES, check_scalar
@@ -58,7 +60,7 @@ def evaluate_many(
     points = prod(len(values) for values in grid.values()) if samples is None else samples
     classes = Classes(class_axis, ignore=ignore_index)
     options: dict[str, Any] = {"chips": count, "seed": seed, "time_s": times, "classes": classes, "batch": batch}
-    options |= {"metric": metric, "wafer": dice}
+    options |= {"metric": metric, "wafer": dice, "between_dice": parse_spreads(between_dice)}
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
         options["fit"] = _images(given, spec, fit)
@@ -82,7 +84,7 @@ def evaluate_many(
     if samples is not None:
         rows = [(path, "none" if value is None else f"{value:+.2f}") for path, value in found.sensitivity().items()]
         print_table(f"rank correlation of the median {metric} with", ("field", "Spearman"), rows)
-    if dice is not None:
+    if found.wafer is not None:
         rows = [(name, "none" if value is None else f"{value:+.2f}") for name, value in found.over_wafer().items()]
         where = "" if found.accuracy.shape[:2] == (1, 1) else ", first setting and time"
         print_table(f"rank correlation of a die's {metric} with{where}", ("", "Spearman"), rows)

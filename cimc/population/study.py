@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from cimc.ir.classes import Classes
 from cimc.ir.kinds import kind_of
 from cimc.ir.program import Program
 from cimc.journal import Journal
+from cimc.population.between import spread_between
 from cimc.population.result import Population
 from cimc.population.samples import Placing, Span, spread
 from cimc.population.settings import is_free, with_settings
@@ -61,6 +62,7 @@ def evaluate(
     journal: str | Path | None = None,
     resume: bool = False,
     wafer: Wafer | str | Path | None = None,
+    between_dice: Mapping[str, float | str] | None = None,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
     live: Callable[[str], None] | None = None,
@@ -87,6 +89,8 @@ def evaluate(
         resume: Take up what the journal holds.
         wafer: The dice instead of ``chips`` and ``seed``, with their places, and with fields of the target that each has for
             itself, of the same ones as ``settings``; or the CSV file of such a map (`cimc.population.wafer.read_wafer`).
+        between_dice: Fields that differ from die to die, with their standard deviation: in the unit of the field, or in parts of
+            its value, ``"10%"`` (`cimc.population.between.spread_between`).
         batch: Images a run; the figures do not depend on it.
         advance: Told 1 after each die.
         live: Told of the dice so far after each die, in words.
@@ -100,7 +104,9 @@ def evaluate(
     if isinstance(opened, Program):
         with_settings(opened, fields)
     how, told = classes or Classes(), (advance, live)
-    run = _Run(chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer))
+    run = _Run(
+        chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer), between_dice or {}
+    )
     return run.population((opened,), [(0, fields)], [fields], x, y, model)
 
 
@@ -123,6 +129,7 @@ def sweep(
     journal: str | Path | None = None,
     resume: bool = False,
     wafer: Wafer | str | Path | None = None,
+    between_dice: Mapping[str, float | str] | None = None,
     batch: int = 256,
     advance: Callable[[int], None] | None = None,
     live: Callable[[str], None] | None = None,
@@ -148,6 +155,7 @@ def sweep(
         journal: Keeps each die's figures.
         resume: Take up what the journal holds.
         wafer: The dice, their places and own fields.
+        between_dice: Fields that differ from die to die.
         batch: Images a run.
         advance: Told 1 after each die.
         live: Told of the dice so far after each die, in words.
@@ -173,7 +181,9 @@ def sweep(
             with_settings(opened, fields)
         model, programs, points = None, (opened,), [(0, fields) for fields in settings]
     how, told = classes or Classes(), (advance, live)
-    run = _Run(chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer))
+    run = _Run(
+        chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer), between_dice or {}
+    )
     return run.population(programs, points, settings, x, y, model)
 
 
@@ -215,6 +225,7 @@ class _Run:
     advance: Callable[[int], None] | None
     live: Callable[[str], None] | None
     wafer: Wafer | None = None
+    between_dice: Mapping[str, float | str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         within("chips", self.chips, 1, _MOST, whole=True)
@@ -229,6 +240,10 @@ class _Run:
         """Evaluate every die at every setting, those of the journal left out."""
         programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
         compiled = [program_of(source) for source in programs]
+        if self.between_dice:
+            dice = self.wafer or Wafer(tuple(range(self.seed, self.seed + self.chips)))
+            own_values = spread_between(dice, self.between_dice, compiled[0].target)
+            return replace(self, wafer=own_values, between_dice={}).population(programs, points, settings, x, y, model)
         images, labels, fixed = _images(compiled[0], x, y, self.classes.ignore, self.metric)
         size = fixed or self.batch
         meters = [Meter([self.metric]) for _ in compiled]
@@ -277,7 +292,9 @@ class _Run:
         own = {seed: self.wafer.of(number) for number, seed in enumerate(self.wafer.seeds) if self.wafer.of(number)}
         both = sorted({path for fields in own.values() for path in fields} & {path for _, fields in points for path in fields})
         if both:
-            raise CimcError(f"{both[0]} is in the map and in the settings", where="wafer", fix="vary it in one of them")
+            raise CimcError(
+                f"{both[0]} is in the settings, and each die has its own", where="settings", fix="vary it in one of them"
+            )
         if own and any(isinstance(source, Image) for source in programs):
             raise CimcError("an image is for the chip that it was made for", where="wafer", fix="a map of the program M.cim")
         for source, fields in product(programs, own.values()):

@@ -138,7 +138,7 @@ def test_what_is_refused(program: cimc.Program, data: tuple[Array, Array], tmp_p
 
 
 def test_a_field_is_varied_in_one_place(program: cimc.Program, data: tuple[Array, Array], path: Path) -> None:
-    with pytest.raises(cimc.CimcError, match="in the map and in the settings"):
+    with pytest.raises(cimc.CimcError, match="is in the settings, and each die has its own"):
         cimc.sweep(program, *data, {SIGMA: [1.0]}, wafer=path)
 
 
