@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from cimc.errors import CimcError
 from cimc.ir.program import Layer, Program, Repeats
+from cimc.ir.records import ONCE
 from cimc.runtime.programmers.access import F32, I64
 from cimc.runtime.write import Writes
 from cimc.training.rules.rule import Rule
@@ -89,8 +90,14 @@ def check_repeats(program: Program, rule: Rule) -> None:
     raise CimcError(
         f"each of its weights lies on {repeated.repeats.cells} places, and {own} updates change each place by itself",
         where=f"layer {repeated.name}",
-        fix=f"compile without repeats of rows and columns, or for {', '.join(_TAKING[:-1])} or {_TAKING[-1]} updates",
+        fix=f"compile with --repeat none (repeats=None), or for {', '.join(_TAKING[:-1])} or {_TAKING[-1]} updates",
     )
+
+
+def told_repeats(program: Program) -> dict[str, Any]:
+    """The repeats of layers as a setting of a run, by layer; empty where nothing is repeated, as in runs of earlier versions."""
+    told = {layer.name: layer.repeats.model_dump(exclude_defaults=True) for layer in program.layers if layer.repeats != ONCE}
+    return {"repeats": told} if told else {}
 
 
 def lay_out(matrix: NDArray[Any], weights: F32, layer: Layer) -> None:

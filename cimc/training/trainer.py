@@ -34,7 +34,7 @@ from cimc.training.learner import Learner
 from cimc.training.progress import Progress
 from cimc.training.provenance import with_training
 from cimc.training.ranges import Ranges
-from cimc.training.repeated import check_repeats
+from cimc.training.repeated import check_repeats, told_repeats
 from cimc.training.rules import registry as rules
 from cimc.training.run import Run
 from cimc.training.scores import Scores
@@ -210,6 +210,7 @@ class Trainer:
             "learn scales": learn_scales, "scale learning rate": scale_lr,
             "clip norm": clip_norm,
             "accumulate": accumulate, "recalibrate": recalibrate, "calibration images": calibration_images,
+            **told_repeats(program),
         }  # fmt: skip
         self._told = False
 

@@ -13,6 +13,7 @@ import cimc
 from cimc.compiler import compile as compile_program
 from cimc.ir.verify import verify
 from cimc.runtime.chip import Chip
+from cimc.training.checkpoint import read_checkpoint
 from cimc.training.step import Step, training_program
 
 from .networks import NETWORKS
@@ -154,6 +155,24 @@ def test_an_interrupted_run_ends_with_the_same_bytes(tmp_path: Path) -> None:
         runs[1].fit(x, y, epochs=3, checkpoint=tmp_path, checkpoint_steps=2)
     runs[2].fit(x, y, epochs=3, checkpoint=tmp_path, checkpoint_steps=2, resume=True)
     assert contents(runs[2]) == contents(runs[0])
+
+
+@pytest.mark.parametrize("others", [{"*": {"reads": 3}}, {"*": {"rows": 2}}, None], ids=["reads", "rows", "none"])
+def test_a_run_with_other_repeats_does_not_go_on(others: Any, tmp_path: Path) -> None:
+    """Those of reads change noise and time, and no array of a checkpoint shows them."""
+    x, y = data(48)
+    options: dict[str, Any] = {"epochs": 1, "checkpoint": tmp_path, "checkpoint_steps": 1}
+    with pytest.raises(StopError):
+        trainer(made("bulk-rram-256", {"*": {"reads": 2}}), callbacks=[Stop(2)]).fit(x, y, **options)
+    t = trainer(made("bulk-rram-256", others))
+    with pytest.raises(cimc.ArtifactError, match=r"made with repeats .*reads"):
+        t.fit(x, y, resume=True, **options)
+
+
+def test_a_run_without_repeats_has_the_settings_of_earlier_versions(tmp_path: Path) -> None:
+    x, y = data(16)
+    trainer(made("bulk-rram-256", None)).fit(x, y, epochs=1, checkpoint=tmp_path)
+    assert "repeats" not in read_checkpoint(tmp_path).record["settings"]
 
 
 def test_a_trained_program_goes_on_and_is_exported(tmp_path: Path) -> None:
