@@ -9,7 +9,6 @@ import typer
 
 from cimc.cli.common import (
     BackendName,
-    Compiled,
     Json,
     Resize,
     Seed,
@@ -30,7 +29,10 @@ from cimc.errors import CimcError
 
 
 def evaluate(
-    program_file: Compiled,
+    program_files: Annotated[
+        list[Path],
+        typer.Argument(metavar="M.cim...", help="A compiled model, or several with --chips or --sweep.", show_default=False),
+    ],
     data: Annotated[
         Path, typer.Option(metavar="DATA", help="An npz with x and y, or x_test and y_test; a folder of images; a data set.")
     ],
@@ -105,12 +107,15 @@ def evaluate(
         if backend != "cpu":
             raise CimcError("many dice are read by the backend cpu", where="--backend", fix="leave it out")
         evaluate_many(
-            program_file, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
+            program_files, data, chips=chips, sweep=sweep or [], samples=samples, placed=placed, seed=seed, model=model,
             metrics=metric or ["accuracy"], resize=resize, batch=batch, time=time,
             class_axis=class_axis, ignore_index=ignore_index, yield_at=yield_at, fit=fit, scheduler=scheduler, table=csv,
             wafer=wafer, between_dice=between_dice or [], journal=journal, resume=resume, json=json,
         )  # fmt: skip
         return
+    program_file, *others = program_files
+    if others:
+        raise CimcError("several files are for many dice", where=str(others[0]), fix="add --chips N")
     many = {"--yield-at": yield_at, "--fit": fit, "--scheduler": scheduler, "--csv": csv, "--journal": journal}
     for name, value in many.items():
         if value is not None:

@@ -19,23 +19,24 @@ if TYPE_CHECKING:
 
 
 def evaluate_many(
-    source: Path, data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
+    files: Sequence[Path], data: Path, *, chips: int | None, sweep: Sequence[str], seed: int, model: Path | None, batch: int,
     samples: int | None, placed: Placing, resize: str | None, metrics: Sequence[str],
     time: str | None, class_axis: int | None, ignore_index: int | None, yield_at: float | None, fit: int | None,
     scheduler: str | None, table: Path | None, wafer: Path | None,
     between_dice: Sequence[str], journal: Path | None, resume: bool, json: bool,
 ) -> None:  # fmt: skip
-    """Evaluate a program or an image on many dice, and print the table."""
+    """Evaluate programs or images on many dice, and print the table."""
     from cimc.data import load_labelled, load_targets, one_input
     from cimc.image.image import Image
     from cimc.ir.classes import Classes
     from cimc.population import study
     from cimc.population.between import parse_spreads
+    from cimc.population.opening import opened_files, program_of
     from cimc.population.result import table_kind
     from cimc.population.wafer import read_wafer
     from cimc.report.metrics import OF_CLASSES, check_scalar
 
-    guard([table, journal], [source, data, model, wafer])
+    guard([table, journal], [*files, data, model, wafer])
     if resume and journal is None:
         raise CimcError("there is no journal to resume from", where="--resume", fix="add --journal J.jsonl")
     if table is not None:
@@ -44,9 +45,11 @@ def evaluate_many(
     if dice is not None and (chips is not None or seed):
         raise CimcError("the map says which dice there are", where="--wafer", fix="leave --chips and --seed out")
     grid: Any = parse_sweep(sweep) if samples is None else parse_spans(sweep)
-    subject = study.opened_file(source)
-    program = study.program_of(subject)
-    spec = one_input(program.inputs, str(source), "use cimc run")
+    subjects = opened_files(files)
+    image = any(isinstance(one, Image) for one in subjects.values())
+    programs = [program_of(one) for one in subjects.values()]
+    program = programs[0]
+    spec = one_input(program.inputs, str(files[0]), "use cimc run")
     given = opened(data, resize)
     if len(metrics) != 1:
         raise CimcError("dice have one metric", where="--metric", fix="give one")
@@ -64,31 +67,35 @@ def evaluate_many(
     options |= {"scheduler": scheduler, "journal": journal, "resume": resume}
     if fit is not None:
         options["fit"] = _images(given, spec, fit)
-    if not isinstance(subject, Image):
-        note_chip(program)
-    with progress("dice", count * points, quiet=json) as advance:
+    if not image:
+        note_chip(next((one for one in programs if "state/seed" in one.tensors), program))
+    study_of: Any = list(files) if len(files) > 1 else next(iter(subjects.values()))
+    with progress("dice", count * points * len(files), quiet=json) as advance:
         options |= {"advance": advance, "live": advance.live}
         if grid:
-            if isinstance(subject, Image):
+            if image:
                 raise CimcError("an image is for the chip that it was made for", where="--sweep", fix="sweep the program M.cim")
-            found = study.sweep(subject, x, y, grid, samples=samples, placed=placed, **options)
+            found = study.sweep(study_of, x, y, grid, samples=samples, placed=placed, **options)
         else:
-            found = study.evaluate(subject, x, y, model=model, **options)
+            found = study.evaluate(study_of, x, y, model=model, **options)
     if table is not None:
         found.save(table)
     about = tell_data(given)
     if json:
         print_json({**found.to_dict(yield_at), "data": about})
         return
-    _print(found, yield_at, f"{source}: {count} dice, {found.images} images" + ("" if metric == "accuracy" else f", {metric}"))
+    about_dice = f"{count} dice, {found.images} images" + ("" if metric == "accuracy" else f", {metric}")
+    if found.files:
+        _print(found.pooled(), yield_at, f"all {len(files)} files: each {about_dice}")
+    _print(found, yield_at, f"by file: {about_dice}" if found.files else f"{files[0]}: {about_dice}")
     if samples is not None:
         rows = [(path, "none" if value is None else f"{value:+.2f}") for path, value in found.sensitivity().items()]
         print_table(f"rank correlation of the median {metric} with", ("field", "Spearman"), rows)
     if found.wafer is not None:
         rows = [(name, "none" if value is None else f"{value:+.2f}") for name, value in found.over_wafer().items()]
-        where = "" if found.accuracy.shape[:2] == (1, 1) else ", first setting and time"
+        where = "" if found.accuracy.shape[:2] == (1, 1) else ", first {'file, ' if found.files else ''}setting and time"
         print_table(f"rank correlation of a die's {metric} with{where}", ("", "Spearman"), rows)
-    note(f"{metric} of ONNX Runtime: {found.reference:.4f}")
+    note(f"{metric} of ONNX Runtime{', median of the files' if found.files else ''}: {found.reference:.4f}")
 
 
 def _images(data: Source, spec: ValueSpec, count: int) -> Any:
@@ -164,15 +171,27 @@ def parse_spans(texts: Sequence[str]) -> dict[str, Span]:
 def _print(found: Population, yield_at: float | None, title: str) -> None:
     paths = list(found.settings[0])
     timed = len(found.times) > 1 or found.times[0] > 0
-    columns = [*paths, *(["time"] if timed else []), "median", "lower quartile", "upper quartile", "lowest", "highest"]
+    columns = [
+        *(["file"] if found.files else []),
+        *paths,
+        *(["time"] if timed else []),
+        "median",
+        "lower quartile",
+        "upper quartile",
+        "lowest",
+        "highest",
+    ]
     columns += [f"yield at {yield_at:g}", "95 % from", "to"] if yield_at is not None else []
+    columns += ["ONNX Runtime"] if found.files else []
     rows = []
     for number, row in enumerate(found.quantiles()):
-        cells = [row[path] for path in paths] + ([told_time(row["time_s"])] if timed else [])
+        file = [row["file"]] if found.files else []
+        cells = file + [row[path] for path in paths] + ([told_time(row["time_s"])] if timed else [])
         cells += [row[word] for word in ("median", "q25", "q75", "min", "max")]
         if yield_at is not None:
             point, time = divmod(number, len(found.times))
             share = found.yield_at(yield_at, point, time)
             cells += [share.share, share.low, share.high]
+        cells += [found.files[name] for name in file]
         rows.append(tuple(cells))
     print_table(title, tuple(columns), rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +20,12 @@ _CURVES = 8
 
 
 def pictures_of_population(found: Population) -> list[Picture]:
-    """Box plots and yield; over time and by field where there are several times and settings."""
+    """Box plots and yield; over time and by field where there are several times and settings; box plots by file."""
+    if found.files:
+        names = [f"{found.file_of(p)['file']}: {words_of(settings)}" for p, settings in enumerate(found.settings)]
+        by_file = replace(_boxes(found, names), title=f"{found.metric.capitalize()} over dice, by file")
+        placed = [_over_radius(found, names)] if found.wafer is not None and found.wafer.x_mm else []
+        return [*pictures_of_population(found.pooled()), by_file, *placed]
     names = [words_of(settings) for settings in found.settings]
     pictures = [_boxes(found, names), _yields(found, names)]
     pictures += [_over_time(found, names)] if len(found.times) > 1 else []

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from math import isnan
@@ -70,10 +70,12 @@ class Population(Shown):
         seeds: Of the dice.
         accuracy: ``[points, times, chips]``; of another ``metric`` its values.
         agreement: The same shape: share of images on which chip and ONNX Runtime say the same; NaN of a regression.
-        reference: Accuracy (or ``metric``) of ONNX Runtime on the same images.
+        reference: Accuracy (or ``metric``) of ONNX Runtime on the same images; of several files the median of theirs.
         images: How many.
         metric: ``accuracy``, ``top5``, ``mse``, ``mae`` or ``r2``; tables and JSON call the values so.
         wafer: The map that the dice are of; None: there is none.
+        files: Of several programs, by name: accuracy (or ``metric``) of ONNX Runtime. The points are those of the first file,
+            then those of the next, each at the same settings. Empty: there is one program.
     """
 
     settings: tuple[Mapping[str, Any], ...]
@@ -85,12 +87,32 @@ class Population(Shown):
     images: int
     metric: str = "accuracy"
     wafer: Wafer | None = None
+    files: Mapping[str, float] = field(default_factory=dict)
+
+    def file_of(self, point: int) -> dict[str, str]:
+        """``{"file": name}`` of a point's program; of one program nothing."""
+        return {"file": list(self.files)[point * len(self.files) // len(self.settings)]} if self.files else {}
+
+    def pooled(self) -> Population:
+        """All files as one, without a map: at each setting the dice of the first file, then of the next; ``seeds`` repeat."""
+        count = len(self.files)
+        if not count:
+            return self
+        points = len(self.settings) // count
+        accuracy, agreement = (
+            np.concatenate(values.reshape(count, points, len(self.times), -1), axis=-1)
+            for values in (self.accuracy, self.agreement)
+        )
+        settings, seeds = self.settings[:points], self.seeds * count
+        return replace(self, settings=settings, seeds=seeds, accuracy=accuracy, agreement=agreement, wafer=None, files={})
 
     def _facts(self) -> dict[str, object]:
-        first = Quantiles.of(self.accuracy[0, 0])
-        where = None if self.accuracy.shape[:2] == (1, 1) else "the first setting and time"
+        pooled = self.pooled()
+        first = Quantiles.of(pooled.accuracy[0, 0])
+        where = None if pooled.accuracy.shape[:2] == (1, 1) else "the first setting and time"
         return {
-            "dice": len(self.seeds), "images": self.images, "settings": len(self.settings), "times": len(self.times),
+            "files": len(self.files) or None, "dice": len(self.seeds), "images": self.images,
+            "settings": len(pooled.settings), "times": len(self.times),
             f"median {self.metric}": first.median, "lowest": first.min, "highest": first.max, "of": where,
             "ONNX Runtime": self.reference,
         }  # fmt: skip
@@ -100,17 +122,18 @@ class Population(Shown):
         return list(rows[0]), [list(row.values()) for row in rows]
 
     def quantiles(self) -> list[dict[str, Any]]:
-        """A row for each setting and time: the settings, ``time_s``, and quantiles over dice."""
+        """A row for each file, setting and time: ``file`` of several, the settings, ``time_s``, and quantiles over dice."""
         return [
-            {**self.settings[p], "time_s": self.times[t], **vars(Quantiles.of(self.accuracy[p, t]))}
+            {**self.file_of(p), **self.settings[p], "time_s": self.times[t], **vars(Quantiles.of(self.accuracy[p, t]))}
             for p in range(len(self.settings))
             for t in range(len(self.times))
         ]
 
     def table(self) -> list[dict[str, Any]]:
-        """A row for each die at each setting and time."""
+        """A row for each die at each setting and time; of several files each row has its ``file``."""
         return [
             {
+                **self.file_of(p),
                 **self.settings[p],
                 "time_s": self.times[t],
                 "seed": seed,
@@ -136,6 +159,8 @@ class Population(Shown):
             CimcError: There is no such time.
         """
         within("time", time, 0, len(self.times), open_high=True, whole=True)
+        if self.files:
+            return self.pooled().sensitivity(time)
         medians = np.median(self.accuracy[:, time], axis=1)
         fields = {path: [row[path] for row in self.settings] for path in self.settings[0]}
         numbers = {path: values for path, values in fields.items() if all(isinstance(v, int | float) for v in values)}
@@ -164,6 +189,9 @@ class Population(Shown):
     def yield_at(self, accuracy: float, point: int = 0, time: int = 0) -> Yield:
         """The share of dice that reach an accuracy (0 to 1), or a value of the metric; of ``mse`` and ``mae``, those at most it.
 
+        The interval counts a seed once: over pooled files it is that of as many dice as there are seeds, which draw the same
+        numbers in each file.
+
         Args:
             accuracy: That is to be reached.
             point: Number of the setting.
@@ -178,7 +206,7 @@ class Population(Shown):
             within(name, value, 0, count, open_high=True, whole=True)
         values = self.accuracy[point, time]
         reached = values <= accuracy if self.metric in LOWER_IS_BETTER else values >= accuracy
-        n, share, z = values.size, float(reached.mean()), NormalDist().inv_cdf(0.975)
+        n, share, z = len(set(self.seeds)), float(reached.mean()), NormalDist().inv_cdf(0.975)
         centre, spread = share + z * z / (2 * n), z * np.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
         low, high = ((centre + sign * spread) / (1 + z * z / n) for sign in (-1, 1))
         return Yield(float(accuracy), share, max(0.0, float(low)), min(1.0, float(high)), n)
@@ -207,26 +235,36 @@ class Population(Shown):
         return figure_of(pictures_of_population(self))
 
     def to_dict(self, yield_at: float | None = None) -> dict[str, Any]:
-        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time, `sensitivity` of the first time."""
-        points = []
-        for p, settings in enumerate(self.settings):
-            for t, time_s in enumerate(self.times):
-                values = self.accuracy[p, t]
-                row = {"settings": dict(settings), "time_s": time_s, self.metric: _accuracy(values)}
-                if yield_at is not None:
-                    row["yield"] = vars(self.yield_at(yield_at, p, t))
-                points.append(row)
+        """The JSON form; ``accuracy`` (or the metric) is that of the first setting and time, `sensitivity` of the first time.
+
+        Of several files ``points`` has each file's, ``over_files`` those of `pooled`; ``accuracy`` is the first of the latter.
+        """
+        points, pooled = self._points(yield_at), self.pooled()
+        over = pooled._points(yield_at) if self.files else []
+        first = (over or points)[0]
         return {
             "metric": self.metric,
-            self.metric: points[0][self.metric],
+            self.metric: first[self.metric],
             "points": points,
-            "sensitivity": self.sensitivity() if len(self.settings) > 1 else {},
-            "yield": points[0].get("yield"),
+            **({"files": dict(self.files), "over_files": over} if self.files else {}),
+            "sensitivity": pooled.sensitivity() if len(pooled.settings) > 1 else {},
+            "yield": first.get("yield"),
             "chips": len(self.seeds),
             "images": self.images,
             f"reference_{self.metric}": self.reference,
             **({} if self.wafer is None else {"wafer": {**self.wafer.to_dict(), "rank_correlation": self.over_wafer()}}),
         }
+
+    def _points(self, yield_at: float | None) -> list[dict[str, Any]]:
+        points = []
+        for p, settings in enumerate(self.settings):
+            for t, time_s in enumerate(self.times):
+                values = self.accuracy[p, t]
+                row = {**self.file_of(p), "settings": dict(settings), "time_s": time_s, self.metric: _accuracy(values)}
+                if yield_at is not None:
+                    row["yield"] = vars(self.yield_at(yield_at, p, t))
+                points.append(row)
+        return points
 
     def save(self, path: str | Path) -> None:
         """Write ``table`` as CSV, or all as JSON, by the ending of the name; Parquet with pandas and pyarrow installed.

@@ -19,13 +19,11 @@ from cimc.errors import CimcError, DataError
 from cimc.fingerprint import fingerprint
 from cimc.frontend.load import load as load_model
 from cimc.image.image import Image
-from cimc.image.reader import load_image
-from cimc.ir.artifact import load
 from cimc.ir.classes import Classes
-from cimc.ir.kinds import kind_of
 from cimc.ir.program import Program
 from cimc.journal import Journal
 from cimc.population.between import spread_between
+from cimc.population.opening import Source, are_several, is_compiled, opened_file, opened_files, program_of
 from cimc.population.result import Population
 from cimc.population.samples import Placing, Span, spread
 from cimc.population.settings import is_free, with_settings
@@ -46,7 +44,7 @@ _MOST = 1 << 20
 
 @checked("source", "model", "scheduler")
 def evaluate(
-    source: Program | Image | str | Path,
+    source: Source | Sequence[Source],
     x: Any,
     y: Any = None,
     *,
@@ -67,11 +65,12 @@ def evaluate(
     advance: Callable[[int], None] | None = None,
     live: Callable[[str], None] | None = None,
 ) -> Population:
-    """Accuracy over many dice of a program or an image.
+    """Accuracy over many dice of a program or an image, or of each of several.
 
     Args:
         source: A compiled program, an image, or the file of one. The weights of a trained program are written into each die; the
-            chip that was trained is not among them.
+            chip that was trained is not among them. Of a list, each is evaluated on dice of the same seeds; the programs
+            have the same inputs, preprocessing and shape of the output.
         x: Images, along the first axis, as the model wants them but for the program's preprocessing; or data with labels, as
             `open_data` takes them: an npz file, a folder of images, the name of a data set. Of these, the test part.
         y: Class numbers; None: the data have them.
@@ -99,20 +98,22 @@ def evaluate(
         DataError: Images or labels do not suit the model.
         CimcError: An option is out of range, or a setting changes the program.
     """
-    opened = opened_file(source)
+    names, programs = _opened(source)
     fields = dict(settings or {})
-    if isinstance(opened, Program):
-        with_settings(opened, fields)
+    for opened in programs:
+        if isinstance(opened, Program):
+            with_settings(opened, fields)
     how, told = classes or Classes(), (advance, live)
     run = _Run(
         chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer), between_dice or {}
     )
-    return run.population((opened,), [(0, fields)], [fields], x, y, model)
+    points = [(number, fields) for number in range(len(programs))]
+    return run.population(programs, points, [fields] * len(points), x, y, model, names)
 
 
 @checked("model_or_program", "scheduler", "options")
 def sweep(
-    model_or_program: Model | Program,
+    model_or_program: Model | Program | Sequence[Program | str | Path],
     x: Any,
     y: Any,
     grid: Mapping[str, Sequence[Any] | Span],
@@ -139,7 +140,8 @@ def sweep(
 
     Args:
         model_or_program: A compiled program, whose die and reads may vary; or an ONNX model, which is compiled for each value
-            of a field that changes the program.
+            of a field that changes the program. Of a list of compiled programs, each is evaluated at each setting, as by
+            `evaluate`.
         x: As `evaluate`, and so are ``y``, ``chips`` and all that follows.
         y: Class numbers; None: the data have them.
         grid: Values by dotted path of a target's field; several paths make a grid. With ``samples``, ranges (`Span`).
@@ -166,25 +168,38 @@ def sweep(
         CimcError: An option is out of range; the model is not usable; a field changes the program, and there is only a program.
     """
     settings = _grid(grid) if samples is None else spread(grid, samples, placed, seed)
-    programs: tuple[Program, ...]
+    names: tuple[str, ...] = ()
+    programs: tuple[Program | Image, ...]
     points: list[Point]
-    if not isinstance(model_or_program, Program) and not _is_compiled(model_or_program):
-        model: Model | None = model_or_program
+    if not are_several(model_or_program) and not is_compiled(model_or_program):
+        model: Any = model_or_program
         programs, points = _compiled(model_or_program, settings, options)
     else:
         if options:
             what = f"{next(iter(options))} is of a compilation, but this is a program"
             raise CimcError(what, where="sweep", fix="give the model")
-        opened = opened_file(model_or_program)  # type: ignore[arg-type]
-        assert isinstance(opened, Program)
-        for fields in settings:
-            with_settings(opened, fields)
-        model, programs, points = None, (opened,), [(0, fields) for fields in settings]
+        model = None
+        names, programs = _opened(model_or_program)
+        for name, opened in zip(names or ("sweep",), programs, strict=True):
+            if isinstance(opened, Image):
+                raise CimcError("an image is for the chip that it was made for", where=name, fix="sweep the program instead")
+            for fields in settings:
+                with_settings(opened, fields)
+        points = [(number, fields) for number in range(len(programs)) for fields in settings]
+        settings = settings * len(programs)
     how, told = classes or Classes(), (advance, live)
     run = _Run(
         chips, seed, _times(time_s), how, metric, fit, scheduler, journal, resume, batch, *told, _map(wafer), between_dice or {}
     )
-    return run.population(programs, points, settings, x, y, model)
+    return run.population(programs, points, settings, x, y, model, names)
+
+
+def _opened(source: Any) -> tuple[tuple[str, ...], tuple[Program | Image, ...]]:
+    """Names and programs of a list; a single program has no name."""
+    if not are_several(source):
+        return (), (opened_file(source),)
+    files = opened_files(source)
+    return tuple(files), tuple(files.values())
 
 
 def _compiled(
@@ -235,15 +250,17 @@ class _Run:
 
     def population(
         self, programs: tuple[Program | Image, ...], points: Sequence[Point], settings: Sequence[Mapping[str, Any]], x: Any,
-        y: Any, model: Model | None,
+        y: Any, model: Model | None, names: Sequence[str] = (),
     ) -> Population:  # fmt: skip
-        """Evaluate every die at every setting, those of the journal left out."""
+        """Evaluate every die at every setting, those of the journal left out; ``names`` are those of several programs."""
         programs = tuple(source if isinstance(source, Image) else without_chip(source) for source in programs)
         compiled = [program_of(source) for source in programs]
         if self.between_dice:
+            if any(program.target != compiled[0].target for program in compiled) and names:
+                raise CimcError("the files have different targets", where="between_dice", fix="evaluate each file alone")
             dice = self.wafer or Wafer(tuple(range(self.seed, self.seed + self.chips)))
             own_values = spread_between(dice, self.between_dice, compiled[0].target)
-            return replace(self, wafer=own_values, between_dice={}).population(programs, points, settings, x, y, model)
+            return replace(self, wafer=own_values, between_dice={}).population(programs, points, settings, x, y, model, names)
         images, labels, fixed = _images(compiled[0], x, y, self.classes.ignore, self.metric)
         size = fixed or self.batch
         meters = [Meter([self.metric]) for _ in compiled]
@@ -260,6 +277,7 @@ class _Run:
             "seed": self.seed, "chips": len(seeds), "fit": fingerprint(work.fitted),
             **({} if self.metric == "accuracy" else {"metric": self.metric}),
             **({} if self.wafer is None else {"wafer": self.wafer.to_dict()}),
+            **({"files": [[name, fingerprint(one.tensors)] for name, one in zip(names, compiled, strict=True)]} if names else {}),
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
@@ -276,9 +294,11 @@ class _Run:
             np.array([[getattr(known[p, seed], word) for seed in seeds] for p in range(len(settings))]).transpose(0, 2, 1)
             for word in ("accuracies", "agreements")
         ]
-        reference = number_of(meters[0])
+        references = [number_of(meter) for meter in meters]
+        files = dict(zip(names, references, strict=True)) if names else {}
+        reference = float(np.median(references)) if names else references[0]
         accuracy, agreement = figures
-        rest = accuracy, agreement, reference, len(images), self.metric, self.wafer
+        rest = accuracy, agreement, reference, len(images), self.metric, self.wafer, files
         return Population(tuple(settings), self.times, tuple(seeds), *rest)
 
     def _own(self, programs: Sequence[Program | Image], points: Sequence[Point]) -> dict[int, Mapping[str, Any]]:
@@ -331,28 +351,6 @@ def _found(record: Mapping[str, Any]) -> Found:
         return Found(int(record["point"]), int(record["seed"]), *shares)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError("a record of the journal is no die", where="journal", fix="leave --resume out") from error
-
-
-def opened_file(source: Program | Image | str | Path) -> Program | Image:
-    """A program or an image, read where it is a file.
-
-    Raises:
-        CimcError: It is something else.
-    """
-    if isinstance(source, Program | Image):
-        return source
-    if not isinstance(source, str | Path):
-        raise CimcError(f"a {type(source).__name__} is no program", where="evaluate", fix="give a program, an image, or a file")
-    return load_image(source) if kind_of(source) == "image" else load(source)
-
-
-def _is_compiled(source: Any) -> bool:
-    return isinstance(source, str | Path) and Path(source).is_file() and kind_of(source) == "program"
-
-
-def program_of(source: Program | Image) -> Program:
-    """The program that the dice run."""
-    return source.compiled if isinstance(source, Image) else source
 
 
 def _grid(grid: Mapping[str, Any]) -> list[dict[str, Any]]:

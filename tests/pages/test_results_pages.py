@@ -51,6 +51,29 @@ def test_a_saved_population_is_read_back(tmp_path: Path, ending: str) -> None:
     assert artefact.facts["dice"] == 5
 
 
+@pytest.mark.parametrize("ending", ["csv", "json"])
+def test_a_population_of_several_files_is_read_back(tmp_path: Path, ending: str) -> None:
+    found = population(settings=4)
+    names = {"a.cim": 0.9, "b.cim": 0.8}
+    found = replace(found, settings=found.settings[:2] * 2, files=names)
+    found.save(tmp_path / f"p.{ending}")
+    artefact = results_artefact(tmp_path / f"p.{ending}")
+    assert (artefact.facts["files"], artefact.facts["dice"], artefact.facts["settings"]) == (2, 5, 2)
+    (table,) = artefact.sections[0].tables
+    assert [row[0] for row in table.rows] == ["a.cim"] * 4 + ["b.cim"] * 4
+    assert [row[3] for row in table.rows] == pytest.approx([100 * np.median(dice) for dice in found.accuracy.reshape(-1, 5)])
+    pictures = {one.title: one for one in artefact.sections[0].pictures}
+    together = np.concatenate([found.accuracy[:2], found.accuracy[2:]], axis=2)
+    medians = pictures["Accuracy over dice"].boxes[0].quantiles[:, 2]
+    assert medians.tolist() == pytest.approx((100 * np.median(together, axis=2)).reshape(-1).tolist())
+    assert len(pictures["Accuracy over dice, by file"].boxes[0].names) == 8
+    if ending == "csv":
+        lines = (tmp_path / "p.csv").read_text().splitlines()
+        (tmp_path / "p.csv").write_text("\n".join([lines[0], *lines[1:11], *lines[11:21], *lines[21:31]]) + "\n")
+        with pytest.raises(ArtifactError):
+            results_artefact(tmp_path / "p.csv")
+
+
 def test_a_population_plots_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its boxes are the quantiles, and a notebook has it as PNG."""
     found = population()
