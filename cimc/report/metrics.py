@@ -110,8 +110,8 @@ class Meter:
         return {name: self._value(name) for name in self.metrics}
 
     def told(self) -> str:
-        """The figures that are one number, in words."""
-        found = [(name, self._value(name)) for name in self.metrics if name in SCALARS]
+        """The figures that are one number, in words; empty before anything counts."""
+        found = [(name, self._value(name)) for name in self.metrics if name in SCALARS] if self.count else []
         return ", ".join(f"{name} {value:.4g}" for name, value in found if value is not None)
 
     def _value(self, name: str) -> Any:

@@ -77,6 +77,14 @@ def test_places_that_are_ignored_do_not_count() -> None:
     assert sum(row["count"] for row in meter.values()["per-class"]) == 15
 
 
+def test_nothing_is_told_before_a_label_counts() -> None:
+    meter, scores = Meter(["accuracy", "top5"]), np.eye(7)[:4]
+    measure(meter, scores, np.full(4, -100), Classes(1, ignore=-100))
+    assert meter.told() == ""
+    measure(meter, scores, np.array([0, 1, 3, -100]), Classes(1, ignore=-100))
+    assert meter.told() == "accuracy 0.6667, top5 1"
+
+
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 50), st.sampled_from([0.0, 1e6]))
 def test_regressions_as_the_formulas_say(seed: int, count: int, batch: int, far: float) -> None:
     random = np.random.default_rng(seed)
