@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime
 from numpy.typing import NDArray
 
 import cimc
@@ -141,7 +142,8 @@ def decisions_kept(
 ) -> dict[str, Any]:
     """Shares of the decisions that stay those of ONNX Runtime, for each die, and the share of its most frequent decision."""
     inputs = [decisions.inputs(seed) for seed in range(count)]
-    right = np.concatenate([decisions.decide(next(iter(reference_values(model, one).values()))).ravel() for one in inputs])
+    session = onnxruntime.InferenceSession(str(model))
+    right = np.concatenate([decisions.decide(session.run(None, one)[0]).ravel() for one in inputs])
     calibration = stacked([decisions.inputs(DECISION_CALIBRATION_SEED + n) for n in range(len(CALIBRATION_SEEDS))])
     if not _takes_batch(model, calibration):
         calibration = decisions.inputs(DECISION_CALIBRATION_SEED)

@@ -10,12 +10,14 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 
 import cimc
 from cimc.report.compare import compare_outputs, reference_values
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "real_networks"))
+from decisions import DECISIONS, LETTERS, captcha
 from networks import NETWORKS, Network
 from run import model_of
 
@@ -95,3 +97,26 @@ def test_every_product_of_a_voice_detector_is_on_crossbars(name: str) -> None:
     products = [p for p in program.placements if p.op_type in ("Conv", "Gemm", "LSTM") and p.where != "folded"]
     assert len(products) >= 7
     assert all(p.where == "analog" for p in products), products
+
+
+def _of_onnx_runtime(name: str, inputs: list[dict[str, np.ndarray]]) -> np.ndarray:
+    """Its decisions by the network of this name."""
+    network = next(n for n in NETWORKS if n.name == name)
+    path = network.find()
+    if path is None:
+        pytest.skip(f"the package {network.package} is not installed")
+    session = onnxruntime.InferenceSession(str(path))
+    return np.concatenate([DECISIONS[name].decide(session.run(None, feeds)[0]).ravel() for feeds in inputs])
+
+
+@pytest.mark.parametrize("name", ["magika", "akiki-vad", "silero_vad_openvino", "pp-ocr-cls"])
+def test_inputs_for_decisions_lead_to_different_ones(name: str) -> None:
+    found = _of_onnx_runtime(name, [DECISIONS[name].inputs(seed) for seed in range(24)])
+    assert len(np.unique(found)) > 1
+
+
+def test_made_captchas_are_read_as_drawn() -> None:
+    pytest.importorskip("PIL")
+    drawn = ["".join(LETTERS[i] for i in np.random.default_rng(seed).integers(0, len(LETTERS), 4)) for seed in range(8)]
+    read = _of_onnx_runtime("captcha_crnn", [{"image": captcha(seed)} for seed in range(8)])
+    assert sum(a == b for a, b in zip(read, drawn, strict=True)) >= 6
