@@ -37,8 +37,8 @@ Arrays = dict[str, NDArray[Any]]
 
 #: Inputs to calibrate on, other than the one that is run.
 CALIBRATION_SEEDS = range(1, 9)
-#: The first input to fit outputs on, and the first to calibrate and fit on where decisions are counted.
-FIT_SEED, DECISION_CALIBRATION_SEED, DECISION_FIT_SEED = 100, 1000, 1100
+#: The first input to fit outputs on, and the first to calibrate and fit on where decisions are counted (a vowel in noise).
+FIT_SEED, DECISION_CALIBRATION_SEED, DECISION_FIT_SEED = 100, 1001, 1100
 
 LARGEST: dict[str, object] = {"weights.window": "largest", "weights.scale": "layer", "dac.full_scale": "largest"}
 #: Options of `cimc.compile` by name, and whether the outputs are fitted on each die.
