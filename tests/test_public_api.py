@@ -41,7 +41,7 @@ def test_unknown_name_is_an_attribute_error() -> None:
 @pytest.mark.parametrize("missing", ["torch", "onnxscript"])
 def test_the_bridge_to_pytorch_says_what_it_needs(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, missing, None)
-    monkeypatch.delattr(cimc, "torch", raising=False)
+    monkeypatch.delitem(vars(cimc), "torch", raising=False)
     for name in [name for name in sys.modules if name.startswith("cimc.torch")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(cimc.CimcError, match=r"pip install 'cimc\[torch\]'"):

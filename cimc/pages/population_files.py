@@ -75,7 +75,7 @@ def population_of_journal(about: Row, records: Sequence[Row]) -> tuple[Populatio
     left = f"{chips - len(seeds)} of {chips} dice have not ended at every setting." if len(seeds) < chips else ""
     here = None if wafer is None else wafer.only(seeds)
     found = _checked(settings, times, seeds, values, float("nan"), 0, str(about.get("metric", "accuracy")), here)
-    names = [str(name) for name, _ in about.get("files", ())]
+    names = [str(name) for name in about.get("files", ())]
     if not names:
         return found, left
     return _of_files(found, [names[p * len(names) // len(settings)] for p in range(len(settings))]), left

@@ -277,7 +277,7 @@ class _Run:
             "seed": self.seed, "chips": len(seeds), "fit": fingerprint(work.fitted),
             **({} if self.metric == "accuracy" else {"metric": self.metric}),
             **({} if self.wafer is None else {"wafer": self.wafer.to_dict()}),
-            **({"files": [[name, fingerprint(one.tensors)] for name, one in zip(names, compiled, strict=True)]} if names else {}),
+            "programs": [_print_of(one) for one in compiled], **({"files": list(names)} if names else {}),
         }  # fmt: skip
         kept = Journal(None if self.journal is None else Path(self.journal), about, "--journal", resume=self.resume)
         known = {(found.point, found.seed): found for found in map(_found, kept.records)}
@@ -334,6 +334,11 @@ class _Run:
 
 def _map(wafer: Wafer | str | Path | None) -> Wafer | None:
     return read_wafer(wafer) if isinstance(wafer, str | Path) else wafer
+
+
+def _print_of(program: Program) -> str:
+    """Two programs of one model and target may have other weights, places or scales."""
+    return fingerprint(program.tensors, *(part.model_dump(mode="json") for part in (*program.layers, *program.steps)))
 
 
 def without_chip(program: Program) -> Program:

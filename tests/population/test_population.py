@@ -205,6 +205,10 @@ def test_a_study_that_was_killed_goes_on(
     np.testing.assert_array_equal(found.accuracy, cimc.evaluate(program, *data, chips=6).accuracy)
     with pytest.raises(cimc.ArtifactError, match="of other work: seed differ"):
         cimc.evaluate(program, *data, chips=6, seed=1, journal=path, resume=True)
+    name = next(name for name, tensor in program.tensors.items() if tensor.ndim == 2 and tensor.dtype == np.float32)
+    other = program.model_copy(update={"tensors": {**program.tensors, name: program.tensors[name] * np.float32(0.5)}})
+    with pytest.raises(cimc.ArtifactError, match="of other work: programs differ"):
+        cimc.evaluate(other, *data, chips=6, journal=path, resume=True)
     path.write_text(path.read_text().replace('"accuracies"', '"others"'))
     with pytest.raises(cimc.DataError, match="is no die"):
         cimc.evaluate(program, *data, chips=6, journal=path, resume=True)
