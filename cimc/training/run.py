@@ -19,7 +19,7 @@ from cimc.training.history import Callback, Metrics, Row
 from cimc.training.learner import DivergedError
 from cimc.training.progress import Progress
 from cimc.training.schedules import Schedule
-from cimc.training.training import Training, size_of
+from cimc.training.training import Training
 
 if TYPE_CHECKING:
     from cimc.training.ranges import Form
@@ -155,13 +155,12 @@ class Run:
                 where=f"epoch {at.epoch + 1}, step {at.step + 1}",
                 fix=f"a learning rate below {lr:.3g}, or clip gradients (clip_norm 1)",
             ) from error
-        images = sum(map(size_of, batches))
-        at.add(result.loss, images, *training.scores.right(result.outputs, batches[-1][1]), lr)
+        at.add(result.loss, result.images, result.right, result.scored, lr)
         if training.ranges.outgrown(training.reads):
             self._choose("training", batches[-1])
             at.recalibrations += 1
         accuracy = at.right / at.scored if at.scored else None
-        row: Row = {"epoch": at.epoch + 1, "step": training.steps, "lr": lr, "loss": result.loss, "images": images}
+        row: Row = {"epoch": at.epoch + 1, "step": training.steps, "lr": lr, "loss": result.loss, "images": result.images}
         row |= {"accuracy": accuracy, "device_writes": training.count.writes.devices}
         for callback in self.callbacks:
             callback.on_step(self.trainer, row)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -19,6 +20,18 @@ from cimc.training.learner import DivergedError, Learner
 from cimc.training.ranges import Form, Ranges
 from cimc.training.scores import Scores
 from cimc.training.step import Step, StepResult
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """What a step of some batches came to, all of them together."""
+
+    loss: float
+    """Mean over the images."""
+    images: int
+    right: int
+    """Predictions that are right, of those that count."""
+    scored: int
 
 
 class Training:
@@ -50,8 +63,8 @@ class Training:
         """Loss and gradients, as the next step would find them; nothing is changed."""
         return self.step.run(*batch, self.chip.draws.trained)
 
-    def advance(self, batches: Sequence[Batch], lr: float) -> StepResult:
-        """One step by the mean gradient of some batches; what the last of them gave.
+    def advance(self, batches: Sequence[Batch], lr: float) -> Advanced:
+        """One step by the mean gradient of some batches.
 
         Raises:
             DivergedError: A loss, gradient or change is not finite; no weight or device has changed then.
@@ -59,7 +72,7 @@ class Training:
         """
         total: dict[str, NDArray[Any]] = {}
         vectors: dict[str, list[Vectors]] = {}
-        before = self.ranges.reads()
+        before, found = self.ranges.reads(), list[Advanced]()
         for batch in batches:
             if not self.scores.counted(batch[1], 1):
                 raise DataError(
@@ -73,6 +86,7 @@ class Training:
                 total[name] = total[name] + share if name in total else share
             for name, parts in result.vectors.items():
                 vectors.setdefault(name, []).extend(part.scaled(1 / len(batches)) for part in parts)
+            found.append(Advanced(result.loss, size_of(batch), *self.scores.right(result.outputs, batch[1])))
             self.learner.assign(result.statistics)
             self.chip.draws.trained += size_of(batch)
             self.count.images += size_of(batch)
@@ -80,7 +94,7 @@ class Training:
         self.reads = self.ranges.reads()
         self.count.add(before, self.reads)
         self.steps += 1
-        return result
+        return found[0] if len(found) == 1 else _together(found)
 
     def evaluate(self, source: Arrays, size: int = 256) -> dict[str, Any]:
         """Loss and accuracy of the inference form, ``size`` images at a time; see `Trainer.evaluate`."""
@@ -125,3 +139,8 @@ class Training:
 def size_of(batch: Batch) -> int:
     """Images in a batch."""
     return len(next(iter(batch[0].values())))
+
+
+def _together(parts: Sequence[Advanced]) -> Advanced:
+    images, right, scored = (sum(getattr(part, name) for part in parts) for name in ("images", "right", "scored"))
+    return Advanced(sum(part.loss * part.images for part in parts) / images, images, right, scored)

@@ -218,6 +218,16 @@ def test_naive_and_residual_run_by_name() -> None:
         assert np.isfinite(t.step(x, y))
 
 
+def test_an_epoch_of_accumulated_batches_counts_all_images() -> None:
+    """At a rate that moves nothing, loss and accuracy of the epoch are those of the data."""
+    x, y = data(40)
+    t = trainer(chip("ideal"), accumulate=2, optimizer="sgd", lr=1e-12)
+    row = t.fit(x, y, epochs=1).last
+    found = t.evaluate(x, y)
+    assert row["accuracy"] == found["accuracy"]
+    assert row["loss"] == pytest.approx(found["loss"], rel=1e-5)
+
+
 def test_callbacks_hear_every_step_and_epoch() -> None:
     class Count(Callback):
         steps, epochs, started, writes = 0, 0, 0, 0
