@@ -85,7 +85,7 @@ def demo(
     )  # fmt: skip
     step(
         evaluate, f"Write them into {chips} dice, and classify the test images on each",
-        {"program_file": program, "data": data, "chips": chips, "seed": seed},
+        {"program_files": [program], "data": data, "chips": chips, "seed": seed},
         ["evaluate", program, "--data", data, "--chips", chips, "--seed", seed],
     )  # fmt: skip
     step(

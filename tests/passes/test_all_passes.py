@@ -13,7 +13,8 @@ from typing import Any, ClassVar, get_origin, get_type_hints
 import numpy as np
 import pytest
 
-import cimc
+import cimc.image
+import cimc.passes
 from cimc.compiler import open_model
 from cimc.errors import CimcError, VerifyError
 from cimc.ir.printer import print_program
@@ -29,8 +30,8 @@ TESTS = Path(__file__).parent
 
 def _all() -> list[type[Pass]]:
     """Every pass of the package, wherever it stands."""
-    for module in pkgutil.walk_packages(cimc.__path__, "cimc."):
-        if module.name.startswith(("cimc.passes", "cimc.pipeline", "cimc.image")):
+    for package in (cimc.passes, cimc.image):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     found, todo = {}, [Pass]
     while todo:
