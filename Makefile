@@ -5,7 +5,7 @@ VENV := .venv
 # Other versions of Python that `make test-pythons` tries.
 VERSIONS ?= $(filter-out $(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'),3.11 3.12 3.13)
 # What they and the lowest versions of all dependencies run: compile, run, train, export and the public names.
-VERSION_TESTS := tests/test_public_api.py tests/cli/test_run.py \
+VERSION_TESTS := tests/test_public_api.py tests/cli/test_run.py::test_run_on_the_ideal_chip_is_onnx_runtime \
 	tests/cli/test_train.py::test_a_model_is_trained_and_the_chip_serves_the_other_commands \
 	'tests/image/test_lenet.py::test_it_runs_from_an_image[bulk-rram-None-0.9]'
 # With `EXTRAS=dev,report,torch` the tests that compare with PyTorch run too, instead of being skipped.
