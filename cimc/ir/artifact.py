@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,10 @@ from cimc.errors import ArtifactError, TargetError, VerifyError
 from cimc.ir.kinds import expect
 from cimc.ir.program import SCHEMA_VERSION, Program
 from cimc.ir.runnable import verify_runnable
-from cimc.ir.store import DTYPES, FORMAT, first_fault, save, tensor_sha256, write_safetensors
+from cimc.ir.store import DTYPES, FORMAT, first_fault, save, tensor_sha256, write_hashed, write_safetensors
 from cimc.targets.told import parsed_json
 
-__all__ = ["DTYPES", "FORMAT", "load", "read_safetensors", "save", "tensor_sha256", "write_safetensors"]
+__all__ = ["DTYPES", "FORMAT", "load", "read_safetensors", "save", "tensor_sha256", "write_hashed", "write_safetensors"]
 
 
 @checked()
@@ -39,12 +40,8 @@ def load(path: str | Path) -> Program:
     where = str(path)
     expect(path, "program", ArtifactError)
     metadata, tensors = read_safetensors(Path(path))
-    try:
-        manifest = json.loads(metadata["cimc"])
-        ours = manifest["format"] == FORMAT
-    except (KeyError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    manifest = manifest_of(metadata, FORMAT)
+    if manifest is None:
         raise ArtifactError("not a compiled program", where=where, fix="make one with `cimc compile MODEL.onnx -o M.cim`")
     if manifest.get("schema_version") != SCHEMA_VERSION:
         raise ArtifactError(
@@ -53,15 +50,7 @@ def load(path: str | Path) -> Program:
             fix="compile the model again with this version",
         )
     damaged = ArtifactError("the file is damaged", where=where, fix="compile the model again")
-    try:
-        text, hashes = manifest["program"], manifest["tensors_sha256"]
-        if hashlib.sha256(text.encode()).hexdigest() != manifest["program_sha256"] or hashes.keys() != tensors.keys():
-            raise damaged
-    except (KeyError, AttributeError, UnicodeError) as error:
-        raise damaged from error
-    for name, array in tensors.items():
-        if tensor_sha256(array) != hashes[name]:
-            raise ArtifactError(f"tensor {name} is damaged", where=where, fix="compile the model again")
+    text = hashed_text(manifest, tensors, ("program", "tensors"), damaged)
     try:
         program = parsed_json(Program, text).model_copy(update={"tensors": tensors})
         verify_runnable(program)
@@ -72,6 +61,43 @@ def load(path: str | Path) -> Program:
     except TargetError as error:  # a kind of device that is not there
         raise ArtifactError(error.what, where=where, fix=error.fix) from error
     return program
+
+
+def manifest_of(metadata: Mapping[str, str], form: str) -> dict[str, Any] | None:
+    """The manifest in a file's metadata; None: the file is of another format."""
+    try:
+        manifest: dict[str, Any] = json.loads(metadata["cimc"])
+        return manifest if manifest["format"] == form else None
+    except (KeyError, ValueError, TypeError, RecursionError):
+        return None
+
+
+def hashed_text(
+    manifest: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]], words: tuple[str, str], damaged: ArtifactError
+) -> str:  # fmt: skip
+    """The text of a file that `cimc.ir.store.write_hashed` wrote, once every checksum is seen to be right.
+
+    Args:
+        manifest: Of the file.
+        tensors: Of the file, by name.
+        words: What the text and the tensors are called in it.
+        damaged: Is raised where a checksum is wrong or missing.
+
+    Raises:
+        ArtifactError: ``damaged``, or one that names the tensor.
+    """
+    of_text, of_tensors = words
+    try:
+        text, hashes = manifest[of_text], manifest[f"{of_tensors}_sha256"]
+        if hashlib.sha256(text.encode()).hexdigest() != manifest[f"{of_text}_sha256"] or hashes.keys() != tensors.keys():
+            raise damaged
+    except (KeyError, AttributeError, UnicodeError) as error:
+        raise damaged from error
+    for name, tensor in tensors.items():
+        if tensor_sha256(tensor) != hashes[name]:
+            what = f"{of_tensors.removesuffix('s')} {name} is damaged"
+            raise ArtifactError(what, where=damaged.where, fix=damaged.fix)
+    return str(text)
 
 
 def _inconsistent(where: str, what: str) -> ArtifactError:

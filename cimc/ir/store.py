@@ -59,15 +59,36 @@ def save(program: ProgramRecord, path: str | Path) -> None:
         parsed(type(program), program.model_dump())  # not from the JSON: an infinite number is null there
     except ValidationError as error:
         raise VerifyError(f"this program could not be read again: {first_fault(error)}", where=str(path)) from error
+    write_hashed(tensors, text, Path(path), FORMAT, SCHEMA_VERSION, ("program", "tensors"))
+
+
+def write_hashed(
+    tensors: Mapping[str, NDArray[Any]], text: str, path: Path, form: str, version: int, words: tuple[str, str]
+) -> None:  # fmt: skip
+    """Write a text and contiguous tensors with their checksums, for `cimc.ir.artifact.hashed_text`, as one safetensors file.
+
+    Args:
+        tensors: By name.
+        text: JSON.
+        path: The file.
+        form: Name of the format.
+        version: Of its schema.
+        words: What the text and the tensors are called in the file.
+
+    Raises:
+        OutputError: It must not be written there, see `cimc.files`.
+        RunError: The file cannot be written.
+    """
+    of_text, of_tensors = words
     manifest = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "program": text,
-        "program_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "tensors_sha256": {name: tensor_sha256(array) for name, array in tensors.items()},
+        "format": form,
+        "schema_version": version,
+        of_text: text,
+        f"{of_text}_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        f"{of_tensors}_sha256": {name: tensor_sha256(array) for name, array in tensors.items()},
     }
     # One key alone: safetensors writes its metadata in no fixed order.
-    write_safetensors(tensors, {"cimc": json.dumps(manifest)}, Path(path))
+    write_safetensors(tensors, {"cimc": json.dumps(manifest)}, path)
 
 
 def write_safetensors(tensors: Mapping[str, NDArray[Any]], metadata: Mapping[str, str], path: Path) -> None:

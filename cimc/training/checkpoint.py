@@ -8,7 +8,6 @@ before it gets its name, so a kill at any moment leaves the last good one. ``DIR
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Collection, Mapping
@@ -20,13 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cimc.errors import ArtifactError, CimcError
-from cimc.ir.artifact import read_safetensors, tensor_sha256, write_safetensors
+from cimc.ir.artifact import hashed_text, manifest_of, read_safetensors, write_hashed
 from cimc.ir.program import Program
 from cimc.runtime.state import PREFIX, ChipState
 from cimc.training import schema_3
 
 FORMAT = "cimc-checkpoint"
 SCHEMA_VERSION = 4
+#: What the record and the arrays are called in the file.
+_WORDS = ("record", "arrays")
 _NAME = "checkpoint.safetensors"
 _METRICS = "metrics.jsonl"
 
@@ -92,15 +93,7 @@ def write_checkpoint(checkpoint: Checkpoint, folder: Path) -> None:
         RunError: It cannot be written; the one before is intact.
     """
     arrays = {name: np.require(array, requirements="C") for name, array in checkpoint.arrays.items()}
-    text = json.dumps(checkpoint.record)
-    manifest = {
-        "format": FORMAT,
-        "schema_version": SCHEMA_VERSION,
-        "record": text,
-        "record_sha256": hashlib.sha256(text.encode()).hexdigest(),
-        "arrays_sha256": {name: tensor_sha256(array) for name, array in arrays.items()},
-    }
-    write_safetensors(arrays, {"cimc": json.dumps(manifest)}, checkpoint_of(folder))
+    write_hashed(arrays, json.dumps(checkpoint.record), checkpoint_of(folder), FORMAT, SCHEMA_VERSION, _WORDS)
 
 
 def checkpoint_of(folder: Path) -> Path:
@@ -124,12 +117,8 @@ def _identity(file: Path) -> tuple[int, int] | None:
 def _read(file: Path) -> Checkpoint:
     metadata, arrays = read_safetensors(file)
     where = str(file)
-    try:
-        manifest = json.loads(metadata["cimc"])
-        ours = manifest["format"] == FORMAT
-    except (KeyError, ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    manifest = manifest_of(metadata, FORMAT)
+    if manifest is None:
         raise ArtifactError("no checkpoint of a training run", where=where, fix="another folder")
     schema = manifest.get("schema_version")
     if schema not in (3, SCHEMA_VERSION) or isinstance(schema, float):
@@ -139,16 +128,11 @@ def _read(file: Path) -> Checkpoint:
             fix="start the run again in another folder",
         )
     damaged = ArtifactError("the checkpoint is damaged", where=where, fix="start the run again in another folder")
+    text = hashed_text(manifest, arrays, _WORDS, damaged)
     try:
-        text, hashes = manifest["record"], manifest["arrays_sha256"]
-        if hashlib.sha256(text.encode()).hexdigest() != manifest["record_sha256"] or hashes.keys() != arrays.keys():
-            raise damaged
         record = json.loads(text)
-    except (KeyError, AttributeError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise damaged from error
-    for name, array in arrays.items():
-        if tensor_sha256(array) != hashes[name]:
-            raise ArtifactError(f"array {name} is damaged", where=where, fix="start the run again in another folder")
     if schema == SCHEMA_VERSION:
         return Checkpoint(arrays, record)
     try:
